@@ -1,0 +1,76 @@
+//! Throughput of the core on one thread: `cargo bench`.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use t2i_native::batch::{Buffers, fill};
+use t2i_native::pack::Pack;
+use t2i_native::sampler::{Options, Sampler};
+use t2i_native::tokenizer;
+
+#[path = "../../rust/fixture.rs"]
+#[allow(dead_code, reason = "written for the tests, which use all of it")]
+mod fixture;
+
+const ROWS: usize = 1024;
+
+/// The obvious encoder: search the alphabet for each character.
+fn search(caption: &str, out: &mut [u8]) {
+    out.fill(0);
+    for (slot, character) in out.iter_mut().zip(caption.chars().flat_map(char::to_lowercase)) {
+        let found = tokenizer::ALPHABET.bytes().rposition(|byte| char::from(byte) == character);
+        *slot = found.map_or(tokenizer::UNKNOWN, |found| u8::try_from(found + 1).expect("at most 70"));
+    }
+}
+
+fn tokens(criterion: &mut Criterion) {
+    let caption = "this flower has petals that are pink and has a yellow center with many thin stamens. ".repeat(2);
+    let (mut ids, mut rival) = (vec![0; ROWS * 201], vec![0; ROWS * 201]);
+    let mut group = criterion.benchmark_group("encode");
+    group.throughput(Throughput::Bytes((caption.len() * ROWS) as u64));
+    group.bench_function("table", |bench| {
+        bench.iter(|| {
+            ids.chunks_exact_mut(201).for_each(|row| tokenizer::encode(black_box(&caption), row).expect("a row"));
+        });
+    });
+    group.bench_function("search", |bench| {
+        bench.iter(|| rival.chunks_exact_mut(201).for_each(|row| search(black_box(&caption), row)));
+    });
+    group.finish();
+    assert_eq!(ids, rival);
+
+    let mut out = vec![0.0_f32; ROWS * 201 * 70];
+    let mut group = criterion.benchmark_group("one_hot");
+    group.throughput(Throughput::Bytes((out.len() * 4) as u64));
+    group.bench_function("float32", |bench| {
+        bench.iter(|| tokenizer::one_hot(black_box(&ids), &mut out).expect("buffers that fit"));
+    });
+    group.finish();
+}
+
+fn batches(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let items: Vec<_> =
+        (0..512).map(|image| fixture::Item::new(image % 20, 0, &["a flower", "a red flower"])).collect();
+    fixture::write(folder.path(), &[items], &["class"; 20], 76);
+    let pack = Arc::new(Pack::open(folder.path(), false).expect("a pack"));
+    let options = Options { batch: ROWS, captions_per_image: 4, ..Options::default() };
+    let sampler = Sampler::new(Arc::clone(&pack), options).expect("a sampler");
+    let plan = sampler.plan(0);
+    let mut images = vec![0; ROWS * 64 * 64 * 3];
+
+    let mut group = criterion.benchmark_group("batch");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    group.bench_function("plan", |bench| bench.iter(|| sampler.plan(black_box(1))));
+    group.bench_function("fill images", |bench| {
+        bench.iter(|| {
+            let buffers = Buffers { images: Some(&mut images), ..Buffers::default() };
+            fill(black_box(&plan), &pack, buffers, 1).expect("buffers that fit");
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, tokens, batches);
+criterion_main!(benches);

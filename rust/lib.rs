@@ -1,0 +1,26 @@
+//! The native core of `t2i`, text-to-image GANs after Reed et al. (2016).
+//!
+//! * [`tokenizer`]: captions to character ids and back, and one-hot character tensors;
+//! * [`image`]: strict decoding, resizing, cropping and flipping;
+//! * [`pack`]: a packed data set, mapped read-only and checked when opened;
+//! * [`sampler`]: the batch plan, a pure function of (data set, arguments, step);
+//! * [`batch`]: a plan executed into the caller's buffers on many threads;
+//! * [`rng`]: the counter-based draws below the sampler.
+//!
+//! No module knows Python except `python`, which exists only with the feature of that name. Every output goes into a
+//! slice that the caller owns.
+
+#![deny(missing_docs)]
+
+pub mod batch;
+pub mod error;
+pub mod image;
+pub mod pack;
+pub mod rng;
+pub mod sampler;
+pub mod tokenizer;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(feature = "python")]
+mod python;
