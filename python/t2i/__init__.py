@@ -1,0 +1,70 @@
+"""t2i: text-to-image GANs that train in minutes.
+
+Everything named here is loaded when it is first used: `import t2i` alone starts neither torch nor the native module.
+
+    ids = t2i.encode(["a flower with five red petals"])           # uint8 (1, 201)
+    pipe = t2i.Pipeline.from_pretrained("runs/blossoms")
+    pipe(["a flower with five red petals"], count=8).images       # PIL pictures
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from t2i._native import __version__
+    from t2i.data import PackedDataset, Sampler
+    from t2i.encoders import CharCnnRnn, ImageEncoder
+    from t2i.errors import CheckpointError, ConfigError, DataError, T2IError
+    from t2i.networks import Discriminator, Generator
+    from t2i.pipeline import Pipeline
+    from t2i.tokenizer import ALPHABET, decode, encode, one_hot
+
+_HOMES = {
+    "ALPHABET": "tokenizer",
+    "CharCnnRnn": "encoders",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "Discriminator": "networks",
+    "Generator": "networks",
+    "ImageEncoder": "encoders",
+    "PackedDataset": "data",
+    "Pipeline": "pipeline",
+    "Sampler": "data",
+    "T2IError": "errors",
+    "__version__": "_native",
+    "decode": "tokenizer",
+    "encode": "tokenizer",
+    "one_hot": "tokenizer",
+}
+
+__all__ = [
+    "ALPHABET",
+    "CharCnnRnn",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Discriminator",
+    "Generator",
+    "ImageEncoder",
+    "PackedDataset",
+    "Pipeline",
+    "Sampler",
+    "T2IError",
+    "__version__",
+    "decode",
+    "encode",
+    "one_hot",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 't2i' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"t2i.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,235 @@
+"""Settings: one frozen dataclass a command, and the presets as a table.
+
+The fields are the command-line flags, the JSON in a run folder and the documentation at once. Nothing here imports torch, so
+that `--help` answers at once.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from t2i.errors import CheckpointError, ConfigError
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """The text encoder, and how it is trained before the GAN."""
+
+    encoder: str = "joint"
+    """Where embeddings come from: joint (learned against an image encoder first, then frozen), end-to-end (learned with
+    the GAN, from the discriminator's loss), or a file: a run folder or a .safetensors of a trained encoder, or caption
+    embeddings (N, K, T) in a .safetensors or .npy."""
+    variant: Literal["short", "long"] = "short"
+    """Char-CNN-RNN: short is HybridCNN (flowers), long is HybridCNNLong (birds, COCO)."""
+    width: int = 512
+    """Channels of the last convolution and of the recurrence."""
+    channels: tuple[int, int] = (384, 512)
+    """Channels of the first two convolutions."""
+    dim: int = 1024
+    """Length of the text embedding."""
+    objective: Literal["sje", "contrastive"] = "sje"
+    """Joint embedding loss: sje is the paper's two-sided hinge, contrastive a two-sided cross-entropy."""
+    epochs: int = 200
+    """Epochs of the joint embedding; one is as many steps as there are training classes."""
+    steps: int | None = None
+    """Steps of the joint embedding, in place of epochs."""
+    batch: int = 40
+    """Distinct classes a step, one picture and one caption each (fewer where the data has fewer)."""
+    learning_rate: float = 7e-4
+    """Step size of RMSprop (sje) or Adam (contrastive)."""
+    decay: float = 0.98
+    """Factor on the learning rate after every epoch."""
+    image_width: int = 64
+    """Channels of the first feature map of the image encoder."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a text-to-image GAN. The same command again resumes it."""
+
+    preset: str = "blossoms"
+    """Where the other settings start from: blossoms, flowers, paper, paper-coco."""
+    data: str | None = None
+    """Folder that t2i-prepare wrote. Without it: blossoms, drawn by the program."""
+    out: str | None = None
+    """Run folder; without it, a folder under runs/ named after the preset."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the networks; auto is bfloat16 where the hardware has it."""
+    threads: int = 0
+    """CPU threads; 0 leaves it to torch."""
+    force: bool = False
+    """Go on in the run folder although its settings differ."""
+
+    steps: int | None = None
+    """Training steps, in place of epochs."""
+    epochs: int = 600
+    """Passes over the training pictures; an epoch is pictures / batch steps."""
+    batch: int = 64
+    """Pictures a step."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    sample_every: int = 1000
+    """Steps between picture grids in samples/."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+
+    size: int = 64
+    """Side of the pictures drawn, in pixels: a power of two."""
+    generator_width: int = 128
+    """Channels of the generator's last feature map (ngf)."""
+    discriminator_width: int = 64
+    """Channels of the discriminator's first feature map (ndf)."""
+    noise_dim: int = 100
+    """Length of the noise vector."""
+    projection_dim: int = 128
+    """Length of the text inside both networks."""
+    discriminator_text_norm: bool = True
+    """Batch normalisation on the text inside the discriminator."""
+    discriminator_late_activation: bool = False
+    """LeakyReLU after the discriminator's last but one stride-2 convolution."""
+
+    mismatch_weight: float = 0.5
+    """c: weight of the mismatched pair against the fake one (GAN-CLS); 0 is the plain GAN."""
+    mismatch: Literal["image", "text"] = "image"
+    """Mismatched pair: another class's image with this text (the released program), or this image with another class's
+    text (the paper's algorithm; the discriminator's trunk then runs once for both)."""
+    interpolation_loss: float = 1.0
+    """w: weight of interpolated texts in the generator's loss (GAN-INT); 0 leaves them out."""
+    interpolation: Literal["fixed", "uniform", "extrapolate"] = "fixed"
+    """How b of b t1 + (1 - b) t2 is drawn: fixed, U(0, 1), or U(-0.5, 1.5) (the program's type 2)."""
+    interpolation_weight: float = 0.5
+    """b, where it is fixed."""
+    reuse_fakes: bool = False
+    """Let the generator learn from the fakes the discriminator has just seen, instead of drawing new ones."""
+    alignment_weight: float = 0.0
+    """Weight of the joint embedding's own verdict in the generator's loss (not in the paper; needs --text.encoder joint):
+    a fake must be closer to its own text than to the others of the batch."""
+
+    learning_rate: float = 2e-4
+    """Adam's step size."""
+    beta1: float = 0.5
+    """Adam's first moment."""
+    beta2: float = 0.999
+    """Adam's second moment."""
+    halve_every: int = 100
+    """The learning rate is halved at the start of every epoch (counted from 1) divisible by this; 0 never."""
+    ema: float = 0.999
+    """Decay of the moving average of the generator that is kept as the model; 0 keeps the last weights."""
+
+    captions_per_image: int = 4
+    """Captions drawn with replacement and averaged, for each picture."""
+    crop_low: int = 0
+    """Smallest crop offset (the released program draws 1..12 of 0..12)."""
+    flip: bool = True
+    """Mirror half of the pictures."""
+
+    text: TextOptions = field(default_factory=TextOptions)
+
+    def __post_init__(self) -> None:
+        positive = ("batch", "size", "generator_width", "discriminator_width", "noise_dim", "projection_dim", "epochs")
+        positive += ("captions_per_image", "log_every", "sample_every", "checkpoint_every")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"--steps must be at least 1, got {self.steps}")
+        if self.size < 16 or self.size & (self.size - 1):
+            raise ConfigError(f"--size must be a power of two of at least 16 (32, 64, 128 ...), got {self.size}")
+        if not 0 <= self.mismatch_weight <= 1:
+            raise ConfigError(f"--mismatch-weight must lie in 0..1, got {self.mismatch_weight}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"--ema must lie in 0..1 (1 excluded), got {self.ema}")
+        if self.batch < 4 or self.batch % 2:
+            raise ConfigError(f"--batch must be an even number of at least 4, got {self.batch}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"--learning-rate must be above 0, got {self.learning_rate}")
+        if self.alignment_weight and self.text.encoder != "joint":
+            raise ConfigError("--alignment-weight needs --text.encoder joint: no other one has an image side")
+
+
+PRESETS: dict[str, TrainConfig] = {
+    # The released program for birds and flowers, number by number; docs/paper.md lists what differs in spite of that.
+    "paper": TrainConfig(preset="paper", crop_low=1, text=TextOptions()),
+    "paper-coco": TrainConfig(
+        preset="paper-coco",
+        generator_width=196,
+        discriminator_width=196,
+        discriminator_text_norm=False,
+        discriminator_late_activation=True,
+        epochs=200,
+        halve_every=40,
+        captions_per_image=3,
+        crop_low=1,
+        text=TextOptions(variant="long"),
+    ),
+    # Real photographs on a CPU in under an hour: a narrower net, the same method.
+    "flowers": TrainConfig(
+        preset="flowers",
+        generator_width=48,
+        discriminator_width=32,
+        steps=20_000,
+        mismatch="text",
+        reuse_fakes=True,
+        captions_per_image=2,
+        halve_every=0,
+        text=TextOptions(width=256, channels=(192, 256), dim=256, objective="contrastive", steps=4000, batch=64, decay=1.0),
+    ),
+    # A first look on a laptop: a few minutes on two cores from nothing to pictures that follow the sentence.
+    "blossoms": TrainConfig(
+        preset="blossoms",
+        size=32,
+        generator_width=32,
+        discriminator_width=32,
+        steps=3000,
+        mismatch="text",
+        reuse_fakes=True,
+        captions_per_image=1,
+        learning_rate=4e-4,
+        halve_every=0,
+        sample_every=500,
+        text=TextOptions(
+            width=128, channels=(96, 128), dim=256, objective="contrastive", steps=700, batch=128, learning_rate=1e-3,
+            decay=1.0, image_width=32,
+        ),
+    ),
+}  # fmt: skip
+
+
+def preset(name: str) -> TrainConfig:
+    """Look a preset up by name; ConfigError names those there are."""
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def to_json(config: TrainConfig) -> str:
+    """Write settings as JSON, one field a line."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(path: Path) -> TrainConfig:
+    """Read a run folder's config.json; CheckpointError where it is missing, damaged or of another version."""
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = dict(fields.pop("text"))
+        text["channels"] = tuple(text["channels"])
+        return TrainConfig(**fields, text=TextOptions(**text))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read as the settings of a run: {error}") from error
+
+
+def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
+    """Name the settings that differ in a way that makes another model, as "name: before -> after"."""
+    free = {"out", "steps", "epochs", "log_every", "sample_every", "checkpoint_every", "device", "threads", "force", "data"}
+    old, new = dataclasses.asdict(before), dataclasses.asdict(after)
+    old |= {f"text.{key}": value for key, value in old.pop("text").items()}
+    new |= {f"text.{key}": value for key, value in new.pop("text").items()}
+    return [f"{key}: {old[key]} -> {new[key]}" for key in old if key not in free and old[key] != new[key]]

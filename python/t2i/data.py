@@ -1,0 +1,223 @@
+"""The packed data set, the sampler over it, and the loader that turns a plan into a batch.
+
+* `PackedDataset`: a folder of safetensors shards that `t2i-prepare` wrote, mapped read-only by the native module.
+* `Sampler.plan(step)`: a few hundred integers, a pure function of (data set, seed, step): resuming needs only the step.
+* `Loader.batch(step)`: the plan carried out, as tensors on the device.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
+
+from t2i import _native
+from t2i.errors import DataError
+
+Plan = _native.Plan
+
+
+class PackedDataset:
+    """A packed data set, opened for reading.
+
+    Args:
+        path: The folder that `t2i-prepare` wrote (the one with pack.json).
+        verify: Compare every shard with its checksum first (reads everything once).
+
+    Raises:
+        DataError: no such folder, not a packed data set, or a damaged one; the message names the file.
+
+    Example:
+        >>> data = PackedDataset("data/flowers")     # doctest: +SKIP
+        >>> data.read_images([0, 1]).shape           # doctest: +SKIP
+        (2, 76, 76, 3)
+    """
+
+    def __init__(self, path: str | Path, verify: bool = False) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise DataError(f"no such folder: {self.path}; t2i-prepare makes one from your pictures")
+        if not (self.path / "pack.json").is_file():
+            raise DataError(f"{self.path} is not a packed data set (no pack.json); run t2i-prepare on your pictures first")
+        self.native = _native.Pack(str(self.path), verify)
+        self.images = self.native.images
+        self.captions = self.native.captions
+        self.image_size = self.native.image_size
+        self.class_names = self.native.class_names
+        self.fingerprint = self.native.fingerprint
+        self.classes = self.native.classes()  # (N,) int32, -1 without classes
+        self.splits = self.native.splits()  # (N,) uint8: 0 train, 1 test
+        self.caption_offsets = self.native.caption_offsets()  # (N + 1,) int64
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __repr__(self) -> str:
+        return (
+            f"PackedDataset({str(self.path)!r}: {self.images} images of {self.image_size} px, {self.captions} captions, "
+            f"{len(self.class_names)} classes)"
+        )
+
+    def read_images(self, index: Any) -> NDArray[np.uint8]:
+        """Copy the pictures `index` (n,) out: uint8 (n, S, S, 3)."""
+        rows = np.ascontiguousarray(index, np.int64)
+        out = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
+        self.native.read_images(rows, out)
+        return out
+
+    def read_captions(self, rows: Any) -> NDArray[np.uint8]:
+        """Copy caption rows (n,), counted over the whole set, out: uint8 ids (n, 201)."""
+        index = np.ascontiguousarray(rows, np.int64)
+        out = np.empty((len(index), _native.CAPTION_LENGTH), np.uint8)
+        self.native.read_captions(index, out)
+        return out
+
+    def captions_of(self, image: int) -> list[str]:
+        """Decode the captions of one picture (lower-cased and cut, as they are stored)."""
+        first, last = self.caption_offsets[image : image + 2]
+        return _native.decode(self.read_captions(np.arange(first, last)))
+
+    def split(self, name: str) -> NDArray[np.int64]:
+        """List the pictures of "train", "test" or "all"."""
+        if name == "all":
+            return np.arange(self.images)
+        return np.flatnonzero(self.splits == {"train": 0, "test": 1}[name])
+
+    def extra(self, name: str) -> NDArray[Any]:
+        """Read an additional per-picture tensor of the shards (blossoms: "attributes", "style"), joined over shards.
+
+        Raises:
+            DataError: the pack has no tensor of that name.
+        """
+        parts = []
+        for shard in sorted(self.path.glob("shard-*.safetensors")):
+            with safe_open(shard, framework="numpy") as tensors:
+                if name not in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    raise DataError(f"{shard} has no tensor {name!r}")
+                parts.append(tensors.get_tensor(name))
+        return np.concatenate(parts)
+
+
+class Sampler:
+    """Decide what each step trains on.
+
+    `plan(step)` draws classes uniformly, a picture in each, a mismatched partner of another class, captions with
+    replacement, crops, flips and interpolation partners. A pure function of its arguments: no state, any order.
+
+    Args:
+        data: The packed data set.
+        batch: B, pictures a step over all processes.
+        seed: Everything random follows from it.
+        split: "train", "test" or "all".
+        crop: Side of the crop in pixels, at most the pack's picture size.
+        crop_low: Smallest crop offset.
+        flip: Mirror half of the pictures.
+        captions_per_image: K, drawn with replacement.
+        class_uniform: Draw classes uniformly, then a picture (the paper); otherwise pictures uniformly.
+        distinct_classes: No class twice in a batch (the joint embedding's batches).
+        interpolation: "fixed", "uniform" U(0, 1) or "extrapolate" U(-0.5, 1.5).
+        interpolation_weight: b where fixed.
+        rank: This process.
+        world: Number of processes; divides B.
+
+    Raises:
+        DataError: the split is empty or has a single class, so that nothing can be mismatched.
+        ValueError: arguments that do not fit each other.
+    """
+
+    def __init__(self, data: PackedDataset, *, batch: int = 64, **options: Any) -> None:
+        self.data = data
+        self.native = _native.Sampler(data.native, batch=batch, **options)
+        self.images: int = self.native.images
+        self.classes: int = self.native.classes
+
+    def plan(self, step: int) -> Plan:
+        """Draw the plan of one step: arrays of indices, see `t2i._native.Plan`."""
+        return self.native.plan(step)
+
+
+@dataclass
+class Batch:
+    """One step's data on the device. B pictures; captions as rows of the pack and, where asked for, as characters."""
+
+    images: Tensor  # (B, 3, S, S) float32 in [-1, 1], channels last
+    mismatched_images: Tensor | None  # the same, of other classes
+    classes: Tensor  # (B,) int64 class of each picture; without classes, the picture's own number
+    captions: Tensor  # (B, K) int64 caption rows
+    mismatched_captions: Tensor  # (B, K) int64, of the mismatched pictures
+    caption_ids: Tensor | None  # (B, K, 201) uint8
+    mismatched_caption_ids: Tensor | None
+    interpolation_partner: Tensor  # (B/2,) int64
+    interpolation_weight: Tensor  # (B/2,) float32
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Turn uint8 NHWC pictures into float32 NCHW (channels last in memory) in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+class Loader:
+    """Carry plans out.
+
+    Args:
+        sampler: Decides.
+        device: Where the batch goes; to a GPU from pinned memory, without waiting.
+        crop: Side of the pictures.
+        captions_per_image: K.
+        mismatched_images: Also read the mismatched pictures.
+        characters: Also read the captions as characters (learned text encoder).
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        device: torch.device,
+        *,
+        batch: int,
+        crop: int,
+        captions_per_image: int = 1,
+        mismatched_images: bool = False,
+        characters: bool = False,
+    ) -> None:
+        self.sampler, self.device = sampler, device
+        classes = sampler.data.classes.astype(np.int64)
+        self._groups = np.where(classes < 0, np.arange(len(classes)), classes)
+        pinned = device.type == "cuda"
+        pictures = (batch, crop, crop, 3)
+        letters = (batch, captions_per_image, _native.CAPTION_LENGTH)
+
+        def buffer(shape: tuple[int, ...]) -> Tensor:
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+
+        self.buffers = {"images": buffer(pictures)}
+        if mismatched_images:
+            self.buffers["mismatched_images"] = buffer(pictures)
+        if characters:
+            self.buffers |= {"captions": buffer(letters), "mismatched_captions": buffer(letters)}
+
+    def _send(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    def batch(self, step: int) -> Batch:
+        """Read the batch of one step."""
+        plan = self.sampler.plan(step)
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()  # the last copy out of the pinned buffers is over
+        self.sampler.data.native.fill(plan, **{name: tensor.numpy() for name, tensor in self.buffers.items()})
+        sent = {name: tensor.to(self.device, non_blocking=True, copy=True) for name, tensor in self.buffers.items()}
+        mismatched = sent.get("mismatched_images")
+        return Batch(
+            images=normalise(sent["images"]),
+            mismatched_images=None if mismatched is None else normalise(mismatched),
+            classes=self._send(self._groups[plan.image]),
+            captions=self._send(plan.caption),
+            mismatched_captions=self._send(plan.mismatched_caption),
+            caption_ids=sent.get("captions"),
+            mismatched_caption_ids=sent.get("mismatched_captions"),
+            interpolation_partner=self._send(plan.interpolation_partner),
+            interpolation_weight=self._send(plan.interpolation_weight),
+        )

@@ -1,0 +1,166 @@
+"""Text encoders: captions to vectors; and the image encoder that teaches them.
+
+`CharCnnRnn` is the exact network of *Learning Deep Representations of Fine-Grained Visual Descriptions* (Reed et al., CVPR
+2016), in the two forms the authors released. Its recurrent layers are written out because `nn.RNN` and `nn.GRU` compute
+something else: the first step here has no hidden term, and the gated one applies its reset gate before the hidden
+linear map. Released weights fit these modules and cannot fit the library's.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from t2i.errors import ConfigError
+from t2i.ops.one_hot_convolution import one_hot_convolution
+
+Variant = Literal["short", "long"]
+ALPHABET_SIZE = 70
+CAPTION_LENGTH = 201
+THRESHOLD = 1e-6  # Lua's nn.Threshold() default: values up to it become 0
+TEXT_DIM = 1024
+
+
+class ReluRecurrence(nn.Module):
+    """h_1 = relu(W x_1 + b); h_t = relu(W x_t + b + U h_(t-1) + c). The first step lacks even the hidden bias c."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.input = nn.Linear(width, width)
+        self.hidden = nn.Linear(width, width)
+
+    def forward(self, sequence: Tensor) -> Tensor:  # (B, steps, width) -> the same: every hidden state
+        projected = self.input(sequence)
+        states = [F.relu(projected[:, 0])]
+        for step in range(1, sequence.shape[1]):
+            states.append(F.relu(projected[:, step] + self.hidden(states[-1])))
+        return torch.stack(states, dim=1)
+
+
+class GatedRecurrence(nn.Module):
+    """Gated unit with the reset gate before the hidden map: cand = tanh(W x + U (r * h)); h = u cand + (1 - u) h.
+
+    The first state is tanh(W x_1), with the candidate's W and no gate.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.input_update = nn.Linear(width, width)
+        self.hidden_update = nn.Linear(width, width)
+        self.input_reset = nn.Linear(width, width)
+        self.hidden_reset = nn.Linear(width, width)
+        self.input = nn.Linear(width, width)
+        self.hidden = nn.Linear(width, width)
+
+    def forward(self, sequence: Tensor) -> Tensor:  # (B, steps, width) -> the same: every hidden state
+        updates, resets, candidates = self.input_update(sequence), self.input_reset(sequence), self.input(sequence)
+        states = [torch.tanh(candidates[:, 0])]
+        for step in range(1, sequence.shape[1]):
+            before = states[-1]
+            update = torch.sigmoid(updates[:, step] + self.hidden_update(before))
+            reset = torch.sigmoid(resets[:, step] + self.hidden_reset(before))
+            candidate = torch.tanh(candidates[:, step] + self.hidden(reset * before))
+            states.append(update * candidate + (1 - update) * before)
+        return torch.stack(states, dim=1)
+
+
+class CharCnnRnn(nn.Module):
+    """Encode captions, character by character: three convolutions, a recurrence, the mean of its states, a linear map.
+
+    Args:
+        variant: "short" is HybridCNN (flowers; ReLU recurrence over 8 steps), "long" HybridCNNLong (birds, COCO; gated
+            recurrence over 18 steps).
+        width: Channels of the last convolution and of the recurrence; 512 in the released networks, 256 by default in
+            their training program.
+        text_dim: T, length of the embedding.
+        first_channels: Channels of the first two convolutions; 384 and 512 in the released networks.
+
+    Raises:
+        ConfigError: an unknown variant.
+
+    Source: Reed et al. CVPR 2016; parameters: short 1,814,144 (width 256), 2,994,560 (512); long 4,045,184.
+
+    Example:
+        >>> import t2i
+        >>> CharCnnRnn(width=64)(torch.from_numpy(t2i.encode(["a red flower"]))).shape
+        torch.Size([1, 1024])
+    """
+
+    def __init__(
+        self,
+        variant: Variant = "short",
+        width: int = 512,
+        text_dim: int = TEXT_DIM,
+        first_channels: tuple[int, int] = (384, 512),
+    ) -> None:
+        super().__init__()
+        if variant not in ("short", "long"):
+            raise ConfigError(f"char-CNN-RNN variant must be 'short' or 'long', got {variant!r}")
+        self.variant, self.width, self.text_dim = variant, width, text_dim
+        first, second = first_channels
+        self.convolution1 = nn.Conv1d(ALPHABET_SIZE, first, 4)
+        self.convolution2 = nn.Conv1d(first, second, 4)
+        self.convolution3 = nn.Conv1d(second, width, 4)
+        self.recurrence = ReluRecurrence(width) if variant == "short" else GatedRecurrence(width)
+        self.head = nn.Linear(width, text_dim)
+
+    def initialise(self, bound: float = 0.08) -> None:
+        """Draw every weight from U(-bound, bound), as the joint embedding starts. In place, from torch's generator."""
+        for weight in self.parameters():
+            nn.init.uniform_(weight, -bound, bound)
+
+    def forward(self, captions: Tensor) -> Tensor:
+        """Encode captions.
+
+        Args:
+            captions: (B, 201) uint8 or int64 character ids from `t2i.encode`, or (B, 70, 201) one-hot, floating point.
+
+        Returns:
+            (B, T) embeddings.
+        """
+        if captions.dim() == 2:
+            x = one_hot_convolution(captions, self.convolution1.weight, self.convolution1.bias)  # (B, 384, 198)
+        else:
+            x = self.convolution1(captions)
+        x = F.max_pool1d(F.threshold(x, THRESHOLD, 0.0), 3, 3)  # (B, 384, 66)
+        x = F.max_pool1d(F.threshold(self.convolution2(x), THRESHOLD, 0.0), 3, 3)  # (B, 512, 21)
+        x = F.threshold(self.convolution3(x), THRESHOLD, 0.0)  # (B, width, 18)
+        if self.variant == "short":
+            x = F.max_pool1d(x, 3, 2)  # (B, width, 8)
+        states = self.recurrence(x.transpose(1, 2))  # (B, steps, width)
+        embeddings: Tensor = self.head(states.mean(dim=1))
+        return embeddings.float()
+
+
+class ImageEncoder(nn.Module):
+    """Encode pictures to the text's space: the other half of the joint embedding, learned from pixels.
+
+    Not in the paper, which takes frozen GoogLeNet features: those cannot be had offline, and pictures outside
+    ImageNet's world (drawings, icons) need their own.
+
+    Args:
+        size: Side of the picture in pixels, a power of two of at least 16.
+        width: Channels of the first feature map.
+        text_dim: T, length of the embedding.
+
+    Example:
+        >>> ImageEncoder(size=32, width=8)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 1024])
+    """
+
+    def __init__(self, size: int = 64, width: int = 64, text_dim: int = TEXT_DIM) -> None:
+        super().__init__()
+        self.size, self.text_dim = size, text_dim
+        layers: list[nn.Module] = []
+        before, side, level = 3, size, 0
+        while side > 4:
+            after = width * min(2**level, 8)
+            layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
+            before, side, level = after, side // 2, level + 1
+        self.trunk = nn.Sequential(*layers)
+        self.head = nn.Linear(before * 16, text_dim)
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, size, size) in [-1, 1] -> (B, T)
+        embeddings: Tensor = self.head(self.trunk(images).flatten(1))
+        return embeddings.float()

@@ -1,0 +1,21 @@
+"""The errors a user can cause.
+
+Each is one clear line: what was expected, what came, what to do. The command line prints that line and exits with code 2;
+anything else that escapes is a bug of ours and keeps its traceback.
+"""
+
+
+class T2IError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(T2IError, ValueError):
+    """A setting, flag or argument that cannot work."""
+
+
+class DataError(T2IError, ValueError):
+    """A picture, caption file or packed data set that cannot be used."""
+
+
+class CheckpointError(T2IError, ValueError):
+    """A run folder or weight file that is missing, damaged or of another shape."""

@@ -1,0 +1,46 @@
+"""Optimisers, the learning-rate schedule and the moving average of weights."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def adam(parameters: Iterable[nn.Parameter], learning_rate: float, beta1: float, beta2: float) -> torch.optim.Adam:
+    """Make the paper's Adam (2e-4, 0.5, 0.999), fused: one kernel for all tensors on CPU and GPU alike."""
+    return torch.optim.Adam(parameters, lr=learning_rate, betas=(beta1, beta2), fused=True)
+
+
+def halved(learning_rate: float, step: int, epoch_steps: int, every: int) -> float:
+    """Learning rate at `step` (from 0): halved at the start of every epoch, counted from 1, divisible by `every`.
+
+    Source: the released program; `every` is 100 for birds and flowers, 40 for COCO. 0 never halves.
+    """
+    if every == 0:
+        return learning_rate
+    epoch = step // epoch_steps + 1
+    return float(learning_rate * 0.5 ** (epoch // every))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set every group's learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move `average` towards `model`, weights and running statistics alike, in place.
+
+    The decay warms up as (1 + step) / (10 + step), so that the random start is forgotten at once.
+    """
+    rate = 1 - min(decay, (1 + step) / (10 + step))
+    mine: list[Tensor] = [*average.parameters()]
+    theirs: list[Tensor] = [*model.parameters()]
+    for a, b in zip(average.buffers(), model.buffers(), strict=True):
+        if a.is_floating_point():
+            mine.append(a)
+            theirs.append(b)
+        else:
+            a.copy_(b)  # counters of batch normalisation
+    torch._foreach_lerp_(mine, theirs, rate)

@@ -1,0 +1,52 @@
+"""Device, precision, and draws that depend on nothing but what they are for."""
+
+import hashlib
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from t2i.errors import ConfigError
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn a --device flag into a device; "auto" prefers CUDA. ConfigError where there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ConfigError(f"--device {name}: {found} CUDA devices found; use --device cpu")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """Turn a --precision flag into a dtype; "auto" is bfloat16 where the hardware multiplies it, else float32."""
+    if name == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:  # without AMX or AVX512-BF16 a CPU emulates bfloat16, slower than float32
+            fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """Run matrix products and convolutions in `dtype`, and the rest in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
+
+
+def generator(device: torch.device, seed: int, step: int, purpose: str) -> torch.Generator:
+    """Make the random generator of one draw: a pure function of (seed, step, purpose), so that resuming needs no state."""
+    digest = hashlib.sha256(f"{seed}/{step}/{purpose}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def noise(shape: tuple[int, ...], device: torch.device, seed: int, step: int, purpose: str) -> Tensor:
+    """Draw N(0, I) of `shape` on `device` for (seed, step, purpose)."""
+    return torch.randn(shape, generator=generator(device, seed, step, purpose), device=device)

@@ -1,0 +1,1 @@
+"""Training: one loop a file, each readable on its own."""

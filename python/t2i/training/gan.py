@@ -1,0 +1,364 @@
+"""The GAN: one step, and the loop around it.
+
+A step updates the discriminator on three kinds of pair (real+matching, real+mismatched, fake+matching), then the
+generator on its verdict about fakes, from real texts and from interpolated ones. Order D then G, one to one, on the same
+texts. `GanStep` is the mathematics; `train` opens, resumes, and writes down what happened.
+
+Source: Reed et al. 2016, Algorithm 1 and section 4.3; the released program's order and weights.
+"""
+
+import copy
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from t2i import config as settings
+from t2i import losses, pictures, runtime
+from t2i.checkpoint import Checkpoints, RunLock, load_weights, read_tensors, save_weights, write_atomically
+from t2i.config import TrainConfig
+from t2i.data import Batch, Loader, PackedDataset, Sampler
+from t2i.encoders import CharCnnRnn, ImageEncoder
+from t2i.errors import CheckpointError, ConfigError
+from t2i.networks import Discriminator, Generator
+from t2i.optim import adam, halved, set_learning_rate, update_average
+from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.text import embed_captions, image_encoder, load_text, text_encoder, train_text
+
+
+class TextSource(Protocol):
+    """Where a batch's text embeddings come from."""
+
+    encoder: CharCnnRnn | None
+    learned: bool
+
+    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        """Embed (B, K) caption rows, or their characters (B, K, 201), averaged over K: (B, T)."""
+        ...
+
+
+class FrozenText:
+    """Embeddings computed once: a table (M, T) with a row a caption."""
+
+    learned = False
+
+    def __init__(self, table: Tensor, encoder: CharCnnRnn | None) -> None:
+        self.table, self.encoder = table, encoder
+
+    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        return self.table[rows].mean(dim=1)
+
+
+class LearnedText:
+    """Embeddings of an encoder that learns with the GAN."""
+
+    learned = True
+
+    def __init__(self, encoder: CharCnnRnn) -> None:
+        self.encoder: CharCnnRnn | None = encoder
+
+    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        assert self.encoder is not None and ids is not None
+        count, captions, length = ids.shape
+        embedded: Tensor = self.encoder(ids.reshape(-1, length))
+        return embedded.view(count, captions, -1).mean(dim=1)
+
+
+def generator(config: TrainConfig) -> Generator:
+    """Make the generator that the settings describe, with random weights."""
+    return Generator(config.size, config.generator_width, config.noise_dim, config.text.dim, config.projection_dim)
+
+
+def discriminator(config: TrainConfig) -> Discriminator:
+    """Make the discriminator that the settings describe, with random weights."""
+    return Discriminator(
+        config.size,
+        config.discriminator_width,
+        config.text.dim,
+        config.projection_dim,
+        config.discriminator_text_norm,
+        config.discriminator_late_activation,
+    )
+
+
+class GanStep:
+    """One update of the discriminator and one of the generator.
+
+    Args:
+        config: Weights of the losses, widths, learning rates.
+        text: Where text embeddings come from; a learned encoder is updated with the discriminator, whose matching score
+            is what tells texts apart, and the generator takes its embeddings as given.
+        device: Where the networks live.
+        precision: Of products and convolutions.
+        judge: Image side of the joint embedding, frozen, where `config.alignment_weight` asks for it.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        text: TextSource,
+        device: torch.device,
+        precision: torch.dtype,
+        judge: ImageEncoder | None = None,
+    ) -> None:
+        self.config, self.text, self.device, self.precision, self.judge = config, text, device, precision, judge
+        layout = torch.channels_last
+        self.generator = generator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        learned = list(text.encoder.parameters()) if text.learned and text.encoder is not None else []
+        self.generator_adam = adam(self.generator.parameters(), config.learning_rate, config.beta1, config.beta2)
+        self.discriminator_adam = adam(
+            [*self.discriminator.parameters(), *learned], config.learning_rate, config.beta1, config.beta2
+        )
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Name everything that learns or is kept, for checkpoints."""
+        named: dict[str, nn.Module] = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "average": self.average,
+        }
+        if self.text.learned and self.text.encoder is not None:
+            named["text"] = self.text.encoder
+        return named
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Name the optimizers, for checkpoints."""
+        return {"generator_adam": self.generator_adam, "discriminator_adam": self.discriminator_adam}
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set both networks' learning rate."""
+        set_learning_rate(self.generator_adam, learning_rate)
+        set_learning_rate(self.discriminator_adam, learning_rate)
+
+    def _noise(self, rows: int, step: int, purpose: str) -> Tensor:
+        return runtime.noise((rows, self.config.noise_dim), self.device, self.config.seed, step, purpose)
+
+    def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Update both networks and the average; returns losses and the mean score of each kind of pair, on the device."""
+        with runtime.autocast(self.device, self.precision):
+            text = self.text(batch.captions, batch.caption_ids)  # (B, T)
+            given = text.detach()
+            texts = given
+            if self.config.interpolation_loss:
+                between = losses.interpolate(given, batch.interpolation_partner, batch.interpolation_weight)
+                texts = torch.cat([given, between])  # (1.5 B, T)
+            count = len(given)
+            if self.config.reuse_fakes:
+                drawn = self.generator(self._noise(len(texts), step, "generator"), texts)
+                fakes = drawn[:count].detach()
+            else:
+                with torch.no_grad():
+                    fakes = self.generator(self._noise(count, step, "discriminator"), given)
+            measured = self.update_discriminator(batch, text, fakes)
+            if not self.config.reuse_fakes:
+                drawn = self.generator(self._noise(len(texts), step, "generator"), texts)
+            measured |= self.update_generator(drawn, texts, count, batch.classes)
+        update_average(self.average, self.generator, self.config.ema, step)
+        return measured
+
+    def update_discriminator(self, batch: Batch, text: Tensor, fakes: Tensor) -> dict[str, Tensor]:
+        """Learn to tell the three kinds of pair apart: each in its own pass, with its own batch statistics."""
+        net, config = self.discriminator, self.config
+        real = net.features(batch.images)
+        matching = net.judge(real, text)
+        mismatched = None
+        if config.mismatch_weight:
+            if config.mismatch == "image":
+                assert batch.mismatched_images is not None
+                mismatched = net(batch.mismatched_images, text)
+            else:
+                other = self.text(batch.mismatched_captions, batch.mismatched_caption_ids)
+                mismatched = net.judge(real, other)
+        fake = net(fakes, text)
+        loss = losses.discriminator_loss(matching, mismatched, fake, config.mismatch_weight)
+        self.discriminator_adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self.discriminator_adam.step()
+        scores = {"matching": matching, "fake": fake} | ({} if mismatched is None else {"mismatched": mismatched})
+        return {"d_loss": loss.detach()} | {k: torch.sigmoid(v.detach()).mean() for k, v in scores.items()}
+
+    def update_generator(self, drawn: Tensor, texts: Tensor, count: int, classes: Tensor) -> dict[str, Tensor]:
+        """Learn to pass: one discriminator pass over fakes of real texts (the first `count`) and interpolated ones."""
+        for weight in self.discriminator.parameters():  # their gradients would be computed and thrown away
+            weight.requires_grad_(False)
+        scores = self.discriminator(drawn, texts)
+        between = scores[count:] if len(texts) > count else None
+        loss = losses.generator_loss(scores[:count], between, self.config.interpolation_loss)
+        measured = {"g_loss": loss.detach()}
+        if self.judge is not None:
+            alignment = losses.contrastive_loss(self.judge(drawn[:count]), texts[:count], classes=classes)
+            loss = loss + self.config.alignment_weight * alignment
+            measured["alignment"] = alignment.detach()
+        self.generator_adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self.generator_adam.step()
+        for weight in self.discriminator.parameters():
+            weight.requires_grad_(True)
+        return measured
+
+
+def prepare_text(
+    config: TrainConfig, data: PackedDataset, folder: Path, device: torch.device, precision: torch.dtype
+) -> tuple[TextSource, ImageEncoder | None]:
+    """Make the text side the settings ask for: learned, joint (trained first), or frozen from a file."""
+    options = config.text
+    if options.encoder == "end-to-end":
+        torch.manual_seed(config.seed)
+        return LearnedText(text_encoder(options).to(device)), None
+    if options.encoder == "joint":
+        path = train_text(config, data, folder)
+    else:
+        path = Path(options.encoder)
+        if path.is_dir():
+            path = next((path / n for n in ("text.safetensors", "model.safetensors") if (path / n).exists()), path)
+        if not path.is_file():
+            raise ConfigError(f"--text.encoder {options.encoder}: no such file, and neither joint nor end-to-end")
+        tensors = read_tensors(path) if path.suffix == ".safetensors" else {}
+        if not any(name.startswith("text.") for name in tensors):
+            raise CheckpointError(f"{path} holds no text encoder: expected the text.safetensors of a run")
+    encoder = load_text(path, options).to(device)
+    judge = None
+    if config.alignment_weight:
+        judge = image_encoder(options, config.size)
+        load_weights(path, {"image": judge})
+        judge = judge.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return FrozenText(embed_captions(encoder, data, device, precision), encoder), judge
+
+
+def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None:
+    """Refuse to go on in a run folder that was made with other settings or other data, showing what differs."""
+    path = folder / "config.json"
+    if not path.exists() or config.force:
+        return
+    changed = settings.differences(settings.from_json(path), config)
+    record = folder / "data.json"
+    if record.exists():
+        before = json.loads(record.read_text())["fingerprint"]
+        if before != data.fingerprint:
+            changed.append(f"data set: {before[:12]} -> {data.fingerprint[:12]}")
+    if changed:
+        raise ConfigError(f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --out or add --force")
+
+
+def sample_texts(data: PackedDataset, source: TextSource, rows: int) -> tuple[list[str], Tensor, Tensor]:
+    """Choose captions to watch, unseen ones where the data has a test split: texts, rows (n, 1), characters (n, 1, 201)."""
+    images = data.split("test")
+    if len(images) == 0:
+        images = data.split("train")
+    chosen = images[:: max(1, len(images) // rows)][:rows]
+    captions = torch.from_numpy(data.caption_offsets[chosen])
+    ids = torch.from_numpy(data.read_captions(captions.numpy()))
+    return [data.captions_of(int(image))[0] for image in chosen], captions[:, None], ids[:, None]
+
+
+def train(config: TrainConfig, data: PackedDataset, folder: Path) -> None:
+    """Train, or go on training, in a run folder.
+
+    Args:
+        config: The settings; written to `folder/config.json`.
+        data: Pictures and captions.
+        folder: Made where it does not exist.
+
+    Raises:
+        ConfigError: settings that do not fit the data or the run found in the folder.
+        Stopped: SIGINT or SIGTERM came; a checkpoint was written.
+    """
+    if config.size > data.image_size:
+        raise ConfigError(
+            f"--size {config.size} is larger than the pictures of {data.path} ({data.image_size} px); "
+            f"prepare them with --size {config.size * 76 // 64} or more"
+        )
+    device = runtime.pick_device(config.device)
+    precision = runtime.pick_precision(config.precision, device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with RunLock(folder):
+        check_resume(config, folder, data)
+        sampler = Sampler(
+            data,
+            batch=config.batch,
+            seed=config.seed,
+            crop=config.size,
+            crop_low=min(config.crop_low, data.image_size - config.size),
+            flip=config.flip,
+            captions_per_image=config.captions_per_image,
+            interpolation=config.interpolation,
+            interpolation_weight=config.interpolation_weight,
+        )
+        write_atomically(folder / "config.json", settings.to_json(config).encode())
+        facts = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
+        write_atomically(folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
+        source, judge = prepare_text(config, data, folder, device, precision)
+        torch.manual_seed(config.seed)
+        step_of = GanStep(config, source, device, precision, judge)
+        _loop(config, data, folder, sampler, step_of)
+
+
+def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampler, gan: GanStep) -> None:
+    epoch_steps = max(1, sampler.images // config.batch)
+    steps = config.steps or config.epochs * epoch_steps
+    loader = Loader(
+        sampler,
+        gan.device,
+        batch=config.batch,
+        crop=config.size,
+        captions_per_image=config.captions_per_image,
+        mismatched_images=bool(config.mismatch_weight) and config.mismatch == "image",
+        characters=gan.text.learned,
+    )
+    checkpoints = Checkpoints(folder, gan.modules(), gan.optimizers())
+    start, damaged = checkpoints.restore()
+    for line in damaged:
+        print(line, file=sys.stderr)
+    progress = Progress(folder / "metrics.jsonl", "gan", start, steps, config.batch)
+    watched = sample_texts(data, gan.text, rows=8)
+    model: dict[str, nn.Module] = {"generator": gan.average if config.ema else gan.generator}
+    if gan.text.encoder is not None:
+        model["text"] = gan.text.encoder
+    with StopSignal() as stop:
+        for step in range(start, steps):
+            gan.set_learning_rate(halved(config.learning_rate, step, epoch_steps, config.halve_every))
+            measured = gan(loader.batch(step), step)
+            progress.advance()
+            done = step + 1
+            if done % config.log_every == 0 or done == steps:
+                values = {name: float(value) for name, value in measured.items()}
+                if not all(map(torch.isfinite, map(torch.tensor, values.values()))):
+                    raise ConfigError(f"the losses are not finite at step {done}: {values}; lower --learning-rate")
+                progress.log(done, values)
+            if done % config.sample_every == 0 or done == steps:
+                _draw_samples(config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
+            if stop.asked or done % config.checkpoint_every == 0 or done == steps:
+                checkpoints.save(done, {"data": data.fingerprint})
+                save_weights(folder / "model.safetensors", model)
+                if stop.asked and done < steps:
+                    progress.close()
+                    raise Stopped(f"stopped after step {done} of {steps}; the same command goes on from there")
+    progress.close()
+    if not (folder / "model.safetensors").exists():
+        save_weights(folder / "model.safetensors", model)
+
+
+@torch.no_grad()
+def _draw_samples(
+    config: TrainConfig, gan: GanStep, watched: tuple[list[str], Tensor, Tensor], path: Path, columns: int = 8
+) -> None:
+    captions, rows, ids = watched
+    with runtime.autocast(gan.device, gan.precision):
+        text = gan.text(rows.to(gan.device), ids.to(gan.device))  # (n, T)
+        noise = runtime.noise((columns, config.noise_dim), gan.device, config.seed, 0, "samples")
+        drawn = gan.average(noise.repeat(len(text), 1), text.repeat_interleave(columns, dim=0))
+    shown = pictures.to_uint8(drawn).reshape(len(text), columns, config.size, config.size, 3)
+    pictures.save(pictures.grid(shown, captions, side=max(64, config.size)), path)
+
+
+def with_defaults(config: TrainConfig) -> tuple[TrainConfig, Path]:
+    """Settle the run folder: --out, or runs/PRESET."""
+    folder = Path(config.out) if config.out else Path("runs") / config.preset
+    return dataclasses.replace(config, out=str(folder)), folder

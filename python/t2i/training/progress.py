@@ -1,0 +1,78 @@
+"""What a training loop shares with the next one: the bar, the metrics file, and ending well when asked to stop."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+from tqdm import tqdm
+
+from t2i.errors import T2IError
+
+
+class StopSignal:
+    """Turn SIGINT and SIGTERM into a flag that a loop asks for; the second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, object] = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, signal.SIG_DFL)
+
+    def __enter__(self) -> "StopSignal":
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        except ValueError:
+            pass  # not in the main thread: whoever runs us there handles signals
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+class Stopped(T2IError):
+    """The run was asked to stop, and did so after writing a checkpoint."""
+
+
+class Progress:
+    """A progress bar with pictures a second, and metrics.jsonl beside it.
+
+    Args:
+        path: The JSONL file; appended to.
+        name: Shown before the bar.
+        start: Steps already done.
+        steps: Steps in all.
+        batch: Pictures a step.
+    """
+
+    def __init__(self, path: Path, name: str, start: int, steps: int, batch: int) -> None:
+        self.path, self.name, self.batch = path, name, batch
+        self.bar = tqdm(
+            total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5, smoothing=0.05
+        )
+        self._since = (start, time.perf_counter())
+
+    def advance(self) -> None:
+        """Count one step."""
+        self.bar.update()
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Write one line of metrics and show the most telling ones."""
+        before, then = self._since
+        now = time.perf_counter()
+        speed = (step - before) * self.batch / max(now - then, 1e-9)
+        self._since = (step, now)
+        record = {"phase": self.name, "step": step, **{k: round(v, 6) for k, v in values.items()}}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({**record, "images_per_second": round(speed, 1)}) + "\n")
+        shown = {key: f"{value:.2f}" for key, value in list(values.items())[:3]}
+        self.bar.set_postfix({**shown, "img/s": f"{speed:.0f}"}, refresh=False)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
