@@ -1,0 +1,43 @@
+"""What several test files need: small data sets drawn by the program, and the real data where it lies beside the checkout."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from t2i import prepare
+from t2i.data import PackedDataset
+
+torch.set_num_threads(2)
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def blossoms_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 packed blossoms of 38 px: enough classes for every property of the sampler."""
+    folder = tmp_path_factory.mktemp("blossoms")
+    prepare.blossoms(folder, images=800, size=38, show_progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def blossoms(blossoms_folder: Path) -> PackedDataset:
+    return PackedDataset(blossoms_folder)
+
+
+@pytest.fixture(scope="session")
+def oxford102(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 200 pictures' worth of Oxford-102 in the official layout; skips where ../shared is not there."""
+    archive = SHARED / "oxford102-96px.tar.gz"
+    if not archive.exists():
+        pytest.skip("../shared/data/oxford102-96px.tar.gz is not on this machine")
+    folder = tmp_path_factory.mktemp("oxford102")
+    with tarfile.open(archive) as tar:
+        members = [m for m in tar if "class_0000" in m.name or "/jpg/" not in m.name and "text_c10" not in m.name]
+        wanted = {Path(m.name).stem for m in members if m.name.endswith(".txt") and "image_" in m.name}
+        tar.extractall(folder, members, filter="data")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, [m for m in tar if "/jpg/" in m.name and Path(m.name).stem in wanted], filter="data")
+    return folder / "oxford102"
