@@ -1,8 +1,10 @@
-"""What several test files need: small data sets drawn by the program, and the real data where it lies beside the checkout."""
+"""What several test files need: small data sets drawn by the program, and the real data beside the checkout."""
 
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -10,13 +12,24 @@ from t2i import prepare
 from t2i.data import PackedDataset
 
 torch.set_num_threads(2)
+hypothesis.settings.register_profile("t2i", max_examples=40, deadline=None, database=None, derandomize=True)
+hypothesis.settings.load_profile("t2i")  # the same cases on every machine, whatever its speed
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread: networks of width 8 gain nothing from a second one, which mostly waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def blossoms_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 packed blossoms of 38 px: enough classes for every property of the sampler."""
+    """800 packed blossoms of 38 px: enough classes for every property of the sampler."""
     folder = tmp_path_factory.mktemp("blossoms")
     prepare.blossoms(folder, images=800, size=38, show_progress=False)
     return folder
@@ -28,6 +41,19 @@ def blossoms(blossoms_folder: Path) -> PackedDataset:
 
 
 @pytest.fixture(scope="session")
+def tiny_blossoms_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 packed blossoms of 19 px, for trainings of a few steps at 16 px."""
+    folder = tmp_path_factory.mktemp("tiny-blossoms")
+    prepare.blossoms(folder, images=150, size=19, show_progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_blossoms(tiny_blossoms_folder: Path) -> PackedDataset:
+    return PackedDataset(tiny_blossoms_folder)
+
+
+@pytest.fixture(scope="session")
 def oxford102(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first 200 pictures' worth of Oxford-102 in the official layout; skips where ../shared is not there."""
     archive = SHARED / "oxford102-96px.tar.gz"
@@ -35,7 +61,7 @@ def oxford102(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("../shared/data/oxford102-96px.tar.gz is not on this machine")
     folder = tmp_path_factory.mktemp("oxford102")
     with tarfile.open(archive) as tar:
-        members = [m for m in tar if "class_0000" in m.name or "/jpg/" not in m.name and "text_c10" not in m.name]
+        members = [m for m in tar if "class_0000" in m.name or not ("/jpg/" in m.name or "text_c10" in m.name)]
         wanted = {Path(m.name).stem for m in members if m.name.endswith(".txt") and "image_" in m.name}
         tar.extractall(folder, members, filter="data")
     with tarfile.open(archive) as tar:

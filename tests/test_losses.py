@@ -32,7 +32,9 @@ def test_discriminator_loss_weighs_the_three_kinds_of_pair(c):
 def test_generator_loss_is_one_mean_over_texts_and_midpoints(w):
     fake, between = [0.2, -1.0, 3.0, 0.0], [1.0, -0.5]
     expected = (sum(bce(s, 1) for s in fake) + w * sum(bce(s, 1) for s in between)) / 6
-    assert losses.generator_loss(torch.tensor(fake), torch.tensor(between), w).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.generator_loss(torch.tensor(fake), torch.tensor(between), w).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_generator_loss_without_interpolation_is_the_mean_over_the_batch():
@@ -54,7 +56,9 @@ def test_joint_embedding_loss_equals_the_double_loop():
         for j in range(7):
             if i != j:
                 own = float(images[i] @ texts[i])
-                expected += max(0.0, float(images[i] @ texts[j]) - own + 1) + max(0.0, float(images[j] @ texts[i]) - own + 1)
+                expected += max(0.0, float(images[i] @ texts[j]) - own + 1) + max(
+                    0.0, float(images[j] @ texts[i]) - own + 1
+                )
     assert losses.joint_embedding_loss(images, texts).item() == pytest.approx(expected / 49, rel=1e-12)
 
 

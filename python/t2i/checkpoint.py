@@ -39,10 +39,12 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
-    _sync_folder(path.parent)
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another --out"
+        ) from error
 
 
 def _sync_folder(path: Path) -> None:
@@ -97,7 +99,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Flatten an optimizer's state: one tensor per parameter number and name."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, slots in state.items() for name, value in slots.items()}
+    return {
+        f"{index}.{name}": torch.as_tensor(value) for index, slots in state.items() for name, value in slots.items()
+    }
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -106,6 +110,16 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # Files hold tensors in plain order. A fused optimizer walks weight and moments through memory side by side, so the
+    # moments of a channels-last weight must lie as the weight does: in plain order they would move other elements.
+    for weight, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                slots[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+def _folder_name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 class Checkpoints:
@@ -128,7 +142,7 @@ class Checkpoints:
         for name, optimizer in self.optimizers.items():
             tensors |= {f"{name}/{key}": tensor for key, tensor in _optimizer_tensors(optimizer).items()}
         data = _serialise(tensors)
-        final = self.folder / f"step-{step:08d}"
+        final = self.folder / _folder_name(step)
         partial = self.folder / f".partial-{os.getpid()}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -139,11 +153,11 @@ class Checkpoints:
             if final.exists():  # the same step of a run that was stopped after writing it
                 shutil.rmtree(final)
             partial.rename(final)
+            _sync_folder(self.folder)
         except OSError as error:
             raise CheckpointError(f"cannot write {final}: {error.strerror}; free some space") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        _sync_folder(self.folder)
         for old in self._present()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return final
@@ -158,16 +172,21 @@ class Checkpoints:
             The number of steps it was made after (0: none), and a line for each newer one that was damaged.
         """
         damaged: list[str] = []
+        for left in self.folder.glob(".partial-*"):  # of a process that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         for folder in reversed(self._present()):
             try:
                 record = json.loads((folder / "state.json").read_text())
                 if hashlib.sha256((folder / "state.safetensors").read_bytes()).hexdigest() != record["sha256"]:
                     raise CheckpointError(f"{folder} is damaged: the checksum differs")
+                step = int(record["step"])
+                if folder.name != _folder_name(step):  # state.json itself has no checksum
+                    raise CheckpointError(f"{folder} is damaged: it says that it was made after step {step}")
                 self._load(read_tensors(folder / "state.safetensors"))
-            except (OSError, ValueError, KeyError, CheckpointError) as error:
+            except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
                 damaged.append(f"skipped a damaged checkpoint, {folder}: {error}")
                 continue
-            return int(record["step"]), damaged
+            return step, damaged
         return 0, damaged
 
     def _load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -201,12 +220,16 @@ class RunLock:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(folder / ".lock", "a+")  # noqa: SIM115 (held as long as the run)
         except OSError as error:
-            raise CheckpointError(f"cannot use {folder} as a run folder: {error.strerror}; choose another --out") from error
+            raise CheckpointError(
+                f"cannot use {folder} as a run folder: {error.strerror}; choose another --out"
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
             raise CheckpointError(f"{folder} is in use by another run; wait for it or choose another --out") from error
+        for left in folder.glob(".*.partial"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
 
     def __enter__(self) -> "RunLock":
         return self

@@ -4,83 +4,20 @@ Torch is imported only after the flags were read, so that `--help` and a mistype
 """
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
 from t2i import config as settings
+from t2i.commands import EvaluateImages, Generate, Prepare
 from t2i.config import TrainConfig
 from t2i.errors import ConfigError, T2IError
 
-Positional = tyro.conf.Positional
 EXAMPLE = "a flower with five red petals and a yellow centre"
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Turn a folder of captioned pictures into a packed data set for t2i-train."""
-
-    kind: Positional[Literal["folder", "oxford102", "cub", "blossoms"]]
-    """folder: pictures with metadata.jsonl (file_name, text) or a .txt of captions beside each, class = subfolder;
-    oxford102, cub: the official layouts; blossoms: drawn by the program (no source)."""
-    source: Positional[str] = ""
-    """The folder, as it was unpacked."""
-    out: str = "data/pack"
-    """Where the packed data set goes."""
-    size: int = 76
-    """Side of the stored pictures in pixels: 76 for training at 64 (the paper), 38 for 32, 152 for 128."""
-    fit: Literal["stretch", "crop"] = "stretch"
-    """stretch ignores the aspect ratio (the paper); crop cuts the longer side off."""
-    boxes: bool = False
-    """cub: crop each picture to its bounding box first."""
-    images: int = 6000
-    """blossoms: how many to draw."""
-    seed: int = 0
-    """blossoms: which ones."""
-    max_pixels: int = 100_000_000
-    """Larger pictures are refused before they are decoded."""
-    force: bool = False
-    """Replace a packed data set that is there."""
-
-
-@dataclass(frozen=True)
-class Generate:
-    """Draw sentences with a trained model."""
-
-    captions: Positional[tuple[str, ...]]
-    """What to draw, a sentence each, in quotes."""
-    model: str
-    """Run folder of t2i-train."""
-    out: str = "pictures.png"
-    """The grid, one row a sentence (.png, .jpg, .webp)."""
-    count: int = 8
-    """Pictures of each sentence."""
-    seed: int = 0
-    """Chooses the noise; picture i of every sentence shares it."""
-    side: int = 128
-    """Pixels each picture is shown at."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:N."""
-
-
-@dataclass(frozen=True)
-class EvaluateImages:
-    """Measure a model's pictures: do they show what captions of held-out classes name? (blossoms)"""
-
-    model: str
-    """Run folder of t2i-train."""
-    captions: int = 200
-    """Captions of held-out classes."""
-    seed: int = 0
-    """Chooses captions and noise."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    json: bool = False
-    """Print the figures as one JSON object, last."""
 
 
 def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
@@ -155,9 +92,10 @@ def _train(arguments: Sequence[str]) -> None:
     config, folder = gan.with_defaults(config)
     data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
     gan.train(config, data, folder)
-    sentence = data.captions_of(int(data.split("train")[0]))[0].replace('"', "'") if config.data else EXAMPLE
+    sentence = data.captions_of(int(data.split("train")[0]))[0] if config.data else EXAMPLE
+    quoted = shlex.quote(sentence) if re.search(r'["$`!\\]', sentence) else f'"{sentence}"'  # what a shell leaves alone
     print(f"The model is in {folder}, pictures of its progress in {folder / 'samples'}. Now try:", file=sys.stderr)
-    print(f't2i-generate --model {folder} "{sentence}" --out picture.png')
+    print(f"t2i-generate --model {shlex.quote(str(folder))} {quoted} --out picture.png")
 
 
 def _generate(arguments: Sequence[str]) -> None:
@@ -178,10 +116,22 @@ def _generate(arguments: Sequence[str]) -> None:
     print(config.out)
 
 
+def _chosen(arguments: Sequence[str], kinds: dict[str, Callable[[Sequence[str]], None]], question: str) -> None:
+    """Run the command that the first word names."""
+    if not arguments or arguments[0] not in kinds:
+        raise ConfigError(f"{question} One of: {', '.join(kinds)}")
+    kinds[arguments[0]](arguments[1:])
+
+
 def _evaluate(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0] not in ("images", "-h", "--help"):
-        raise ConfigError("what to measure? t2i-eval images --model RUN")
-    config = tyro.cli(EvaluateImages, args=arguments[1:] if arguments[0] == "images" else arguments, prog="t2i-eval images")
+    if arguments and arguments[0] in ("-h", "--help"):
+        print("usage: t2i-eval {images} [flags]; t2i-eval images --help shows the flags")
+        return
+    _chosen(arguments, {"images": _evaluate_images}, "what to measure?")
+
+
+def _evaluate_images(arguments: Sequence[str]) -> None:
+    config = tyro.cli(EvaluateImages, args=arguments, prog="t2i-eval images")
     from t2i.metrics.captions import caption_accuracy_of_run
 
     result = caption_accuracy_of_run(

@@ -171,14 +171,18 @@ PRESETS: dict[str, TrainConfig] = {
     # Real photographs on a CPU in under an hour: a narrower net, the same method.
     "flowers": TrainConfig(
         preset="flowers",
-        generator_width=48,
+        generator_width=32,
         discriminator_width=32,
-        steps=20_000,
+        steps=8000,
         mismatch="text",
         reuse_fakes=True,
         captions_per_image=2,
+        learning_rate=4e-4,
         halve_every=0,
-        text=TextOptions(width=256, channels=(192, 256), dim=256, objective="contrastive", steps=4000, batch=64, decay=1.0),
+        text=TextOptions(
+            width=256, channels=(192, 256), dim=256, objective="contrastive", steps=2000, batch=64, learning_rate=1e-3,
+            decay=1.0, image_width=32,
+        ),
     ),
     # A first look on a laptop: a few minutes on two cores from nothing to pictures that follow the sentence.
     "blossoms": TrainConfig(
@@ -186,7 +190,7 @@ PRESETS: dict[str, TrainConfig] = {
         size=32,
         generator_width=32,
         discriminator_width=32,
-        steps=3000,
+        steps=2000,
         mismatch="text",
         reuse_fakes=True,
         captions_per_image=1,
@@ -194,7 +198,7 @@ PRESETS: dict[str, TrainConfig] = {
         halve_every=0,
         sample_every=500,
         text=TextOptions(
-            width=128, channels=(96, 128), dim=256, objective="contrastive", steps=700, batch=128, learning_rate=1e-3,
+            width=128, channels=(96, 128), dim=256, objective="contrastive", steps=500, batch=128, learning_rate=2e-3,
             decay=1.0, image_width=32,
         ),
     ),
@@ -222,13 +226,24 @@ def from_json(path: Path) -> TrainConfig:
         return TrainConfig(**fields, text=TextOptions(**text))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read as the settings of a run: {error}") from error
 
 
 def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
     """Name the settings that differ in a way that makes another model, as "name: before -> after"."""
-    free = {"out", "steps", "epochs", "log_every", "sample_every", "checkpoint_every", "device", "threads", "force", "data"}
+    free = {
+        "out",
+        "steps",
+        "epochs",
+        "log_every",
+        "sample_every",
+        "checkpoint_every",
+        "device",
+        "threads",
+        "force",
+        "data",
+    }
     old, new = dataclasses.asdict(before), dataclasses.asdict(after)
     old |= {f"text.{key}": value for key, value in old.pop("text").items()}
     new |= {f"text.{key}": value for key, value in new.pop("text").items()}

@@ -5,6 +5,7 @@
 * `Loader.batch(step)`: the plan carried out, as tensors on the device.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ class PackedDataset:
         if not self.path.is_dir():
             raise DataError(f"no such folder: {self.path}; t2i-prepare makes one from your pictures")
         if not (self.path / "pack.json").is_file():
-            raise DataError(f"{self.path} is not a packed data set (no pack.json); run t2i-prepare on your pictures first")
+            raise DataError(
+                f"{self.path} is not a packed data set (no pack.json); run t2i-prepare on your pictures first"
+            )
         self.native = _native.Pack(str(self.path), verify)
         self.images = self.native.images
         self.captions = self.native.captions
@@ -58,8 +61,8 @@ class PackedDataset:
 
     def __repr__(self) -> str:
         return (
-            f"PackedDataset({str(self.path)!r}: {self.images} images of {self.image_size} px, {self.captions} captions, "
-            f"{len(self.class_names)} classes)"
+            f"PackedDataset({str(self.path)!r}: {self.images} images of {self.image_size} px, "
+            f"{self.captions} captions, {len(self.class_names)} classes)"
         )
 
     def read_images(self, index: Any) -> NDArray[np.uint8]:
@@ -94,7 +97,8 @@ class PackedDataset:
             DataError: the pack has no tensor of that name.
         """
         parts = []
-        for shard in sorted(self.path.glob("shard-*.safetensors")):
+        manifest = json.loads((self.path / "pack.json").read_text(encoding="utf-8"))
+        for shard in [self.path / entry["file"] for entry in manifest["shards"]]:
             with safe_open(shard, framework="numpy") as tensors:
                 if name not in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
                     raise DataError(f"{shard} has no tensor {name!r}")
@@ -126,7 +130,7 @@ class Sampler:
 
     Raises:
         DataError: the split is empty or has a single class, so that nothing can be mismatched.
-        ValueError: arguments that do not fit each other.
+        ConfigError: arguments that do not fit each other.
     """
 
     def __init__(self, data: PackedDataset, *, batch: int = 64, **options: Any) -> None:
@@ -200,14 +204,15 @@ class Loader:
             self.buffers |= {"captions": buffer(letters), "mismatched_captions": buffer(letters)}
 
     def _send(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        return torch.tensor(array).to(self.device, non_blocking=True)  # a copy: a plan's arrays are read-only
 
     def batch(self, step: int) -> Batch:
         """Read the batch of one step."""
         plan = self.sampler.plan(step)
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()  # the last copy out of the pinned buffers is over
-        self.sampler.data.native.fill(plan, **{name: tensor.numpy() for name, tensor in self.buffers.items()})
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in self.buffers.items()}
+        self.sampler.data.native.fill(plan, **arrays)
         sent = {name: tensor.to(self.device, non_blocking=True, copy=True) for name, tensor in self.buffers.items()}
         mismatched = sent.get("mismatched_images")
         return Batch(

@@ -1,7 +1,7 @@
 """The errors a user can cause.
 
-Each is one clear line: what was expected, what came, what to do. The command line prints that line and exits with code 2;
-anything else that escapes is a bug of ours and keeps its traceback.
+Each is one clear line: what was expected, what came, what to do. The command line prints that line and exits with code
+2; anything else that escapes is a bug of ours and keeps its traceback.
 """
 
 
@@ -9,8 +9,11 @@ class T2IError(Exception):
     """Base of every error this package raises on purpose."""
 
 
-class ConfigError(T2IError, ValueError):
-    """A setting, flag or argument that cannot work."""
+class ConfigError(T2IError):
+    """A setting, flag or argument that cannot work.
+
+    Not a ValueError, unlike its siblings: the command-line library would catch it and draw a box of lines around it.
+    """
 
 
 class DataError(T2IError, ValueError):

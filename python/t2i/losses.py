@@ -82,9 +82,7 @@ def joint_embedding_loss(images: Tensor, texts: Tensor) -> Tensor:
     return (by_image + by_text) / count**2
 
 
-def contrastive_loss(
-    images: Tensor, texts: Tensor, temperature: float = 0.07, classes: Tensor | None = None
-) -> Tensor:
+def contrastive_loss(images: Tensor, texts: Tensor, temperature: float = 0.07, classes: Tensor | None = None) -> Tensor:
     """Cross-entropy of picking each image's own text among the batch's, and each text's own image, by cosine.
 
     Args:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i.errors import ConfigError
+from t2i.ops.convolution import convolution, transposed_convolution
 
 LEAK = 0.2  # slope of every LeakyReLU
 
@@ -51,6 +52,13 @@ def initialise(module: nn.Module) -> None:
             nn.init.uniform_(layer.bias, -bound, bound)
 
 
+def _apply(layer: nn.Module, x: Tensor) -> Tensor:
+    """Run a layer through the faster of two convolutions (see t2i.ops.convolution)."""
+    assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
+    run = transposed_convolution if isinstance(layer, nn.ConvTranspose2d) else convolution
+    return run(x, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]))
+
+
 class Residual(nn.Module):
     """Bottleneck added to its input: 1x1, 3x3, 3x3, each with batch normalisation; activation between and after."""
 
@@ -65,9 +73,9 @@ class Residual(nn.Module):
         self.expand_norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, channels, H, W) -> the same
-        y = F.leaky_relu(self.reduce_norm(self.reduce(x)), self.slope)
-        y = F.leaky_relu(self.middle_norm(self.middle(y)), self.slope)
-        return F.leaky_relu(x + self.expand_norm(self.expand(y)), self.slope)
+        y = F.leaky_relu(self.reduce_norm(_apply(self.reduce, x)), self.slope)
+        y = F.leaky_relu(self.middle_norm(_apply(self.middle, y)), self.slope)
+        return F.leaky_relu(x + self.expand_norm(_apply(self.expand, y)), self.slope)
 
 
 class Generator(nn.Module):
@@ -131,10 +139,9 @@ class Generator(nn.Module):
         x = torch.cat([noise.to(text.dtype), text], dim=1)  # (B, Z + P), noise first
         x = self.seed_residual(self.seed_norm(self._grow_seed(x)))  # (B, 8w, 4, 4); no activation before the residual
         for level, (grow, norm) in enumerate(zip(self.grow, self.grow_norm, strict=True)):
-            x = norm(grow(x))
+            x = norm(_apply(grow, x))
             x = self.grow_residual(x) if level == 0 else F.relu(x)
         return torch.tanh(self.picture(x))
-
 
     def _grow_seed(self, x: Tensor) -> Tensor:
         """Apply the transposed convolution to a 1x1 map (B, Z + P) as what it is there, one matrix product."""
@@ -203,7 +210,7 @@ class Discriminator(nn.Module):
         """Run the trunk: (B, 3, size, size) in [-1, 1] -> (B, 8 width, 4, 4). It does not depend on the text."""
         x = images
         for level, shrink in enumerate(self.shrink):
-            x = shrink(x)
+            x = _apply(shrink, x)
             if level:
                 x = self.shrink_norm[level - 1](x)
             if self.activated[level]:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from t2i.errors import ConfigError
+
 GAP = 4  # pixels between pictures
 MARGIN = 10
 
@@ -26,9 +28,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in to_uint8(images)]
 
 
-def grid(
-    pictures: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96, text_width: int = 240
-) -> Image.Image:
+def grid(pictures: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96, text_width: int = 240) -> Image.Image:
     """Lay pictures out, one caption a row, the caption to the left.
 
     Args:
@@ -57,6 +57,9 @@ def grid(
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """Write a picture; its format follows the ending of the name (.png, .jpg, .webp)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    """Write a picture; its format follows the ending of the name (.png, .jpg, .webp). ConfigError where it cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error

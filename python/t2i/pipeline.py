@@ -55,11 +55,11 @@ class Pipeline:
             raise CheckpointError(f"no such run folder: {folder}; t2i-train makes one")
         config = settings.from_json(folder / "config.json")
         if not (folder / "model.safetensors").exists():
-            raise CheckpointError(f"{folder} has no model.safetensors yet: training has not reached its first checkpoint")
+            raise CheckpointError(
+                f"{folder} has no model.safetensors yet: training has not reached its first checkpoint"
+            )
         text = config.text
-        generator = Generator(
-            config.size, config.generator_width, config.noise_dim, text.dim, config.projection_dim
-        )
+        generator = Generator(config.size, config.generator_width, config.noise_dim, text.dim, config.projection_dim)
         encoder = CharCnnRnn(text.variant, text.width, text.dim, text.channels)
         load_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
         on = runtime.pick_device(device)
@@ -92,5 +92,11 @@ class Pipeline:
             raise ConfigError(f"count must be at least 1, got {count}")
         text = self.embed(captions)  # (n, T)
         noise = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
-        drawn = self.generator(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
+        drawn = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
         return Drawn(to_pil(drawn), drawn)
+
+    @torch.no_grad()
+    def draw(self, noise: Tensor, text: Tensor) -> Tensor:
+        """Draw from noise (n, Z) and embeddings (n, T): (n, 3, size, size) in [-1, 1]."""
+        pictures: Tensor = self.generator(noise, text)
+        return pictures

@@ -1,10 +1,10 @@
 """Folders of captioned pictures to a packed data set.
 
 * Each source is a function that lists `Item`s: a picture file, its captions, its class and split.
-* `pack` decodes and resizes them on all cores (the native module; Pillow for formats it does not know), and writes shards
-  of plain safetensors and, last, `pack.json`.
+* `pack` decodes and resizes them on all cores (the native module; Pillow for formats it does not know), and writes
+  shards of plain safetensors and, last, `pack.json`.
 * A bad file never stops it: it is left out, counted, and named with its reason in `report.json`.
-* Nothing outside the source folder is read.
+* A name or a link that leads out of an image folder is not followed.
 """
 
 import hashlib
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from t2i import _native, synthetic
-from t2i.errors import DataError
+from t2i.errors import ConfigError, DataError
 
 SHARD_IMAGES = 4096
+SHARD_BYTES = 256 * 2**20  # of pictures: a shard is put together in memory
 BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar
 MAX_CAPTION_CHARACTERS = 100_000
 MAX_PIXELS = 100_000_000
@@ -55,23 +56,24 @@ class Report:
 
     def summary(self) -> str:
         """Say it in a few lines."""
-        lines = [f"{self.images} images, {self.captions} captions, {self.classes} classes; {self.train} train, {self.test} test"]
+        lines = [
+            f"{self.images} images, {self.captions} captions, {self.classes} classes; "
+            f"{self.train} train, {self.test} test"
+        ]
         if self.skipped:
             lines.append(f"{len(self.skipped)} skipped:")
             lines += [f"  {path}: {reason}" for path, reason in self.skipped[:10]]
             if len(self.skipped) > 10:
                 lines.append(f"  ... and {len(self.skipped) - 10} more, all in report.json")
-        return "\n".join(lines)
+        return "\n".join(lines).encode("utf-8", "replace").decode()  # a file name may hold bytes that are no text
 
 
 def inside(root: Path, name: str) -> Path | None:
     """Join a name from someone's file to the root; None where it leads out of it (.., absolute, a link out)."""
-    if not name or "\0" in name:
-        return None
-    path = root / name
     try:
-        return path if path.resolve().is_relative_to(root.resolve()) else None
-    except (OSError, RuntimeError):  # a loop of links
+        path = Path(os.path.normpath(root / name))
+        return path if name and path.resolve().is_relative_to(root.resolve()) else None
+    except (OSError, RuntimeError, ValueError):  # a loop of links; a name that no file system takes
         return None
 
 
@@ -100,7 +102,7 @@ def oxford102(source: Path, report: Report) -> Iterator[Item]:
     held_out = set(read_lines(source / "testclasses.txt")) if (source / "testclasses.txt").exists() else set()
     names = {}
     if (source / "cat_to_name.json").exists():
-        names = {f"class_{int(k):05d}": str(v) for k, v in json.loads((source / "cat_to_name.json").read_text()).items()}
+        names = _class_names(source / "cat_to_name.json")
     for folder in sorted(path for path in texts.iterdir() if path.is_dir()):
         for file in sorted(folder.glob("*.txt")):
             item = _with_captions(images / f"{file.stem}.jpg", file, report)
@@ -109,20 +111,43 @@ def oxford102(source: Path, report: Report) -> Iterator[Item]:
                 yield Item(item[0], item[1], name, folder.name in held_out)
 
 
+def _class_names(path: Path) -> dict[str, str]:
+    """Read cat_to_name.json: {"1": "pink primrose", ...}, by the folder names of text_c10."""
+    try:
+        numbered = json.loads(path.read_text(encoding="utf-8"))
+        return {f"class_{int(number):05d}": str(name) for number, name in numbered.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} must hold class numbers and names: {error}") from error
+
+
+def _columns(path: Path, what: str, count: int) -> dict[str, list[str]]:
+    """Read one of CUB's lists: `count` columns a line, the first of which is the picture's number."""
+    rows = {}
+    for line in read_lines(_required(path, what)):
+        number, *values = line.split(maxsplit=count - 1)
+        if len(values) != count - 1:
+            raise DataError(f"{path} must have {count} columns, got {line[:80]!r}")
+        rows[number] = values
+    return rows
+
+
 def cub(source: Path, report: Report, boxes: bool = False) -> Iterator[Item]:
     """List CUB-200-2011 as published, with text_c10/ and the class lists beside or inside CUB_200_2011/."""
     root = source / "CUB_200_2011" if (source / "CUB_200_2011").is_dir() else source
     texts = next((p for p in (source / "text_c10", root / "text_c10") if p.is_dir()), source / "text_c10")
     _required(texts, "captions")
-    paths = dict(line.split(maxsplit=1) for line in read_lines(_required(root / "images.txt", "list of pictures")))
+    paths = _columns(root / "images.txt", "list of pictures", 2)
     found: dict[str, tuple[float, float, float, float]] = {}
     if boxes:
-        for line in read_lines(_required(root / "bounding_boxes.txt", "bounding boxes")):
-            number, x, y, width, height = line.split()
-            found[number] = (float(x), float(y), float(width), float(height))
+        for number, values in _columns(root / "bounding_boxes.txt", "bounding boxes", 5).items():
+            try:
+                x, y, width, height = map(float, values)
+            except ValueError as error:
+                raise DataError(f"{root / 'bounding_boxes.txt'} must hold numbers, got {values}") from error
+            found[number] = (x, y, width, height)
     lists = next((p for p in (source, root) if (p / "testclasses.txt").exists()), source)
     held_out = set(read_lines(lists / "testclasses.txt")) if (lists / "testclasses.txt").exists() else set()
-    for number, name in paths.items():
+    for number, (name,) in paths.items():
         path = inside(root / "images", name)
         if path is None:
             report.skipped.append((name, "leads out of the source folder"))
@@ -155,10 +180,12 @@ def folder(source: Path, report: Report) -> Iterator[Item]:
     The class is the picture's subfolder; where there are no subfolders there are no classes. A folder named `test` (or
     `validation`) at the top marks the held-out split, `train` the other; neither is a class.
     """
-    metadata = sorted(source.rglob("metadata.jsonl"))
     seen: set[Path] = set()
-    for file in metadata:
-        yield from _metadata(source, file, report, seen)
+    for file in sorted(source.rglob("metadata.jsonl")):
+        if inside(source, str(file.relative_to(source))) is None:
+            report.skipped.append((str(file), "a link out of the source folder"))
+        else:
+            yield from _metadata(source, file, report, seen)
     for path in sorted(source.rglob("*")):
         if path.suffix.lower() not in ENDINGS or path in seen:
             continue
@@ -195,9 +222,11 @@ def _metadata(source: Path, file: Path, report: Report, seen: set[Path]) -> Iter
             try:
                 row = json.loads(line)
                 name, text = row["file_name"], row["text"]
-                captions = [text] if isinstance(text, str) else list(text)
-                if not isinstance(name, str) or not all(isinstance(caption, str) for caption in captions):
+                captions = [text] if isinstance(text, str) else text
+                strings = isinstance(captions, list) and all(isinstance(caption, str) for caption in captions)
+                if not isinstance(name, str) or not strings:
                     raise TypeError("file_name must be a string, text a string or a list of strings")
+                "".join(captions).encode()  # JSON can hold half characters, which are no text
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 missing = f"no {error}" if isinstance(error, KeyError) else str(error)
                 report.skipped.append((where, f"broken line: {missing}"))
@@ -212,8 +241,8 @@ def _metadata(source: Path, file: Path, report: Report, seen: set[Path]) -> Iter
                 report.skipped.append((where, "no captions"))
             elif max(map(len, kept)) > MAX_CAPTION_CHARACTERS:
                 report.skipped.append((where, f"a caption of over {MAX_CAPTION_CHARACTERS} characters"))
-            elif not path.is_file():
-                report.skipped.append((where, f"no such picture: {name}"))
+            elif not os.path.isfile(path):  # unlike Path.is_file, also for a name too long for the file system
+                report.skipped.append((where, f"no such picture: {name[:200]}"))
             else:
                 yield Item(path, kept, *_class_and_split(source, path))
 
@@ -243,8 +272,8 @@ def _load_with_pillow(item: Item, fit: Fit, max_pixels: int, out: NDArray[np.uin
             if opened.width * opened.height > max_pixels:
                 return f"too large: {opened.width} x {opened.height} pixels, the limit is {max_pixels}"
             picture = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"broken: {error}"
+    except Exception as error:  # Pillow's parsers raise whatever they meet: struct.error, IndexError, EOFError, ...
+        return f"broken: {' '.join(str(error).split()) or type(error).__name__}"
     white = Image.new("RGBA", picture.size, "white")
     array = np.ascontiguousarray(Image.alpha_composite(white, picture).convert("RGB"))
     if item.box is not None:
@@ -271,7 +300,11 @@ class PackWriter:
         self.classes: dict[str, int] = {}
         self.shards: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        self._full = max(1, min(SHARD_IMAGES, SHARD_BYTES // (3 * size * size)))  # pictures
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot write into {folder}: {error.strerror}; choose another --out") from error
 
     def add(
         self, image: NDArray[np.uint8], captions: Sequence[str], class_name: str | None, test: bool, name: str,
@@ -280,9 +313,16 @@ class PackWriter:
         """Add one picture (size, size, 3) with its captions; `extra` are further tensors, one row a picture."""
         number = -1 if class_name is None else self.classes.setdefault(class_name, len(self.classes))
         self._rows.append(
-            {"image": image, "captions": list(captions), "class": number, "test": test, "name": name, "extra": extra or {}}
+            {
+                "image": image,
+                "captions": list(captions),
+                "class": number,
+                "test": test,
+                "name": name,
+                "extra": extra or {},
+            }
         )
-        if len(self._rows) == SHARD_IMAGES:
+        if len(self._rows) == self._full:
             self._flush()
 
     def _flush(self) -> None:
@@ -299,7 +339,9 @@ class PackWriter:
             "caption_offsets": offsets.astype(np.int64),
             "classes": np.array([row["class"] for row in rows], np.int32),
             "splits": np.array([row["test"] for row in rows], np.uint8),
-            "names": np.frombuffer("\n".join(row["name"].replace("\n", " ") for row in rows).encode("utf-8", "replace"), np.uint8),
+            "names": np.frombuffer(
+                "\n".join(row["name"].replace("\n", " ") for row in rows).encode("utf-8", "replace"), np.uint8
+            ),
         }
         for key in rows[0]["extra"]:
             tensors[key] = np.stack([row["extra"][key] for row in rows])
@@ -372,26 +414,33 @@ def pack(
         boxes: Crop CUB to its bounding boxes first.
         max_pixels: Larger pictures are refused before they are decoded.
         force: Replace a packed data set that is there.
+        show_progress: Draw a bar on stderr.
 
     Raises:
+        ConfigError: a size that pictures cannot be stored in.
         DataError: no such folder, nothing usable in it, or a packed data set already at `out`.
     """
     from tqdm import tqdm
 
     if not source.is_dir():
         raise DataError(f"no such folder: {source}")
-    if size < 16:
-        raise DataError(f"--size must be at least 16, got {size}")
-    _make_room(out, force)
+    if not 16 <= size <= 2048:
+        raise ConfigError(f"--size must be from 16 to 2048, got {size}")
+    _refuse_replacing(out, force)
     report = Report()
     listed = list(cub(source, report, boxes) if kind == "cub" else SOURCES[kind](source, report))
     if not listed:
         some = f"; the first reason: {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
-        hint = "a metadata.jsonl with file_name and text, or a .txt of captions beside each picture" if kind == "folder" else kind
+        hint = (
+            "a metadata.jsonl with file_name and text, or a .txt of captions beside each picture"
+            if kind == "folder"
+            else kind
+        )
         raise DataError(f"{source} has no captioned pictures (looked for {hint}){some}")
     classed = {item.class_name for item in listed}
     classless = None in classed  # pictures at the top and in subfolders at once: no classes at all
     provenance = {"kind": kind, "source": source.name, "fit": fit, "boxes": boxes}
+    _remove_pack(out)
     writer = PackWriter(out, source.name or kind, size, provenance)
     with tqdm(total=len(listed), desc="prepare", unit="img", dynamic_ncols=True, disable=not show_progress) as bar:
         for first in range(0, len(listed), BLOCK_IMAGES):
@@ -419,14 +468,21 @@ def _finish(writer: PackWriter, report: Report) -> None:
     _write(writer.folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode())
 
 
-def _make_room(out: Path, force: bool) -> None:
-    """Refuse, or with `force` remove, a packed data set that is already there."""
-    if (out / "pack.json").exists():
-        if not force:
-            raise DataError(f"{out} already holds a packed data set; choose another --out or add --force")
-        (out / "pack.json").unlink()
-        for shard in out.glob("shard-*.safetensors"):
-            shard.unlink()
+def _refuse_replacing(out: Path, force: bool) -> None:
+    if (out / "pack.json").exists() and not force:
+        raise DataError(f"{out} already holds a packed data set; choose another --out or add --force")
+
+
+def _remove_pack(out: Path) -> None:
+    """Remove a packed data set, whole or left unfinished by a process that was stopped."""
+    for pattern in ("pack.json", "shard-*.safetensors", ".*.partial"):
+        for file in out.glob(pattern):
+            file.unlink()
+
+
+def cache_folder() -> Path:
+    """Name the user's folder for what can be made again: $XDG_CACHE_HOME/t2i or ~/.cache/t2i."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t2i"
 
 
 def embedded_blossoms(size: int, folder: Path, images: int = 6000) -> Path:
@@ -436,7 +492,7 @@ def embedded_blossoms(size: int, folder: Path, images: int = 6000) -> Path:
     """
     stored = size * 76 // 64  # room for crops, in the paper's proportion
     name = f"blossoms-{synthetic.VERSION}-{stored}px-{images}"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t2i"
+    cache = cache_folder()
     for place in (cache / name, folder / name):
         if (place / "pack.json").exists():
             return place
@@ -456,11 +512,12 @@ def blossoms(
     """Draw the embedded data set into a packed one, with the truth of content (`attributes`) and style (`style`)."""
     from tqdm import tqdm
 
-    _make_room(out, force)
+    _refuse_replacing(out, force)
     report = Report()
     provenance = {"kind": "blossoms", "seed": seed, "licence": "drawn by t2i; MIT"}
-    writer = PackWriter(out, "blossoms", size, provenance)
     drawn = synthetic.make_blossoms(images, size, seed)
+    _remove_pack(out)
+    writer = PackWriter(out, "blossoms", size, provenance)
     for row in tqdm(range(images), desc="blossoms", unit="img", dynamic_ncols=True, disable=not show_progress):
         extra = {"attributes": drawn.attributes[row], "style": drawn.style[row]}
         name = drawn.class_names[drawn.classes[row]]

@@ -2,7 +2,7 @@
 
 * A *class* is a combination of petal colour, centre colour, petal count and petal shape: what the captions name.
 * The *style* is background, position, scale and rotation: what the captions never name. Both are kept as ground truth.
-* Some classes are held out of training, among them every class of four (petal colour, centre colour) pairs, so that a
+* Some classes are held out of training, among them every class of two (petal colour, centre colour) pairs, so that a
   caption of a held-out class asks for something that no training picture showed.
 
 Everything is a pure function of its arguments: how picture i is drawn depends on its class and (seed, i) alone.
@@ -65,7 +65,7 @@ SCALE_RANGE = (0.30, 0.44)  # flower radius as a part of the picture
 STYLE_FIELDS: Final[tuple[str, ...]] = ("background", "x", "y", "scale", "rotation", "warmth")
 
 
-HELD_OUT_PAIRS = 4  # whole pairs of colours that training never sees together
+HELD_OUT_PAIRS = 2  # whole pairs of colours that training never sees together
 
 
 class Purpose(IntEnum):
@@ -162,7 +162,7 @@ def blossom_classes() -> tuple[BlossomClass, ...]:
 def held_out_classes(seed: int = 0) -> tuple[BlossomClass, ...]:
     """Choose the classes that training never sees: 108 of 540, a fifth.
 
-    Four whole (petal colour, centre colour) pairs, no two of which share a colour on the same side, so that also the
+    Two whole (petal colour, centre colour) pairs, no two of which share a colour on the same side, so that also the
     composition of colours is zero-shot; and one or two (count, shape) cells of every other pair, spread evenly over the
     cells. Every single value stays frequent in training.
     """
@@ -190,6 +190,13 @@ def held_out_classes(seed: int = 0) -> tuple[BlossomClass, ...]:
         used[cell] += 1
         held.add((*pair, *cell))
     return tuple(kind for kind in classes if (kind.petal, kind.centre, kind.count, kind.shape) in held)
+
+
+def unseen_pairs(seed: int = 0) -> frozenset[tuple[int, int]]:
+    """List the (petal colour, centre colour) pairs, as indices, that no training class has: every one is zero-shot."""
+    held = held_out_classes(seed)
+    trained = {blossom.attributes[:2] for blossom in blossom_classes() if blossom not in held}
+    return frozenset(blossom.attributes[:2] for blossom in held) - trained
 
 
 def draw_style(rng: Generator) -> BlossomStyle:

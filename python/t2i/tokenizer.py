@@ -5,7 +5,9 @@
   all zeros (the released program has no id for it, only the empty column).
 """
 
+import re
 from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from t2i import _native
 from t2i._native import ALPHABET, ALPHABET_SIZE, CAPTION_LENGTH
 
 __all__ = ["ALPHABET", "ALPHABET_SIZE", "CAPTION_LENGTH", "decode", "encode", "one_hot"]
+
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 def encode(captions: Sequence[str]) -> NDArray[np.uint8]:
@@ -35,7 +39,10 @@ def encode(captions: Sequence[str]) -> NDArray[np.uint8]:
     if isinstance(captions, (str, bytes)):
         raise TypeError("encode takes a list of captions, got a single one: write encode([caption])")
     out = np.zeros((len(captions), CAPTION_LENGTH), np.uint8)
-    _native.encode(captions, out)
+    try:
+        _native.encode(captions, out)
+    except ValueError:  # half characters, as a terminal passes bytes that are no text: unknown ones
+        _native.encode([_HALVES.sub("\N{REPLACEMENT CHARACTER}", caption) for caption in captions], out)
     return out
 
 
@@ -44,8 +51,16 @@ def decode(ids: NDArray[np.uint8]) -> list[str]:
     return _native.decode(ids)
 
 
-def one_hot(ids: NDArray[np.uint8], dtype: type[np.float32] | type[np.uint8] = np.float32) -> NDArray[np.float32]:
-    """Spread (B, 201) uint8 ids to (B, 70, 201) of `dtype`: channels first, zeros for padding and unknown."""
+@overload
+def one_hot(ids: NDArray[np.uint8], dtype: type[np.float32] = ...) -> NDArray[np.float32]: ...
+@overload
+def one_hot(ids: NDArray[np.uint8], dtype: type[np.uint8]) -> NDArray[np.uint8]: ...
+def one_hot(ids: NDArray[np.uint8], dtype: type[Any] = np.float32) -> NDArray[Any]:
+    """Spread (B, 201) uint8 ids to (B, 70, 201) of `dtype` (float32, uint8): channels first, zeros for padding, unknown.
+
+    Raises:
+        ValueError: another dtype, ids of another shape or above 71; the message says which.
+    """
     out = np.empty((len(ids), ALPHABET_SIZE, CAPTION_LENGTH), dtype)
     _native.one_hot(ids, out)
     return out

@@ -243,7 +243,9 @@ def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None
         if before != data.fingerprint:
             changed.append(f"data set: {before[:12]} -> {data.fingerprint[:12]}")
     if changed:
-        raise ConfigError(f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --out or add --force")
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --out or add --force"
+        )
 
 
 def sample_texts(data: PackedDataset, source: TextSource, rows: int) -> tuple[list[str], Tensor, Tensor]:

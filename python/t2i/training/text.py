@@ -86,7 +86,7 @@ def train_text(config: TrainConfig, data: PackedDataset, folder: Path) -> Path:
         for step in range(start, steps):
             decayed = options.learning_rate * options.decay ** (step // epoch_steps)
             if options.objective == "contrastive":
-                decayed *= min(1.0, 2 * (1 - step / steps))  # the second half cools down
+                decayed *= min(1.0, (step + 1) / 30, 2 * (1 - step / steps))  # warms up; the second half cools down
             set_learning_rate(optimizer, max(decayed, 1e-8))
             drawn = loader.batch(step)
             assert drawn.caption_ids is not None
@@ -103,7 +103,9 @@ def train_text(config: TrainConfig, data: PackedDataset, folder: Path) -> Path:
                 own = (images @ texts.T).argmax(dim=1) == torch.arange(batch, device=device)
                 values = {"loss": float(loss.detach()), "top1": float(own.float().mean())}
                 if not np.isfinite(values["loss"]):
-                    raise ConfigError(f"the text encoder's loss is not finite at step {done}; lower --text.learning-rate")
+                    raise ConfigError(
+                        f"the text encoder's loss is not finite at step {done}; lower --text.learning-rate"
+                    )
                 progress.log(done, values)
             if stop.asked or (done % config.checkpoint_every == 0 and done < steps):
                 checkpoints.save(done, {"data": data.fingerprint})

@@ -1,0 +1,44 @@
+# The one interface to building and checking; .ci/run calls it too. It needs Python 3.11 or later, a C compiler and Rust.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: all install test rust-test python-test format lint stubtest bench gpu clean
+
+all: format lint rust-test python-test  ## what a change must pass
+
+$(VENV)/installed: pyproject.toml Cargo.toml Cargo.lock $(wildcard rust/*.rs)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+install: $(VENV)/installed  ## t2i and its tools, in .venv
+
+test: rust-test python-test  ## both suites
+
+rust-test:
+	cargo test --quiet --locked
+
+python-test: install
+	$(BIN)/python -m pytest -q
+
+format: install
+	cargo fmt
+	$(BIN)/ruff format python tests
+
+lint: install stubtest
+	cargo fmt --check
+	cargo clippy --quiet --locked --all-targets --features python -- -D warnings
+	$(BIN)/ruff format --check python tests
+	$(BIN)/ruff check python tests
+	$(BIN)/mypy
+
+stubtest: install
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest t2i._native
+
+bench: install  ## speed of the native module
+	cargo bench --locked
+
+clean:
+	rm -rf $(VENV) target build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,71 @@
+"""What each command takes, beside the settings of training that `t2i.config` keeps: fields are flags, docstrings are help."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+Positional = tyro.conf.Positional
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn a folder of captioned pictures into a packed data set for t2i-train."""
+
+    kind: Positional[Literal["folder", "oxford102", "cub", "blossoms"]]
+    """folder: pictures with metadata.jsonl (file_name, text) or a .txt of captions beside each, class = subfolder;
+    oxford102, cub: the official layouts; blossoms: drawn by the program (no source)."""
+    source: Positional[str] = ""
+    """The folder, as it was unpacked."""
+    out: str = "data/pack"
+    """Where the packed data set goes."""
+    size: int = 76
+    """Side of the stored pictures in pixels: 76 for training at 64 (the paper), 38 for 32, 152 for 128."""
+    fit: Literal["stretch", "crop"] = "stretch"
+    """stretch ignores the aspect ratio (the paper); crop cuts the longer side off."""
+    boxes: bool = False
+    """cub: crop each picture to its bounding box first."""
+    images: int = 6000
+    """blossoms: how many to draw."""
+    seed: int = 0
+    """blossoms: which ones."""
+    max_pixels: int = 100_000_000
+    """Larger pictures are refused before they are decoded."""
+    force: bool = False
+    """Replace a packed data set that is there."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Draw sentences with a trained model."""
+
+    captions: Positional[tuple[str, ...]]
+    """What to draw, a sentence each, in quotes."""
+    model: str
+    """Run folder of t2i-train."""
+    out: str = "pictures.png"
+    """The grid, one row a sentence (.png, .jpg, .webp)."""
+    count: int = 8
+    """Pictures of each sentence."""
+    seed: int = 0
+    """Chooses the noise; picture i of every sentence shares it."""
+    side: int = 128
+    """Pixels each picture is shown at."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True)
+class EvaluateImages:
+    """Measure a model's pictures: do they show what captions of held-out classes name? (blossoms)"""
+
+    model: str
+    """Run folder of t2i-train."""
+    captions: int = 200
+    """Captions of held-out classes."""
+    seed: int = 0
+    """Chooses captions and noise."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print the figures as one JSON object, last."""

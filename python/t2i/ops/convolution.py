@@ -1,0 +1,129 @@
+"""Convolutions whose weight gradient, on small maps in bfloat16 on a CPU, is one matrix product.
+
+PyTorch's bfloat16 weight gradient on a CPU (oneDNN) is slow where the small side of a strided convolution is 8x8 or less:
+for 256 -> 512 channels, 8x8 -> 4x4, batch 64, it took 6.5 times as long as gathering the windows and multiplying. On larger
+maps the library wins, and so it does everywhere for the outputs and for the gradient of the input: only the weight gradient
+is replaced, and only where it pays. See docs/method.md for the figures.
+
+Differentiable once.
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SMALL = 8  # pixels: the side of the small map up to which the matrix product is faster
+
+Impl = Literal["auto", "reference", "product"]
+
+
+def convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, *, impl: Impl = "auto"
+) -> Tensor:
+    """Convolve, as `F.conv2d`.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (D, C, K, K).
+        bias: (D,) or None.
+        stride: in pixels.
+        padding: in pixels, zeros.
+        impl: "reference" is PyTorch's, "product" replaces its weight gradient, "auto" chooses.
+
+    Returns:
+        (B, D, h, w), in bfloat16 under autocast.
+    """
+    side = (x.shape[2] + 2 * padding - weight.shape[2]) // stride + 1
+    if bias is None and (impl == "product" or (impl == "auto" and _pays(x, weight, side))):
+        out: Tensor = _Convolution.apply(*_cast(x, weight), stride, padding, False)
+        return out
+    return F.conv2d(x, weight, bias, stride, padding)
+
+
+def transposed_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, *, impl: Impl = "auto"
+) -> Tensor:
+    """Convolve transposed, as `F.conv_transpose2d`; arguments as `convolution`'s, but weight (C, D, K, K)."""
+    if bias is None and (impl == "product" or (impl == "auto" and _pays(x, weight, x.shape[2]))):
+        out: Tensor = _Convolution.apply(*_cast(x, weight), stride, padding, True)
+        return out
+    return F.conv_transpose2d(x, weight, bias, stride, padding)
+
+
+def _pays(x: Tensor, weight: Tensor, side: int) -> bool:
+    """Say whether the matrix product is the faster weight gradient here."""
+    return (
+        side <= SMALL
+        and x.device.type == "cpu"
+        and weight.requires_grad
+        and torch.is_grad_enabled()
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") is torch.bfloat16
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Do what autocast does for the library's convolutions: the custom function must see the dtype it computes in."""
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        return x.to(dtype), weight.to(dtype)
+    return x, weight
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding, ctx.transposed = stride, padding, transposed
+        if transposed:
+            return F.conv_transpose2d(x, weight, None, stride, padding)
+        return F.conv2d(x, weight, None, stride, padding)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        x, weight = ctx.saved_tensors
+        to_x = to_weight = None
+        if ctx.needs_input_grad[0]:
+            if ctx.transposed:
+                to_x = F.conv2d(grad, weight, None, ctx.stride, ctx.padding)
+            else:
+                rest = tuple(
+                    side - ((out - 1) * ctx.stride - 2 * ctx.padding + weight.shape[2])
+                    for side, out in zip(x.shape[2:], grad.shape[2:], strict=True)
+                )
+                to_x = F.conv_transpose2d(grad, weight, None, ctx.stride, ctx.padding, output_padding=rest)
+        if ctx.needs_input_grad[1]:
+            large, small = (grad, x) if ctx.transposed else (x, grad)
+            to_weight = weight_gradient(large, small, weight.shape[2], ctx.stride, ctx.padding)
+        return to_x, to_weight, None, None, None
+
+
+def weight_gradient(large: Tensor, small: Tensor, taps: int, stride: int, padding: int) -> Tensor:
+    """Multiply the windows of the large map by the small map: the weight gradient of either convolution.
+
+    Args:
+        large: (B, C, H, W): a convolution's input, or the gradient of a transposed one's output.
+        small: (B, D, h, w): the gradient of a convolution's output, or a transposed one's input.
+        taps: K.
+        stride: in pixels.
+        padding: in pixels.
+
+    Returns:
+        (D, C, K, K).
+    """
+    edges = (0, 0, padding, padding, padding, padding)
+    padded = F.pad(large.permute(0, 2, 3, 1), edges).contiguous()  # (B, H + 2p, W + 2p, C)
+    batch, height, width, channels = padded.shape
+    high, wide = small.shape[2:]
+    row = width * channels
+    windows = padded.as_strided(
+        (batch, high, wide, taps, taps, channels),
+        (height * row, stride * row, stride * channels, row, channels, 1),
+    ).reshape(batch * high * wide, taps * taps * channels)
+    flat = small.permute(0, 2, 3, 1).reshape(batch * high * wide, -1)
+    return (flat.t() @ windows).view(-1, taps, taps, channels).permute(0, 3, 1, 2)

@@ -1,0 +1,70 @@
+"""The convolution whose weight gradient is a matrix product, against PyTorch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from t2i.ops.convolution import convolution, transposed_convolution
+
+CASES = [  # batch, in, out, side, taps, stride, padding
+    (2, 3, 5, 8, 4, 2, 1),
+    (3, 4, 6, 7, 4, 2, 1),  # odd side: the last column is never read, and its gradient is 0
+    (2, 4, 4, 4, 3, 1, 1),
+    (2, 4, 6, 4, 1, 1, 0),
+    (1, 2, 3, 4, 4, 1, 0),  # the whole map at once
+]
+
+
+def both(function, reference, x, weight, stride, padding):
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    ours = function(x, weight, None, stride, padding, impl="product")
+    theirs = reference(x, weight, None, stride, padding)
+    grad = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1), dtype=ours.dtype)
+    assert torch.equal(ours, theirs)
+    return zip(
+        torch.autograd.grad(ours, (x, weight), grad), torch.autograd.grad(theirs, (x, weight), grad), strict=True
+    )
+
+
+@pytest.mark.parametrize(("batch", "before", "after", "side", "taps", "stride", "padding"), CASES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_convolution_has_the_gradients_of_the_library(batch, before, after, side, taps, stride, padding, layout):
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, before, side, side, generator=rng, dtype=torch.float64).contiguous(memory_format=layout)
+    weight = torch.randn(after, before, taps, taps, generator=rng, dtype=torch.float64)
+    for ours, theirs in both(convolution, F.conv2d, x, weight, stride, padding):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("batch", "before", "after", "side", "taps", "stride", "padding"), CASES)
+def test_transposed_convolution_has_the_gradients_of_the_library(batch, before, after, side, taps, stride, padding):
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, before, side, side, generator=rng, dtype=torch.float64)
+    weight = torch.randn(before, after, taps, taps, generator=rng, dtype=torch.float64)
+    for ours, theirs in both(transposed_convolution, F.conv_transpose2d, x, weight, stride, padding):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_under_autocast_the_weight_gradient_is_float32_and_within_bfloat16_of_the_exact_one():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 16, 16, 16, generator=rng)
+    weight = torch.randn(32, 16, 4, 4, generator=rng).requires_grad_()
+    exact = torch.autograd.grad(F.conv2d(x, weight, None, 2, 1).square().sum(), weight)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = convolution(x, weight, None, 2, 1)
+        loss = out.float().square().sum()
+    gradient = torch.autograd.grad(loss, weight)[0]
+    assert out.grad_fn.name().startswith("_Convolution")  # the fast form was chosen
+    assert gradient.dtype == torch.float32
+    assert (gradient - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+@pytest.mark.parametrize("reason", ["float32", "large map", "bias", "frozen weight"])
+def test_the_library_is_left_alone_where_the_product_does_not_pay(reason):
+    side = 32 if reason == "large map" else 8
+    x = torch.randn(2, 4, side, side, requires_grad=True)
+    weight = torch.randn(4, 4, 4, 4, requires_grad=reason != "frozen weight")
+    bias = torch.zeros(4) if reason == "bias" else None
+    with torch.autocast("cpu", torch.bfloat16, enabled=reason != "float32"):
+        out = convolution(x, weight, bias, 2, 1)
+    assert not out.grad_fn.name().startswith("_Convolution")
