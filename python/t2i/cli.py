@@ -9,15 +9,18 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from t2i import config as settings
-from t2i.commands import EvaluateImages, Generate, Prepare
-from t2i.config import TrainConfig
+from t2i.commands import EvaluateImages, EvaluateStyle, Generate, Prepare
+from t2i.config import StyleConfig, TrainConfig
 from t2i.errors import ConfigError, T2IError
 
 EXAMPLE = "a flower with five red petals and a yellow centre"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+FILMS = (".gif", ".webp")
 
 
 def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
@@ -81,6 +84,23 @@ def _preset_of(arguments: Sequence[str]) -> TrainConfig:
 
 
 def _train(arguments: Sequence[str]) -> None:
+    kinds = {"gan": _train_gan, "style": _train_style}
+    if arguments and arguments[0] in kinds:
+        kinds[arguments[0]](arguments[1:])
+    else:
+        _train_gan(arguments)
+
+
+def _train_style(arguments: Sequence[str]) -> None:
+    config = tyro.cli(StyleConfig, args=arguments, prog="t2i-train style")
+    from t2i.training.style import train_style
+
+    folder = train_style(config)
+    print(f"The style encoder is in {folder / 'style.safetensors'}. Now try:", file=sys.stderr)
+    print(f't2i-generate --model {shlex.quote(str(folder))} --style PICTURE "{EXAMPLE}" --out picture.png')
+
+
+def _train_gan(arguments: Sequence[str]) -> None:
     default = _preset_of(arguments)
     config = tyro.cli(TrainConfig, args=arguments, prog="t2i-train", default=default)
     if config.data is None and config.preset != "blossoms":
@@ -98,22 +118,100 @@ def _train(arguments: Sequence[str]) -> None:
     print(f"t2i-generate --model {shlex.quote(str(folder))} {quoted} --out picture.png")
 
 
+def _one_a_flag(arguments: Sequence[str]) -> list[str]:
+    """Write `--style a.jpg b.jpg "a sentence"` as `--style a.jpg --style b.jpg "a sentence"`, which tyro can read."""
+    out: list[str] = []
+    taking = False  # words after --style are its pictures as long as they look like files; the first always is
+    for argument in arguments:
+        if taking and not argument.startswith("-") and (out[-1] == "--style" or _names_a_picture(argument)):
+            out += [argument] if out[-1] == "--style" else ["--style", argument]
+        else:
+            taking = argument == "--style"
+            out.append(argument)
+    return out
+
+
+def _names_a_picture(word: str) -> bool:
+    endings = (*PICTURES, *FILMS, ".bmp", ".tif", ".tiff", ".avif", ".heic")
+    return Path(word).suffix.lower() in endings or (len(word) < 200 and Path(word).is_file())
+
+
 def _generate(arguments: Sequence[str]) -> None:
-    config = tyro.cli(Generate, args=arguments, prog="t2i-generate")
-    if not config.captions:
+    config = tyro.cli(Generate, args=_one_a_flag(arguments), prog="t2i-generate")
+    ways = {
+        "--style": config.style, "--interpolate-text": config.interpolate_text,
+        "--interpolate-noise": config.interpolate_noise, "--arithmetic": config.arithmetic,
+    }  # fmt: skip
+    chosen = [flag for flag, value in ways.items() if value]
+    complete = bool(config.interpolate_text or config.arithmetic)  # these bring their sentences along
+    if len(chosen) > 1:
+        raise ConfigError(f"{' and '.join(chosen)} exclude each other")
+    if complete and config.captions:
+        raise ConfigError(f"{chosen[0]} brings its own sentences; {config.captions[0][:60]!r} is one too many")
+    if not config.captions and not complete:
         raise ConfigError(f'say what to draw: t2i-generate --model {config.model} "{EXAMPLE}"')
-    if Path(config.out).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"--out must end in .png, .jpg or .webp, got {config.out}")
+    film = bool(config.interpolate_text or config.interpolate_noise)
+    ending = Path(config.out).suffix.lower()
+    if ending not in PICTURES and not (film and ending in FILMS):
+        raise ConfigError(f"--out must end in .png, .jpg or .webp{' or .gif' if film else ''}, got {config.out}")
     if config.side < 8:
         raise ConfigError(f"--side must be at least 8, got {config.side}")
     from t2i import pictures
     from t2i.pipeline import Pipeline
 
     pipe = Pipeline.from_pretrained(config.model, config.device)
-    drawn = pictures.to_uint8(pipe(config.captions, count=config.count, seed=config.seed).tensor)
-    rows = drawn.reshape(len(config.captions), config.count, *drawn.shape[1:])
-    pictures.save(pictures.grid(rows, config.captions, side=config.side), Path(config.out))
+    if config.style:
+        _draw_styles(config, pipe)
+    elif film:
+        _draw_strips(config, pipe)
+    else:
+        if config.arithmetic:
+            labels = [f"{name}: {text}" for name, text in zip("ABC", config.arithmetic, strict=True)] + ["A - B + C"]
+            weights = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, -1, 1)]
+            drawn = pipe.arithmetic(config.arithmetic, weights, count=config.count, seed=config.seed)
+        else:
+            labels = list(config.captions)
+            drawn = pipe(config.captions, count=config.count, seed=config.seed)
+        rows = _in_rows(pictures.to_uint8(drawn.tensor), len(labels))
+        pictures.save(pictures.grid(rows, labels, side=config.side), Path(config.out))
     print(config.out)
+
+
+def _in_rows(drawn: Any, rows: int) -> Any:
+    """Cut pictures (n, H, W, 3) into rows: (rows, n / rows, H, W, 3)."""
+    return drawn.reshape(rows, -1, *drawn.shape[1:])
+
+
+def _draw_styles(config: Generate, pipe: Any) -> None:
+    """Draw the table: style pictures down, sentences across."""
+    from t2i import pictures
+
+    styles = pictures.read_pictures(config.style, pipe.config.size)
+    drawn = pictures.to_uint8(pipe.transfer_style(styles, config.captions).tensor)
+    sheet = pictures.table(
+        pictures.to_uint8(styles), config.captions, _in_rows(drawn, len(config.style)), side=config.side
+    )
+    pictures.save(sheet, Path(config.out))
+
+
+def _draw_strips(config: Generate, pipe: Any) -> None:
+    """Draw strips from one sentence, or one noise, to another; or the film of them."""
+    import numpy as np
+
+    from t2i import pictures
+
+    strips, labels = [], []
+    ends = [config.interpolate_text] if config.interpolate_text else [(caption,) for caption in config.captions]
+    for captions in ends:
+        over = "text" if config.interpolate_text else "noise"
+        drawn = pipe.interpolate(captions, over, steps=config.steps, count=config.count, seed=config.seed)
+        strips.append(_in_rows(pictures.to_uint8(drawn.tensor), config.count))
+        labels += [" ... ".join(captions), *[""] * (config.count - 1)]
+    together = np.concatenate(strips)
+    if Path(config.out).suffix.lower() in FILMS:
+        pictures.save_animation(together, Path(config.out), side=config.side)
+    else:
+        pictures.save(pictures.grid(together, labels, side=config.side), Path(config.out))
 
 
 def _chosen(arguments: Sequence[str], kinds: dict[str, Callable[[Sequence[str]], None]], question: str) -> None:
@@ -125,9 +223,9 @@ def _chosen(arguments: Sequence[str], kinds: dict[str, Callable[[Sequence[str]],
 
 def _evaluate(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in ("-h", "--help"):
-        print("usage: t2i-eval {images} [flags]; t2i-eval images --help shows the flags")
+        print("usage: t2i-eval {images,style} [flags]; t2i-eval images --help shows the flags")
         return
-    _chosen(arguments, {"images": _evaluate_images}, "what to measure?")
+    _chosen(arguments, {"images": _evaluate_images, "style": _evaluate_style}, "what to measure?")
 
 
 def _evaluate_images(arguments: Sequence[str]) -> None:
@@ -138,5 +236,23 @@ def _evaluate_images(arguments: Sequence[str]) -> None:
         Path(config.model), captions=config.captions, seed=config.seed, device=config.device
     )
     print(result.table())
+    if config.json:
+        print(json.dumps(result.figures))
+
+
+def _evaluate_style(arguments: Sequence[str]) -> None:
+    config = tyro.cli(EvaluateStyle, args=arguments, prog="t2i-eval style")
+    out = Path(config.out) if config.out else Path(config.model) / "style-roc.png"
+    if out.suffix.lower() not in PICTURES:
+        raise ConfigError(f"--out must end in .png, .jpg or .webp, got {config.out}")
+    from t2i.metrics import style
+
+    result = style.style_of_run(
+        Path(config.model), data=config.data, images=config.images, pairs=config.pairs, clusters=config.clusters,
+        seed=config.seed, device=config.device,
+    )  # fmt: skip
+    style.save_picture(result, out)
+    print(result.table())
+    print(f"curves: {out}")
     if config.json:
         print(json.dumps(result.figures))

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
-Positional = tyro.conf.Positional
+from tyro.conf import Positional, UseAppendAction
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,17 @@ class Generate:
     """Pixels each picture is shown at."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+    style: UseAppendAction[tuple[str, ...]] = ()
+    """Pictures that background and place come from; then a table, style pictures down, sentences across. Needs
+    t2i-train style."""
+    interpolate_text: tuple[str, str] | None = None
+    """From one sentence to another, in strips: the noise of each stays (.gif or .webp: a film)."""
+    interpolate_noise: bool = False
+    """From one noise to another, in strips: the sentence stays (.gif or .webp: a film)."""
+    arithmetic: tuple[str, str, str] | None = None
+    """Sentences A B C: draws A - B + C below the three."""
+    steps: int = 8
+    """Pictures of a strip, both ends included."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,30 @@ class EvaluateImages:
     """Captions of held-out classes."""
     seed: int = 0
     """Chooses captions and noise."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print the figures as one JSON object, last."""
+
+
+@dataclass(frozen=True)
+class EvaluateStyle:
+    """Measure a model's style encoder: does it tell one style from two, does it find the noise again?"""
+
+    model: str
+    """Run folder of t2i-train, after t2i-train style."""
+    data: str | None = None
+    """Packed data set to read; without it, the one the run was trained on."""
+    images: int = 1500
+    """Most pictures to read, of the test split."""
+    pairs: int = 10_000
+    """Pairs of each kind, half of them of the same style."""
+    clusters: int = 100
+    """Clusters of background colour, on photographs; fewer where there are under ten pictures a cluster."""
+    seed: int = 0
+    """Chooses pictures, pairs, clusters and noise."""
+    out: str | None = None
+    """Picture of the ROC curves; without it, style-roc.png in the run folder."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     json: bool = False

@@ -133,8 +133,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive = ("batch", "size", "generator_width", "discriminator_width", "noise_dim", "projection_dim", "epochs")
-        positive += ("captions_per_image", "log_every", "sample_every", "checkpoint_every")
-        for name in positive:
+        periods = ("captions_per_image", "log_every", "sample_every", "checkpoint_every")
+        for name in (*positive, *periods):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if self.steps is not None and self.steps < 1:
@@ -151,6 +151,65 @@ class TrainConfig:
             raise ConfigError(f"--learning-rate must be above 0, got {self.learning_rate}")
         if self.alignment_weight and self.text.encoder != "joint":
             raise ConfigError("--alignment-weight needs --text.encoder joint: no other one has an image side")
+
+
+@dataclass(frozen=True)
+class StyleConfig:
+    """Train the style encoder of a run: it reads from a picture the noise that would draw it. Again resumes it."""
+
+    model: str
+    """Run folder of t2i-train; its generator and text encoder stay as they are."""
+    out: str | None = None
+    """Where style.safetensors goes; without it, the run folder itself. Another folder becomes a run of its own."""
+    data: str | None = None
+    """Packed data set whose captions are drawn; without it, the one the run was trained on."""
+    steps: int = 4000
+    """Training steps."""
+    batch: int = 128
+    """Pictures a step, drawn by the generator."""
+    width: int = 64
+    """Channels of the style encoder's first feature map."""
+    learning_rate: float = 2e-3
+    """Adam's step size; the second half of the training lowers it to 0."""
+    beta1: float = 0.9
+    """Adam's first moment."""
+    beta2: float = 0.999
+    """Adam's second moment."""
+    interpolated: float = 0.0
+    """Part of the texts that are midpoints of two captions; the paper draws from captions only."""
+    blur: float = 0.5
+    """Part of the pictures that are blurred before they are read, so that photographs, which are read blurred too, say
+    as much as drawn ones (not in the paper; 0 turns it off, and photographs are then read as they are)."""
+    noise: float = 0.1
+    """Noise added to the blurred pictures, standard deviation (pictures span -1..1)."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the networks; auto is bfloat16 where the hardware has it."""
+    threads: int = 0
+    """CPU threads; 0 leaves it to torch."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    force: bool = False
+    """Begin anew although the folder holds a style encoder, or one in the making, with other settings."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "width", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.batch < 2:
+            raise ConfigError(f"--batch must be at least 2, got {self.batch}")
+        for name in ("interpolated", "blur"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"--{name} must lie in 0..1, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"--learning-rate must be above 0, got {self.learning_rate}")
+        if self.noise < 0:
+            raise ConfigError(f"--noise must be at least 0, got {self.noise}")
 
 
 PRESETS: dict[str, TrainConfig] = {

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from t2i import _native
-from t2i.errors import DataError
+from t2i.errors import ConfigError, DataError
 
 Plan = _native.Plan
 
@@ -104,6 +104,28 @@ class PackedDataset:
                     raise DataError(f"{shard} has no tensor {name!r}")
                 parts.append(tensors.get_tensor(name))
         return np.concatenate(parts)
+
+
+def dataset_of_run(run: Path, path: str | None = None) -> PackedDataset:
+    """Open the data set that a run was trained on, as its data.json says, or the one at `path`.
+
+    Raises:
+        ConfigError: the run does not say, or its data set is no longer there or has changed.
+        DataError: `path` is no packed data set.
+    """
+    if path is not None:
+        return PackedDataset(path)
+    record = run / "data.json"
+    try:
+        facts = json.loads(record.read_text(encoding="utf-8"))
+        data, fingerprint = PackedDataset(facts["path"]), facts["fingerprint"]
+    except DataError as error:
+        raise ConfigError(f"the data set of {run} cannot be used: {error}; or say where it is: --data DIR") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{record} does not say what the run was trained on; say so: --data DIR") from error
+    if data.fingerprint != fingerprint:
+        raise ConfigError(f"{data.path} has changed since {run} was trained on it; say what to use: --data DIR")
+    return data
 
 
 class Sampler:

@@ -31,7 +31,8 @@ class ReluRecurrence(nn.Module):
         self.input = nn.Linear(width, width)
         self.hidden = nn.Linear(width, width)
 
-    def forward(self, sequence: Tensor) -> Tensor:  # (B, steps, width) -> the same: every hidden state
+    def forward(self, sequence: Tensor) -> Tensor:
+        """Run over a sequence (B, steps, width); returns every hidden state, the same shape."""
         projected = self.input(sequence)
         states = [F.relu(projected[:, 0])]
         for step in range(1, sequence.shape[1]):
@@ -54,7 +55,8 @@ class GatedRecurrence(nn.Module):
         self.input = nn.Linear(width, width)
         self.hidden = nn.Linear(width, width)
 
-    def forward(self, sequence: Tensor) -> Tensor:  # (B, steps, width) -> the same: every hidden state
+    def forward(self, sequence: Tensor) -> Tensor:
+        """Run over a sequence (B, steps, width); returns every hidden state, the same shape."""
         updates, resets, candidates = self.input_update(sequence), self.input_reset(sequence), self.input(sequence)
         states = [torch.tanh(candidates[:, 0])]
         for step in range(1, sequence.shape[1]):
@@ -184,6 +186,58 @@ class ImageEncoder(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Linear(before * 16, text_dim)
 
-    def forward(self, images: Tensor) -> Tensor:  # (B, 3, size, size) in [-1, 1] -> (B, T)
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed pictures (B, 3, size, size) in [-1, 1]: (B, T)."""
         embeddings: Tensor = self.head(self.trunk(images).flatten(1))
         return embeddings.float()
+
+
+def blurred(images: Tensor, side: int = 8) -> Tensor:
+    """Reduce pictures (B, 3, S, S) to `side` pixels a side by averaging, and spread them to their size again, smoothly.
+
+    What is left, where the colours lie, a photograph and a drawn picture share; edges and grain they do not.
+    """
+    small = F.adaptive_avg_pool2d(images, side)
+    return F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
+
+
+class StyleEncoder(nn.Module):
+    """Read from a picture the noise that would draw it: S, the generator turned round.
+
+    The trunk is the discriminator's without the text and the residual block: stride-2 convolutions with batch
+    normalisation, down to 4 x 4. One linear map follows. The paper gives no architecture.
+
+    Args:
+        size: Side of the picture in pixels, a power of two of at least 16.
+        width: Channels of the first feature map.
+        noise_dim: Z, length of the noise vector.
+
+    Raises:
+        ConfigError: `size` is not a power of two.
+
+    Source: Reed et al. 2016, section 4.4.
+
+    Example:
+        >>> StyleEncoder(size=32, width=8)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 100])
+    """
+
+    def __init__(self, size: int = 64, width: int = 64, noise_dim: int = 100) -> None:
+        super().__init__()
+        if size < 16 or size & (size - 1):
+            raise ConfigError(f"picture size must be a power of two of at least 16 (32, 64, 128 ...), got {size}")
+        self.size, self.noise_dim = size, noise_dim
+        layers: list[nn.Module] = []
+        before, side, level = 3, size, 0
+        while side > 4:
+            after = width * min(2**level, 8)
+            layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False)]
+            layers += [nn.BatchNorm2d(after)] if level else []  # none on the first, as in the discriminator
+            layers += [nn.LeakyReLU(0.2)]
+            before, side, level = after, side // 2, level + 1
+        self.trunk = nn.Sequential(*layers)
+        self.head = nn.Linear(before * 16, noise_dim)
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, size, size) in [-1, 1] -> (B, Z) float32
+        noise: Tensor = self.head(self.trunk(images).flatten(1))
+        return noise.float()

@@ -62,6 +62,33 @@ def interpolate(text: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
     return b * text[: len(partner)] + (1 - b) * text[partner]
 
 
+def slerp(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+    """Go from one noise vector to another on the arc between them, along which noise keeps its length.
+
+    Where the lengths differ, the length changes linearly; where the directions agree, or one is zero, the way is
+    straight.
+
+    Args:
+        first: (n, Z), at weight 0.
+        second: (n, Z), at weight 1.
+        weight: (w,).
+
+    Returns:
+        (n, w, Z).
+
+    Source: White 2016, *Sampling Generative Networks*; a straight line passes through noise shorter than any drawn.
+    """
+    lengths = first.norm(dim=-1, keepdim=True), second.norm(dim=-1, keepdim=True)  # (n, 1) each
+    one, two = (v / length.clamp_min(1e-12) for v, length in zip((first, second), lengths, strict=True))
+    angle = (one * two).sum(-1, keepdim=True).clamp(-1, 1).acos()[:, None]  # (n, 1, 1)
+    w = weight[None, :, None]
+    sine = angle.sin()
+    arc = (torch.sin((1 - w) * angle) * one[:, None] + torch.sin(w * angle) * two[:, None]) / sine.clamp_min(1e-12)
+    length = (1 - w) * lengths[0][:, None] + w * lengths[1][:, None]
+    straight = (1 - w) * first[:, None] + w * second[:, None]
+    return torch.where(sine > 1e-3, arc * length, straight)
+
+
 def joint_embedding_loss(images: Tensor, texts: Tensor) -> Tensor:
     """Hinge that puts each image's own text first, and each text's own image (DS-SJE).
 
@@ -99,3 +126,19 @@ def contrastive_loss(images: Tensor, texts: Tensor, temperature: float = 0.07, c
         same = (classes[:, None] == classes[None, :]) & (target[:, None] != target[None, :])
         scores = scores.masked_fill(same, float("-inf"))
     return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+
+
+def style_loss(read: Tensor, noise: Tensor) -> Tensor:
+    """Compare the noise that was read with the noise that was drawn from: ||z - S(G(z, phi(t)))||^2 / Z, averaged.
+
+    Args:
+        read: (B, Z) what the style encoder says.
+        noise: (B, Z) the truth.
+
+    Returns:
+        1 where the encoder answers 0 throughout, 0 where it is always right: divided by Z, so that no length of noise
+        needs a learning rate of its own.
+
+    Source: Reed et al. 2016, equation 6.
+    """
+    return F.mse_loss(read, noise)

@@ -9,6 +9,7 @@
 Source: Reed et al. 2016, section 4.1, and the released Lua program, which adds the residual blocks.
 """
 
+import itertools
 import math
 
 import torch
@@ -72,7 +73,8 @@ class Residual(nn.Module):
         self.expand = nn.Conv2d(inner, channels, 3, padding=1, bias=bias)
         self.expand_norm = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, channels, H, W) -> the same
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the bottleneck's answer to x (B, channels, H, W)."""
         y = F.leaky_relu(self.reduce_norm(_apply(self.reduce, x)), self.slope)
         y = F.leaky_relu(self.middle_norm(_apply(self.middle, y)), self.slope)
         return F.leaky_relu(x + self.expand_norm(_apply(self.expand, y)), self.slope)
@@ -118,7 +120,7 @@ class Generator(nn.Module):
         self.seed_residual = Residual(channels[0], channels[0] // 4, 0.0, bias)
         self.grow = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 4, 2, 1, bias=bias)
-            for before, after in zip(channels, channels[1:], strict=False)
+            for before, after in itertools.pairwise(channels)
         )
         self.grow_norm = nn.ModuleList(nn.BatchNorm2d(after) for after in channels[1:])
         self.grow_residual = Residual(channels[1], channels[1] // 4, 0.0, bias)

@@ -1,10 +1,15 @@
 """A trained model as one object: sentences in, pictures out."""
 
+import hashlib
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -12,10 +17,11 @@ from t2i import config as settings
 from t2i import runtime, tokenizer
 from t2i.checkpoint import load_weights
 from t2i.config import TrainConfig
-from t2i.encoders import CharCnnRnn
+from t2i.encoders import CharCnnRnn, StyleEncoder, blurred
 from t2i.errors import CheckpointError, ConfigError
+from t2i.losses import slerp
 from t2i.networks import Generator
-from t2i.pictures import to_pil
+from t2i.pictures import read_pictures, to_pil
 
 
 @dataclass
@@ -26,6 +32,11 @@ class Drawn:
     tensor: Tensor  # (captions * count, 3, size, size) float32 in [-1, 1]
 
 
+def model_hash(folder: Path) -> str:
+    """Hash the model of a run: a style encoder inverts this generator, on texts of this encoder, and no other."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
 class Pipeline:
     """Draw pictures of sentences with a trained generator and its text encoder.
 
@@ -33,15 +44,20 @@ class Pipeline:
         generator: Draws.
         encoder: Embeds captions.
         config: The settings they were trained with.
+        folder: The run folder, where a style encoder is looked for when it is first needed.
 
     Example:
         >>> pipe = Pipeline.from_pretrained("runs/blossoms")                  # doctest: +SKIP
         >>> pipe(["a flower with five red petals and a yellow centre"]).images[0].save("a.png")  # doctest: +SKIP
     """
 
-    def __init__(self, generator: Generator, encoder: CharCnnRnn, config: TrainConfig) -> None:
+    def __init__(
+        self, generator: Generator, encoder: CharCnnRnn, config: TrainConfig, folder: Path | None = None
+    ) -> None:
         self.generator, self.encoder, self.config = generator.eval(), encoder.eval(), config
         self.device = next(generator.parameters()).device
+        self.folder = folder
+        self._style: tuple[StyleEncoder, bool] | None = None  # and whether it reads photographs blurred
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> "Pipeline":
@@ -63,7 +79,7 @@ class Pipeline:
         encoder = CharCnnRnn(text.variant, text.width, text.dim, text.channels)
         load_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
         on = runtime.pick_device(device)
-        return cls(generator.to(on), encoder.to(on), config)
+        return cls(generator.to(on), encoder.to(on), config, folder)
 
     @torch.no_grad()
     def embed(self, captions: Sequence[str]) -> Tensor:
@@ -100,3 +116,166 @@ class Pipeline:
         """Draw from noise (n, Z) and embeddings (n, T): (n, 3, size, size) in [-1, 1]."""
         pictures: Tensor = self.generator(noise, text)
         return pictures
+
+    def mix(self, captions: Sequence[str], weights: Tensor | Sequence[Sequence[float]]) -> Tensor:
+        """Add captions up: row i is sum_j weights[i][j] phi(captions[j]), (n, T).
+
+        Interpolation has weights (1 - w, w), the arithmetic A - B + C has (1, -1, 1).
+        """
+        rows = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
+        return rows @ self.embed(captions)
+
+    @torch.no_grad()
+    def interpolate(
+        self,
+        captions: Sequence[str],
+        over: Literal["text", "noise"] = "text",
+        *,
+        steps: int = 8,
+        count: int = 1,
+        seed: int = 0,
+    ) -> Drawn:
+        """Draw `count` strips of `steps` pictures that go from one end to the other.
+
+        Args:
+            captions: Two for the text, one for the noise.
+            over: "text": from the first caption to the second, straight, the noise of a strip fixed; "noise": from one
+                noise vector to another on an arc (`slerp`), the text fixed.
+            steps: Pictures of a strip, both ends included.
+            count: Strips, each of other noise.
+            seed: Chooses the noise; over "text", strip i has the noise of picture i of a plain call.
+
+        Returns:
+            Strip by strip, `steps` pictures each.
+
+        Raises:
+            ConfigError: another number of captions, an empty one, fewer than 2 steps, or a count below 1.
+
+        Source: Reed et al. 2016, section 5.3 (the paper interpolates noise linearly).
+        """
+        needed = {"text": 2, "noise": 1}[over]
+        if isinstance(captions, str) or len(captions) != needed:
+            got = 1 if isinstance(captions, str) else len(captions)
+            raise ConfigError(f"interpolation over the {over} needs a list of {needed} captions, got {got}")
+        if steps < 2 or count < 1:
+            raise ConfigError(f"interpolation needs at least 2 steps and a count of 1, got {steps} and {count}")
+        weight = torch.linspace(0, 1, steps, device=self.device)
+        first = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
+        if over == "text":
+            text = self.mix(captions, torch.stack([1 - weight, weight], dim=1)).repeat(count, 1)
+            noise = first.repeat_interleave(steps, dim=0)
+        else:
+            text = self.embed(captions).repeat(count * steps, 1)
+            second = runtime.noise((count, self.config.noise_dim), self.device, seed, 1, "generate")
+            noise = slerp(first, second, weight).flatten(0, 1)
+        drawn = self.draw(noise, text)
+        return Drawn(to_pil(drawn), drawn)
+
+    @torch.no_grad()
+    def arithmetic(
+        self, captions: Sequence[str], weights: Sequence[Sequence[float]], count: int = 1, seed: int = 0
+    ) -> Drawn:
+        """Draw `count` pictures of each weighted sum of captions, such as A - B + C with the row of weights (1, -1, 1).
+
+        Picture i of every sum has the same noise, that of picture i of a plain call.
+
+        Raises:
+            ConfigError: a row without a weight for each caption, an empty caption, or a count below 1.
+        """
+        if isinstance(captions, str) or any(len(row) != len(captions) for row in weights) or not weights:
+            raise ConfigError("arithmetic needs a list of captions, and rows with a weight for each of them")
+        if count < 1:
+            raise ConfigError(f"count must be at least 1, got {count}")
+        text = self.mix(captions, weights)  # (n, T)
+        noise = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
+        drawn = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
+        return Drawn(to_pil(drawn), drawn)
+
+    @property
+    def style(self) -> StyleEncoder:
+        """The style encoder of the run, loaded when it is first asked for; CheckpointError where there is none."""
+        return self._load_style()[0]
+
+    def _load_style(self) -> tuple[StyleEncoder, bool]:
+        if self._style is None:
+            if self.folder is None or not (self.folder / "style.safetensors").exists():
+                where = self.folder or "this pipeline"
+                raise CheckpointError(
+                    f"{where} has no style encoder; train it first: t2i-train style --model {self.folder or 'RUN'}"
+                )
+            path = self.folder / "style.json"
+            try:
+                facts = json.loads(path.read_text(encoding="utf-8"))
+                width, blur, model = facts["settings"]["width"], facts["settings"]["blur"] > 0, facts["model_sha256"]
+                encoder = StyleEncoder(self.config.size, int(width), self.config.noise_dim)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(f"{path} cannot be read as the settings of a style encoder: {error}") from error
+            if model != model_hash(self.folder):
+                raise CheckpointError(
+                    f"the model of {self.folder} has changed since its style encoder was trained; "
+                    f"train that anew: t2i-train style --model {self.folder} --force"
+                )
+            load_weights(self.folder / "style.safetensors", {"style": encoder})
+            self._style = encoder.eval().requires_grad_(False).to(self.device), blur
+        return self._style
+
+    @torch.no_grad()
+    def read_style(self, images: Tensor, *, drawn: bool = False) -> Tensor:
+        """Read the noise that would draw pictures like these: S(x).
+
+        Args:
+            images: (n, 3, size, size) in [-1, 1].
+            drawn: They come from this generator, every trace of it intact; otherwise they are read as photographs are,
+                blurred, where the style encoder was trained on blurred pictures too.
+
+        Returns:
+            (n, Z) float32.
+        """
+        encoder, blur = self._load_style()
+        images = images.to(self.device)
+        noise: Tensor = encoder(blurred(images) if blur and not drawn else images)
+        return noise
+
+    def style_noise(self, images: Tensor) -> Tensor:
+        """Read noise to draw with: S(x) at the length that noise has, the root of Z.
+
+        S answers with the mean of all noise that fits a picture, which is shorter than any noise the generator has seen,
+        and would draw a pale average. Not in the paper.
+        """
+        return F.normalize(self.read_style(images)) * math.sqrt(self.config.noise_dim)
+
+    @torch.no_grad()
+    def transfer_style(
+        self,
+        images: Tensor | Image.Image | str | Path | Sequence[Image.Image | str | Path],
+        captions: str | Sequence[str],
+    ) -> Drawn:
+        """Draw each caption in the style of each picture: background and place from the picture, content from the text.
+
+        Args:
+            images: Pictures, paths of pictures (scaled to the model's size, the longer side cut off), or a tensor
+                (n, 3, size, size) in [-1, 1].
+            captions: One or more sentences.
+
+        Returns:
+            Picture by picture, all captions each.
+
+        Raises:
+            ConfigError: no picture, or an empty caption.
+            DataError: a file that is no picture.
+            CheckpointError: the run has no style encoder.
+
+        Source: Reed et al. 2016, section 4.4: z = S(x), then G(z, phi(t)). Differs: see `style_noise`.
+        """
+        if isinstance(captions, str):
+            captions = [captions]
+        text = self.embed(captions)
+        if not isinstance(images, Tensor):
+            several = [images] if isinstance(images, (str, Path, Image.Image)) else list(images)
+            images = read_pictures(several, self.config.size)
+        expected = (3, self.config.size, self.config.size)
+        if images.shape[1:] != expected or not len(images):
+            raise ConfigError(f"style pictures must be (n, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
+        noise = self.style_noise(images)
+        drawn = self.draw(noise.repeat_interleave(len(text), dim=0), text.repeat(len(noise), 1))
+        return Drawn(to_pil(drawn), drawn)

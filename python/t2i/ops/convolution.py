@@ -84,7 +84,7 @@ class _Convolution(torch.autograd.Function):
         return F.conv2d(x, weight, None, stride, padding)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         to_x = to_weight = None

@@ -50,6 +50,7 @@ class FrozenText:
         self.table, self.encoder = table, encoder
 
     def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        """Look (B, K) rows up and average: (B, T)."""
         return self.table[rows].mean(dim=1)
 
 
@@ -62,7 +63,9 @@ class LearnedText:
         self.encoder: CharCnnRnn | None = encoder
 
     def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
-        assert self.encoder is not None and ids is not None
+        """Encode characters (B, K, 201) and average: (B, T)."""
+        assert self.encoder is not None
+        assert ids is not None
         count, captions, length = ids.shape
         embedded: Tensor = self.encoder(ids.reshape(-1, length))
         return embedded.view(count, captions, -1).mean(dim=1)
