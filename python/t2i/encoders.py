@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i.errors import ConfigError
+from t2i.ops.convolution import convolution
 from t2i.ops.one_hot_convolution import one_hot_convolution
 
 Variant = Literal["short", "long"]
@@ -148,8 +149,9 @@ class CharCnnRnn(nn.Module):
             x = one_hot_convolution(captions, self.convolution1.weight, self.convolution1.bias)  # (B, 384, 198)
         else:
             x = self.convolution1(captions)
-        x = F.max_pool1d(F.threshold(x, THRESHOLD, 0.0), 3, 3)  # (B, 384, 66)
-        x = F.max_pool1d(F.threshold(self.convolution2(x), THRESHOLD, 0.0), 3, 3)  # (B, 512, 21)
+        # The program applies the threshold first; the maximum is the same, of a third of the numbers.
+        x = F.threshold(F.max_pool1d(x, 3, 3), THRESHOLD, 0.0)  # (B, 384, 66)
+        x = F.threshold(F.max_pool1d(self.convolution2(x), 3, 3), THRESHOLD, 0.0)  # (B, 512, 21)
         x = F.threshold(self.convolution3(x), THRESHOLD, 0.0)  # (B, width, 18)
         if self.variant == "short":
             x = F.max_pool1d(x, 3, 2)  # (B, width, 8)
@@ -188,7 +190,13 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed pictures (B, 3, size, size) in [-1, 1]: (B, T)."""
-        embeddings: Tensor = self.head(self.trunk(images).flatten(1))
+        x = images
+        for layer in self.trunk:
+            if isinstance(layer, nn.Conv2d):
+                x = convolution(x, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]))
+            else:
+                x = layer(x)
+        embeddings: Tensor = self.head(x.flatten(1))
         return embeddings.float()
 
 

@@ -86,7 +86,8 @@ def slerp(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
     arc = (torch.sin((1 - w) * angle) * one[:, None] + torch.sin(w * angle) * two[:, None]) / sine.clamp_min(1e-12)
     length = (1 - w) * lengths[0][:, None] + w * lengths[1][:, None]
     straight = (1 - w) * first[:, None] + w * second[:, None]
-    return torch.where(sine > 1e-3, arc * length, straight)
+    bent = (sine > 1e-3) & (lengths[0] * lengths[1] > 0)[:, None]
+    return torch.where(bent, arc * length, straight)
 
 
 def joint_embedding_loss(images: Tensor, texts: Tensor) -> Tensor:
