@@ -43,10 +43,8 @@ def config(text=None, **options):
 def step_and_batch(config, data, frozen=True):
     """Make one step of the GAN, and the batch of step 0."""
     torch.manual_seed(0)
-    if frozen:
-        text = FrozenText(torch.randn(data.captions, config.text.dim), None)
-    else:
-        text = LearnedText(text_encoder(config.text))
+    table = torch.randn(data.captions, config.text.dim)
+    text = FrozenText(table, None) if frozen else LearnedText(text_encoder(config.text))
     sampler = Sampler(
         data, batch=8, crop=16, captions_per_image=2, interpolation=config.interpolation, seed=config.seed
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from t2i._native import __version__
     from t2i.data import PackedDataset, Sampler
-    from t2i.encoders import CharCnnRnn, ImageEncoder
+    from t2i.encoders import CharCnnRnn, ImageEncoder, StyleEncoder
     from t2i.errors import CheckpointError, ConfigError, DataError, T2IError
     from t2i.networks import Discriminator, Generator
     from t2i.pipeline import Pipeline
@@ -31,6 +31,7 @@ _HOMES = {
     "PackedDataset": "data",
     "Pipeline": "pipeline",
     "Sampler": "data",
+    "StyleEncoder": "encoders",
     "T2IError": "errors",
     "__version__": "_native",
     "decode": "tokenizer",
@@ -50,6 +51,7 @@ __all__ = [
     "PackedDataset",
     "Pipeline",
     "Sampler",
+    "StyleEncoder",
     "T2IError",
     "__version__",
     "decode",

@@ -99,6 +99,12 @@ class TrainConfig:
     mismatch: Literal["image", "text"] = "image"
     """Mismatched pair: another class's image with this text (the released program), or this image with another class's
     text (the paper's algorithm; the discriminator's trunk then runs once for both)."""
+    stages: bool = False
+    """Learn realism alone first (real and fake pairs), then matching too."""
+    realism_steps: int | None = None
+    """Steps of realism alone, with --stages; without it, until fakes are good enough for --realism-goal."""
+    realism_goal: float = 0.5
+    """Good enough: the discriminator's mean score of real pairs exceeds that of fake ones by less than this."""
     interpolation_loss: float = 1.0
     """w: weight of interpolated texts in the generator's loss (GAN-INT); 0 leaves them out."""
     interpolation: Literal["fixed", "uniform", "extrapolate"] = "fixed"
@@ -143,6 +149,12 @@ class TrainConfig:
             raise ConfigError(f"--size must be a power of two of at least 16 (32, 64, 128 ...), got {self.size}")
         if not 0 <= self.mismatch_weight <= 1:
             raise ConfigError(f"--mismatch-weight must lie in 0..1, got {self.mismatch_weight}")
+        if self.stages and not self.mismatch_weight:
+            raise ConfigError("--stages adds mismatched pairs later; with --mismatch-weight 0 there are none to add")
+        if self.realism_steps is not None and self.realism_steps < 1:
+            raise ConfigError(f"--realism-steps must be at least 1, got {self.realism_steps}")
+        if not 0 < self.realism_goal <= 1:
+            raise ConfigError(f"--realism-goal must lie in 0..1 (0 excluded), got {self.realism_goal}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"--ema must lie in 0..1 (1 excluded), got {self.ema}")
         if self.batch < 4 or self.batch % 2:

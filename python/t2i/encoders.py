@@ -247,5 +247,11 @@ class StyleEncoder(nn.Module):
         self.head = nn.Linear(before * 16, noise_dim)
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, size, size) in [-1, 1] -> (B, Z) float32
-        noise: Tensor = self.head(self.trunk(images).flatten(1))
+        x = images
+        for layer in self.trunk:
+            if isinstance(layer, nn.Conv2d):
+                x = convolution(x, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]))
+            else:
+                x = layer(x)
+        noise: Tensor = self.head(x.flatten(1))
         return noise.float()

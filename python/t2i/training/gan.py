@@ -27,6 +27,7 @@ from t2i.errors import CheckpointError, ConfigError
 from t2i.networks import Discriminator, Generator
 from t2i.optim import adam, halved, set_learning_rate, update_average
 from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.stages import Stages
 from t2i.training.text import embed_captions, image_encoder, load_text, text_encoder, train_text
 
 
@@ -113,6 +114,7 @@ class GanStep:
         self.generator = generator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        self.stages = Stages(config.realism_steps, config.realism_goal).to(device) if config.stages else None
         learned = list(text.encoder.parameters()) if text.learned and text.encoder is not None else []
         self.generator_adam = adam(self.generator.parameters(), config.learning_rate, config.beta1, config.beta2)
         self.discriminator_adam = adam(
@@ -128,6 +130,8 @@ class GanStep:
         }
         if self.text.learned and self.text.encoder is not None:
             named["text"] = self.text.encoder
+        if self.stages is not None:
+            named["stages"] = self.stages
         return named
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -158,20 +162,25 @@ class GanStep:
             else:
                 with torch.no_grad():
                     fakes = self.generator(self._noise(count, step, "discriminator"), given)
-            measured = self.update_discriminator(batch, text, fakes)
+            weight = self.config.mismatch_weight if self.stages is None or self.stages.matching(step) else 0.0
+            measured = self.update_discriminator(batch, text, fakes, weight)
+            if self.stages is not None:
+                self.stages.observe(step, measured["matching"], measured["fake"])
             if not self.config.reuse_fakes:
                 drawn = self.generator(self._noise(len(texts), step, "generator"), texts)
             measured |= self.update_generator(drawn, texts, count, batch.classes)
         update_average(self.average, self.generator, self.config.ema, step)
         return measured
 
-    def update_discriminator(self, batch: Batch, text: Tensor, fakes: Tensor) -> dict[str, Tensor]:
+    def update_discriminator(
+        self, batch: Batch, text: Tensor, fakes: Tensor, mismatch_weight: float
+    ) -> dict[str, Tensor]:
         """Learn to tell the three kinds of pair apart: each in its own pass, with its own batch statistics."""
         net, config = self.discriminator, self.config
         real = net.features(batch.images)
         matching = net.judge(real, text)
         mismatched = None
-        if config.mismatch_weight:
+        if mismatch_weight:
             if config.mismatch == "image":
                 assert batch.mismatched_images is not None
                 mismatched = net(batch.mismatched_images, text)
@@ -179,7 +188,7 @@ class GanStep:
                 other = self.text(batch.mismatched_captions, batch.mismatched_caption_ids)
                 mismatched = net.judge(real, other)
         fake = net(fakes, text)
-        loss = losses.discriminator_loss(matching, mismatched, fake, config.mismatch_weight)
+        loss = losses.discriminator_loss(matching, mismatched, fake, mismatch_weight)
         self.discriminator_adam.zero_grad(set_to_none=True)
         loss.backward()
         self.discriminator_adam.step()
