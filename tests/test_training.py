@@ -105,10 +105,11 @@ def test_a_learned_text_encoder_learns_from_the_discriminators_loss(tiny_blossom
 def test_the_generators_loss_does_not_reach_the_text_encoder_nor_the_discriminator(tiny_blossoms):
     step, batch = step_and_batch(config(), tiny_blossoms, frozen=False)
     text = step.text(batch.captions, batch.caption_ids).detach()
-    drawn = step.generator(torch.randn(8, 8), text)
+    noise = torch.randn(8, 8)
+    drawn = step.generator(noise, text)
     before = weights(step.discriminator) | {f"text.{k}": v for k, v in weights(step.text.encoder).items()}
     step.discriminator_adam.zero_grad(set_to_none=True)
-    step.update_generator(drawn, text, 8, batch.classes)
+    step.update_generator(drawn, noise, text, 8, batch.classes)
     after = weights(step.discriminator) | {f"text.{k}": v for k, v in weights(step.text.encoder).items()}
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(weight.grad is None for weight in step.discriminator.parameters())
@@ -186,7 +187,7 @@ def test_each_kind_of_pair_is_normalised_by_its_own_batch(tiny_blossoms, mismatc
         pair = (batch.mismatched_images, text) if mismatch == "image" else (batch.images, other)
         mismatched = reference(*pair)
         fake = reference(fakes, text)
-    measured = step.update_discriminator(batch, text, fakes)
+    measured = step.update_discriminator(batch, text, fakes, 0.5)
     expected = losses.discriminator_loss(matching, mismatched, fake, 0.5)
     assert measured["d_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     for name, layer in normalisations(step.discriminator).items():
@@ -409,3 +410,22 @@ def test_learning_learns(tiny_blossoms, tmp_path):
     run(config(steps=50, log_every=50, mismatch="text", learning_rate=2e-3), tiny_blossoms, tmp_path)
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["matching"] > last["fake"] + 0.05
+
+
+def test_reading_the_noise_back_reaches_the_generator_and_its_own_head_only(tiny_blossoms):
+    step, batch = step_and_batch(config(recovery_weight=1.0), tiny_blossoms)
+    assert step.recovery is not None
+    discriminator, head, drawing = weights(step.discriminator), weights(step.recovery), weights(step.generator)
+    noise = torch.randn(8, 8)
+    text = step.text(batch.captions, None)
+    measured = step.update_generator(step.generator(noise, text), noise, text, 8, batch.classes)
+    assert changed(head, step.recovery) == set(head)
+    assert changed(drawing, step.generator) >= {"seed.weight", "picture.weight"}
+    assert not {name for name in changed(discriminator, step.discriminator) if "running" not in name and "num" not in name}
+    assert measured["recovery"] > 0.5  # nothing can be read back yet: the mean square of the noise itself is 1
+
+
+def test_the_generator_that_has_to_give_its_noise_back_uses_it(tiny_blossoms):
+    step, batch = step_and_batch(config(recovery_weight=5.0, noise_dim=2), tiny_blossoms)
+    first = [float(step(batch, number)["recovery"]) for number in range(60)]
+    assert sum(first[-10:]) < 0.7 * sum(first[:10])

@@ -66,7 +66,7 @@ class Generate:
 
 @dataclass(frozen=True)
 class EvaluateImages:
-    """Measure a model's pictures: do they show what captions of held-out classes name? (blossoms)"""
+    """Measure a model's pictures: do they show what captions of held-out classes name? (blossoms)."""
 
     model: str
     """Run folder of t2i-train."""

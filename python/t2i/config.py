@@ -44,10 +44,23 @@ class TextOptions:
     image_width: int = 64
     """Channels of the first feature map of the image encoder."""
 
+    def __post_init__(self) -> None:
+        for name in ("width", "dim", "epochs", "image_width"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--text.{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if min(self.channels) < 1:
+            raise ConfigError(f"--text.channels must be at least 1 each, got {self.channels}")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"--text.steps must be at least 1, got {self.steps}")
+        if self.batch < 2:
+            raise ConfigError(f"--text.batch must be at least 2, got {self.batch}: one has nothing to be told from")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"--text.learning-rate must be above 0, got {self.learning_rate}")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a text-to-image GAN. The same command again resumes it."""
+    """Train a text-to-image GAN. The same command again resumes it. t2i-train style trains a run's style encoder."""
 
     preset: str = "blossoms"
     """Where the other settings start from: blossoms, flowers, paper, paper-coco."""
@@ -117,6 +130,9 @@ class TrainConfig:
     """Weight of the joint embedding's own verdict in the generator's loss (not in the paper; needs --text.encoder joint):
     a fake must be closer to its own text than to the others of the batch."""
 
+    recovery_weight: float = 0.0
+    """Weight of reading the noise back from a fake (InfoGAN; not in the paper): keeps the generator from ignoring it."""
+
     learning_rate: float = 2e-4
     """Adam's step size."""
     beta1: float = 0.5
@@ -159,6 +175,8 @@ class TrainConfig:
             raise ConfigError(f"--ema must lie in 0..1 (1 excluded), got {self.ema}")
         if self.batch < 4 or self.batch % 2:
             raise ConfigError(f"--batch must be an even number of at least 4, got {self.batch}")
+        if self.threads < 0:
+            raise ConfigError(f"--threads must be at least 0, got {self.threads}")
         if self.learning_rate <= 0:
             raise ConfigError(f"--learning-rate must be above 0, got {self.learning_rate}")
         if self.alignment_weight and self.text.encoder != "joint":
@@ -181,7 +199,7 @@ class StyleConfig:
     """Pictures a step, drawn by the generator."""
     width: int = 64
     """Channels of the style encoder's first feature map."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     """Adam's step size; the second half of the training lowers it to 0."""
     beta1: float = 0.9
     """Adam's first moment."""

@@ -246,7 +246,8 @@ class StyleEncoder(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Linear(before * 16, noise_dim)
 
-    def forward(self, images: Tensor) -> Tensor:  # (B, 3, size, size) in [-1, 1] -> (B, Z) float32
+    def forward(self, images: Tensor) -> Tensor:
+        """Read noise (B, Z), float32, from pictures (B, 3, size, size) in [-1, 1]."""
         x = images
         for layer in self.trunk:
             if isinstance(layer, nn.Conv2d):

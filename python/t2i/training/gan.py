@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i import config as settings
@@ -115,8 +116,12 @@ class GanStep:
         self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
         self.stages = Stages(config.realism_steps, config.realism_goal).to(device) if config.stages else None
+        self.recovery: nn.Linear | None = None
+        if config.recovery_weight:
+            self.recovery = nn.Linear(self.discriminator.score.weight[0].numel(), config.noise_dim).to(device)
         learned = list(text.encoder.parameters()) if text.learned and text.encoder is not None else []
-        self.generator_adam = adam(self.generator.parameters(), config.learning_rate, config.beta1, config.beta2)
+        generating = [*self.generator.parameters(), *(self.recovery.parameters() if self.recovery else ())]
+        self.generator_adam = adam(generating, config.learning_rate, config.beta1, config.beta2)
         self.discriminator_adam = adam(
             [*self.discriminator.parameters(), *learned], config.learning_rate, config.beta1, config.beta2
         )
@@ -132,6 +137,8 @@ class GanStep:
             named["text"] = self.text.encoder
         if self.stages is not None:
             named["stages"] = self.stages
+        if self.recovery is not None:
+            named["recovery"] = self.recovery
         return named
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -156,8 +163,9 @@ class GanStep:
                 between = losses.interpolate(given, batch.interpolation_partner, batch.interpolation_weight)
                 texts = torch.cat([given, between])  # (1.5 B, T)
             count = len(given)
+            noise = self._noise(len(texts), step, "generator")
             if self.config.reuse_fakes:
-                drawn = self.generator(self._noise(len(texts), step, "generator"), texts)
+                drawn = self.generator(noise, texts)
                 fakes = drawn[:count].detach()
             else:
                 with torch.no_grad():
@@ -167,8 +175,8 @@ class GanStep:
             if self.stages is not None:
                 self.stages.observe(step, measured["matching"], measured["fake"])
             if not self.config.reuse_fakes:
-                drawn = self.generator(self._noise(len(texts), step, "generator"), texts)
-            measured |= self.update_generator(drawn, texts, count, batch.classes)
+                drawn = self.generator(noise, texts)
+            measured |= self.update_generator(drawn, noise, texts, count, batch.classes)
         update_average(self.average, self.generator, self.config.ema, step)
         return measured
 
@@ -195,11 +203,14 @@ class GanStep:
         scores = {"matching": matching, "fake": fake} | ({} if mismatched is None else {"mismatched": mismatched})
         return {"d_loss": loss.detach()} | {k: torch.sigmoid(v.detach()).mean() for k, v in scores.items()}
 
-    def update_generator(self, drawn: Tensor, texts: Tensor, count: int, classes: Tensor) -> dict[str, Tensor]:
+    def update_generator(
+        self, drawn: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
+    ) -> dict[str, Tensor]:
         """Learn to pass: one discriminator pass over fakes of real texts (the first `count`) and interpolated ones."""
         for weight in self.discriminator.parameters():  # their gradients would be computed and thrown away
             weight.requires_grad_(False)
-        scores = self.discriminator(drawn, texts)
+        features = self.discriminator.features(drawn)
+        scores = self.discriminator.judge(features, texts)
         between = scores[count:] if len(texts) > count else None
         loss = losses.generator_loss(scores[:count], between, self.config.interpolation_loss)
         measured = {"g_loss": loss.detach()}
@@ -207,6 +218,10 @@ class GanStep:
             alignment = losses.contrastive_loss(self.judge(drawn[:count]), texts[:count], classes=classes)
             loss = loss + self.config.alignment_weight * alignment
             measured["alignment"] = alignment.detach()
+        if self.recovery is not None:
+            recovery = F.mse_loss(self.recovery(features.flatten(1)).float(), noise)
+            loss = loss + self.config.recovery_weight * recovery
+            measured["recovery"] = recovery.detach()
         self.generator_adam.zero_grad(set_to_none=True)
         loss.backward()
         self.generator_adam.step()

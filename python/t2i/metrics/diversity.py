@@ -1,0 +1,65 @@
+"""Diversity: how much pictures of one caption differ from noise to noise, beside real pictures of one class.
+
+A generator that ignores its noise draws one picture a caption and scores 0, which FID alone may not show.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator, Philox
+from numpy.typing import NDArray
+from torch import Tensor
+
+from t2i.errors import ConfigError
+
+
+def pixel_distances(images: NDArray[np.uint8]) -> float:
+    """Average the root mean square difference of pixels, 0..1, over all pairs inside each group.
+
+    Args:
+        images: (groups, n, H, W, 3) with n of at least 2.
+    """
+    vectors = torch.from_numpy(np.ascontiguousarray(images)).flatten(2).float() / 255  # (groups, n, D)
+    return (
+        _mean_of_pairs(torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist"))
+        / vectors.shape[2] ** 0.5
+    )
+
+
+def feature_distances(features: Tensor, centre: Tensor) -> float:
+    """Average 1 - cosine of features over all pairs inside each group.
+
+    Args:
+        features: (groups, n, D) with n of at least 2.
+        centre: (D,) taken off first, the mean over real pictures; features themselves are never negative, and all alike.
+    """
+    directions = F.normalize(features - centre, dim=2)
+    return _mean_of_pairs(1 - directions @ directions.transpose(1, 2))
+
+
+def _mean_of_pairs(distances: Tensor) -> float:
+    """Average (groups, n, n) over the pairs of two different pictures."""
+    count = distances.shape[1]
+    if count < 2 or not len(distances):
+        raise ConfigError(f"diversity needs groups of at least 2 pictures, got {tuple(distances.shape[:2])}")
+    first, second = torch.triu_indices(count, count, offset=1)
+    return float(distances[:, first, second].double().mean())
+
+
+def groups_of_one_class(classes: NDArray[np.int64], groups: int, size: int, seed: int) -> NDArray[np.int64]:
+    """Draw groups of distinct pictures of one class each, the classes uniformly of those that are large enough.
+
+    Args:
+        classes: (N,) class of each picture, or -1; without classes any pictures make a group.
+        groups: How many.
+        size: Pictures a group.
+        seed: Of the draw.
+
+    Returns:
+        (groups, size) rows; (0, size) where no class is large enough.
+    """
+    rng = Generator(Philox(key=seed))
+    able = [rows for label in np.unique(classes) if len(rows := np.flatnonzero(classes == label)) >= size]
+    if not able:
+        return np.empty((0, size), np.int64)
+    return np.stack([rng.choice(able[rng.integers(len(able))], size, replace=False) for _ in range(groups)])
