@@ -3,6 +3,8 @@
 A generator that ignores its noise draws one picture a caption and scores 0, which FID alone may not show.
 """
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,10 +22,8 @@ def pixel_distances(images: NDArray[np.uint8]) -> float:
         images: (groups, n, H, W, 3) with n of at least 2.
     """
     vectors = torch.from_numpy(np.ascontiguousarray(images)).flatten(2).float() / 255  # (groups, n, D)
-    return (
-        _mean_of_pairs(torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist"))
-        / vectors.shape[2] ** 0.5
-    )
+    distances = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
+    return _mean_of_pairs(distances / math.sqrt(vectors.shape[2]))
 
 
 def feature_distances(features: Tensor, centre: Tensor) -> float:

@@ -45,7 +45,8 @@ def _root(covariance: Tensor) -> Tensor:
     """
     values, vectors = torch.linalg.eigh(covariance)
     floor = values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
-    return (vectors * torch.where(values > floor, values, 0.0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * torch.where(values > floor, values, 0.0).sqrt()) @ vectors.T
+    return root
 
 
 def frechet_distance(one: Gaussian, two: Gaussian) -> float:

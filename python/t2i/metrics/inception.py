@@ -137,7 +137,9 @@ class FeatureNetwork(nn.Module):
             if tensors[name].shape != tensor.shape:
                 raise CheckpointError(f"{path}: {name} must be {tuple(tensor.shape)}, got {tuple(tensors[name].shape)}")
         network.layers.load_state_dict({name: tensors[name].float() for name in expected})
-        return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        for layer in network.layers.values():
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+        return network.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Read pictures (B, H, W, 3) uint8 of any size: (B, 768) float32."""

@@ -1,0 +1,301 @@
+"""`t2i-eval images`: draw the captions of a split, and measure what can be measured of the pictures.
+
+    FID-768, KID-768     with a feature file: how far the drawn pictures are from the real ones of the split
+    R-precision          where the run has a joint embedding with an image side: do they fit their captions
+    diversity            how much the pictures of one caption differ
+    caption accuracy     on blossoms: do they show what captions of held-out classes name, attribute by attribute
+    FID, IS              with --full: the figures of 2,048 features, through torch-fidelity
+
+One caption a picture: pictures of the split are drawn without replacement (again from the first where there are fewer than
+asked for), and of each picture one caption. Real pictures are cut to their middle, at the size the model draws. Each figure
+stands beside its protocol, and what was not measured beside the reason.
+"""
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator, Philox
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor
+
+from t2i import runtime
+from t2i.checkpoint import read_tensors, write_atomically
+from t2i.data import PackedDataset, dataset_of_run
+from t2i.errors import CheckpointError, ConfigError
+from t2i.metrics import captions as accuracy
+from t2i.metrics import diversity, fidelity, retrieval
+from t2i.metrics.fid import Gaussian, frechet_distance, kernel_distance
+from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of
+from t2i.metrics.style import embed_rows, middle
+from t2i.pictures import to_uint8
+from t2i.pipeline import Pipeline
+
+NETWORK = "inception-2015-12-05 mixed_7, 768 features"
+FEWEST = 4  # pictures: KID halves them, and a half needs two
+GROUPS, NOISES = 50, 4  # captions, and pictures of each, for diversity
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What was drawn, the captions it was drawn of, and the real pictures it is compared with."""
+
+    drawn: NDArray[np.uint8]  # (N, S, S, 3)
+    captions: NDArray[np.int64]  # (N,) rows of the pack
+    several: NDArray[np.uint8]  # (G, n, S, S, 3): n pictures each of the first G captions; picture i shares its noise
+    chosen: NDArray[np.int64]  # (M,) pictures of the split, ascending
+    real: NDArray[np.uint8]  # (M, S, S, 3)
+    own: NDArray[np.int64]  # (N,) row of `real` that each caption belongs to
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The figures, and how they were come by; caption accuracy as a table of its own."""
+
+    figures: dict[str, Any]
+    caption_table: str | None = None
+
+    def table(self) -> str:
+        """Lay the figures out for a person."""
+        lines = [f"{title:<22}{value:>10}   {note}".rstrip() for title, value, note in self._rows()]
+        lines += [
+            f"not measured: {name.replace('_', ' ')}: {why}" for name, why in self.figures["not_measured"].items()
+        ]
+        protocol = self.figures["protocol"]
+        lines.append(
+            f"{protocol['generated']} drawn and {protocol['real']} real pictures ({protocol['real_pictures']}), "
+            f"{protocol['split']} split of {protocol['data_name']} ({protocol['classes']} classes of this pack's own split), "
+            f"{protocol['size']} px, seed {protocol['seed']}"
+        )
+        if "fid_768" in self.figures:
+            lines.append("FID-768 ranks models evaluated alike; it does not compare with a published FID")
+        return "\n".join([*lines, *(["", self.caption_table] if self.caption_table else [])])
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        figures, rows = self.figures, []
+        if "fid_768" in figures:
+            rows.append(("FID-768", f"{figures['fid_768']['value']:.2f}", ""))
+            kid = figures["kid_768"]
+            subsets = f"{kid['protocol']['subsets']} subsets of {kid['protocol']['subset_size']}"
+            note = f"+- {1000 * kid['spread']:.2f} over {subsets}"
+            rows.append(("KID-768 x 1000", f"{1000 * kid['value']:.2f}", note))
+        if "fid" in figures:
+            rows.append(("FID (2,048)", f"{figures['fid']['value']:.2f}", "torch-fidelity"))
+            score = figures["inception_score"]
+            rows.append(("Inception Score", f"{score['value']:.2f}", f"+- {score['spread']:.2f}, torch-fidelity"))
+        if "r_precision" in figures:
+            found = figures["r_precision"]
+            note = f"real pictures {found['real']:.1%}, chance {found['chance']:.1%}; {found['protocol']['score']}"
+            rows.append(("R-precision", f"{found['value']:.1%}", note))
+            if found["protocol"]["alignment_weight"]:
+                rows.append(("", "", "(flattered: the generator was trained on this judge's verdict)"))
+        for kind in ("pixels", "features"):
+            if f"diversity_{kind}" in figures:
+                found = figures[f"diversity_{kind}"]
+                note = f"one caption; one noise, several captions {found['captions']:.3f}"
+                note += "" if found["real"] is None else f"; real pictures {found['real']:.3f}"
+                rows.append((f"diversity, {kind}", f"{found['value']:.3f}", note))
+        return rows
+
+
+def images_of_run(
+    run: Path, *, data: str | None = None, split: str = "test", count: int = 1000, features: str | None = None,
+    captions: int = 200, seed: int = 0, device: str = "auto", batch: int = 32, full: bool = False,
+) -> ImageResult:  # fmt: skip
+    """Measure the pictures of a run.
+
+    Args:
+        run: Run folder of a GAN.
+        data: Packed data set, if not the one the run was trained on.
+        split: "train", "test" or "all".
+        count: Pictures drawn; as many real ones are read, or all there are.
+        features: Feature file of FID-768; without it FID-768 and KID-768 are left out.
+        captions: Captions of caption accuracy, on blossoms.
+        seed: Of pictures, captions, noise and subsets.
+        device: Where to compute.
+        batch: Pictures at once in the feature network.
+        full: Also FID of 2,048 features and Inception Score.
+
+    Raises:
+        ConfigError: arguments that cannot work.
+        CheckpointError: not a run folder, or a file of it or the feature file is damaged or of another shape.
+    """
+    if count < FEWEST or batch < 1:
+        raise ConfigError(f"--count must be at least {FEWEST} and --batch at least 1, got {count} and {batch}")
+    on = runtime.pick_device(device)
+    pipe = Pipeline.from_pretrained(run, str(on))
+    pack = dataset_of_run(run, data)
+    network = FeatureNetwork.load(features).to(on) if features else None
+    pictures = draw(pipe, pack, split, count, seed)
+    protocol: dict[str, Any] = {
+        "generated": len(pictures.drawn), "real": len(pictures.real), "captions_per_picture": 1, "split": split,
+        "classes": len(np.unique(pack.classes[pictures.chosen])) if pack.class_names else 0, "size": pipe.config.size,
+        "real_pictures": f"middle {pipe.config.size} of {pack.image_size} px", "data_name": _manifest(pack)["name"],
+        "data": pack.fingerprint, "seed": seed, "device": on.type,
+    }  # fmt: skip
+    figures: dict[str, Any] = {"measure": "images"}
+    skipped: dict[str, str] = {}
+    drawn_features = real_features = None
+    if network is None or features is None:
+        skipped["fid_768"] = skipped["kid_768"] = "give the feature network: --features FILE"
+    else:
+        key = {
+            "features": _hash(Path(features)),
+            "split": split,
+            "count": count,
+            "size": pipe.config.size,
+            "seed": seed,
+        }
+        real_features = cached_features(network, pack, pictures.real, key, batch)
+        drawn_features = features_of(network, pictures.drawn, batch, "drawn")
+        several = features_of(network, pictures.several.reshape(-1, *pictures.several.shape[2:]), batch, "diversity")
+        figures |= _distances(
+            drawn_features, real_features, {**protocol, "features": NETWORK, "feature_file": key["features"]}
+        )
+    if full:
+        found = fidelity.full_inception(pictures.drawn, pictures.real, on, batch, seed)
+        how = {**protocol, "features": "inception-2015-12-05 through torch-fidelity, 2,048 features"}
+        figures["fid"] = {"value": found["fid"], "protocol": how}
+        figures["inception_score"] = {
+            "value": found["inception_score"], "spread": found["inception_score_spread"],
+            "protocol": {**how, "features": "logits, as above", "splits": found["splits"]},
+        }  # fmt: skip
+    try:
+        figures["r_precision"] = _precision(pipe, run, pack, pictures, split, seed, protocol)
+    except ConfigError as error:
+        skipped["r_precision"] = str(error)
+    groups = diversity.groups_of_one_class(
+        pack.classes[pictures.chosen].astype(np.int64), *pictures.several.shape[:2], seed
+    )
+    how = {**protocol, "captions": len(pictures.several), "noises": NOISES, "real_pictures": "groups of one class"}
+    across = pictures.several.swapaxes(0, 1)
+    figures["diversity_pixels"] = {
+        "value": diversity.pixel_distances(pictures.several),
+        "captions": diversity.pixel_distances(across),
+        "real": diversity.pixel_distances(pictures.real[groups]) if len(groups) else None,
+        "protocol": {**how, "distance": "root mean square of pixel differences, 0..1"},
+    }
+    if real_features is not None:
+        grouped, centre = several.view(*pictures.several.shape[:2], FEATURES), real_features.mean(dim=0)
+        figures["diversity_features"] = {
+            "value": diversity.feature_distances(grouped, centre),
+            "captions": diversity.feature_distances(grouped.transpose(0, 1), centre),
+            "real": diversity.feature_distances(real_features[groups], centre) if len(groups) else None,
+            "protocol": {**how, "distance": "1 - cosine of centred features", "features": NETWORK},
+        }
+    table = None
+    if _manifest(pack)["provenance"].get("kind") == "blossoms":
+        read = accuracy.caption_accuracy_of_run(run, captions=captions, seed=seed, device=device)
+        figures["caption_accuracy"], table = read.figures, read.table()
+    return ImageResult({**figures, "not_measured": skipped, "protocol": protocol}, table)
+
+
+def draw(pipe: Pipeline, pack: PackedDataset, split: str, count: int, seed: int) -> Pictures:
+    """Choose captions and real pictures of a split, and draw the captions.
+
+    Raises:
+        ConfigError: no such split, too few pictures in it, or pictures smaller than the model's.
+    """
+    if split not in ("train", "test", "all"):
+        raise ConfigError(f"--split must be train, test or all, got {split!r}")
+    if pack.image_size < pipe.config.size:
+        raise ConfigError(f"{pack.path} has pictures of {pack.image_size} px; the model draws {pipe.config.size}")
+    rows = pack.split(split)
+    if len(rows) < FEWEST:
+        raise ConfigError(
+            f"the {split} split of {pack.path} has {len(rows)} pictures, needed are {FEWEST}; try --split all"
+        )
+    rng = Generator(Philox(key=seed))
+    order = rng.permutation(rows)
+    chosen = np.sort(order[:count])
+    wanted = np.resize(order, count)  # (N,) begins anew where there are fewer
+    captions = rng.integers(pack.caption_offsets[wanted], pack.caption_offsets[wanted + 1])
+    text = embed_rows(pipe, pack, captions)  # (N, T)
+    noise = runtime.noise((count, pipe.config.noise_dim), pipe.device, seed, 0, "evaluate images")
+    groups = min(GROUPS, count)
+    shared = runtime.noise((NOISES, pipe.config.noise_dim), pipe.device, seed, 0, "evaluate diversity")
+    several = _draw(pipe, shared.repeat(groups, 1), text[:groups].repeat_interleave(NOISES, dim=0))
+    return Pictures(
+        drawn=_draw(pipe, noise, text),
+        captions=captions,
+        several=several.reshape(groups, NOISES, *several.shape[1:]),
+        chosen=chosen,
+        real=middle(pack.read_images(chosen), pipe.config.size),
+        own=np.searchsorted(chosen, wanted),
+    )
+
+
+def _draw(pipe: Pipeline, noise: Tensor, text: Tensor, block: int = 128) -> NDArray[np.uint8]:
+    parts = zip(noise.split(block), text.split(block), strict=True)
+    return np.concatenate([to_uint8(pipe.draw(z, t.to(pipe.device))) for z, t in parts])
+
+
+def _distances(drawn: Tensor, real: Tensor, protocol: dict[str, Any]) -> dict[str, Any]:
+    kid = kernel_distance(drawn, real, seed=protocol["seed"])
+    subsets = {"subsets": kid.subsets, "subset_size": kid.subset_size, "kernel": "(x . y / 768 + 1)^3, unbiased"}
+    return {
+        "fid_768": {"value": frechet_distance(Gaussian.of(drawn), Gaussian.of(real)), "protocol": protocol},
+        "kid_768": {"value": kid.mean, "spread": kid.spread, "protocol": {**protocol, **subsets}},
+    }
+
+
+def _precision(
+    pipe: Pipeline, run: Path, pack: PackedDataset, pictures: Pictures, split: str, seed: int, protocol: dict[str, Any]
+) -> dict[str, Any]:
+    joint = retrieval.JointEmbedding.of_run(run, pipe.config, pipe.device)
+    sets = {"drawn": pictures.drawn, "real": pictures.real[pictures.own]}
+    tensors = {name: retrieval.as_networks_read(images) for name, images in sets.items()}
+    found = retrieval.r_precision_of(joint, pack, pack.split(split), pictures.captions, seed, tensors)
+    score = f"the caption against {retrieval.MISMATCHED} of other classes"
+    return {
+        "value": found["drawn"], "real": found["real"], "chance": 1 / (1 + retrieval.MISMATCHED),
+        "protocol": {
+            **protocol, "score": score, "mismatched": retrieval.MISMATCHED, "features": "joint embedding of the run",
+            "compared_by": "cosine" if joint.by_cosine else "product", "alignment_weight": pipe.config.alignment_weight,
+        },
+    }  # fmt: skip
+
+
+def cached_features(
+    network: FeatureNetwork, pack: PackedDataset, real: NDArray[np.uint8], key: dict[str, Any], batch: int
+) -> Tensor:
+    """Read the features of real pictures (M, S, S, 3) from beside the pack, or compute them and leave them there.
+
+    Args:
+        network: Computes them.
+        pack: Where the pictures come from.
+        real: The pictures.
+        key: All that they depend on beside the pack's fingerprint.
+        batch: Pictures at once.
+
+    Returns:
+        (M, 768) float32.
+    """
+    name = hashlib.sha256(json.dumps({"data": pack.fingerprint, **key}, sort_keys=True).encode()).hexdigest()
+    path = pack.path / f"features-{name[:16]}.safetensors"
+    try:
+        kept = read_tensors(path).get("features") if path.exists() else None
+    except CheckpointError:
+        kept = None  # damaged: made anew
+    if kept is not None and kept.shape == (len(real), FEATURES):
+        return kept
+    computed = features_of(network, real, batch, "real")
+    try:
+        write_atomically(path, save({"features": computed}))
+    except CheckpointError:
+        print(f"{pack.path} cannot be written: the features of its pictures are not kept", file=sys.stderr)
+    return computed
+
+
+def _manifest(pack: PackedDataset) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((pack.path / "pack.json").read_text(encoding="utf-8"))
+    return manifest
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
