@@ -25,13 +25,13 @@ python-test: install
 
 format: install
 	cargo fmt
-	$(BIN)/ruff format python tests
+	$(BIN)/ruff format python tests benches
 
 lint: install stubtest
 	cargo fmt --check
 	cargo clippy --quiet --locked --all-targets --features python -- -D warnings
-	$(BIN)/ruff format --check python tests
-	$(BIN)/ruff check python tests
+	$(BIN)/ruff format --check python tests benches
+	$(BIN)/ruff check python tests benches
 	$(BIN)/mypy
 
 stubtest: install

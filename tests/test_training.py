@@ -421,7 +421,9 @@ def test_reading_the_noise_back_reaches_the_generator_and_its_own_head_only(tiny
     measured = step.update_generator(step.generator(noise, text), noise, text, 8, batch.classes)
     assert changed(head, step.recovery) == set(head)
     assert changed(drawing, step.generator) >= {"seed.weight", "picture.weight"}
-    assert not {name for name in changed(discriminator, step.discriminator) if "running" not in name and "num" not in name}
+    assert not {
+        name for name in changed(discriminator, step.discriminator) if "running" not in name and "num" not in name
+    }
     assert measured["recovery"] > 0.5  # nothing can be read back yet: the mean square of the noise itself is 1
 
 

@@ -21,7 +21,9 @@ SHAPES = [(256, 512, 8), (128, 256, 16), (64, 128, 8), (32, 64, 16)]  # channels
 def weight_gradient(impl: str, x: torch.Tensor, weight: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Time one weight gradient in milliseconds."""
     with torch.autocast("cpu", torch.bfloat16):
-        out = F.conv2d(x, weight, None, 2, 1) if impl == "library" else convolution(x, weight, None, 2, 1, impl="product")
+        out = (
+            F.conv2d(x, weight, None, 2, 1) if impl == "library" else convolution(x, weight, None, 2, 1, impl="product")
+        )
     start = time.perf_counter()
     gradient = torch.autograd.grad(out, weight, grad)[0]
     return gradient, (time.perf_counter() - start) * 1e3

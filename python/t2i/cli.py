@@ -230,11 +230,12 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 def _evaluate_images(arguments: Sequence[str]) -> None:
     config = tyro.cli(EvaluateImages, args=arguments, prog="t2i-eval images")
-    from t2i.metrics.captions import caption_accuracy_of_run
+    from t2i.metrics.images import images_of_run
 
-    result = caption_accuracy_of_run(
-        Path(config.model), captions=config.captions, seed=config.seed, device=config.device
-    )
+    result = images_of_run(
+        Path(config.model), data=config.data, split=config.split, count=config.count, features=config.features,
+        captions=config.captions, seed=config.seed, device=config.device, batch=config.batch, full=config.full,
+    )  # fmt: skip
     print(result.table())
     if config.json:
         print(json.dumps(result.figures))

@@ -66,14 +66,26 @@ class Generate:
 
 @dataclass(frozen=True)
 class EvaluateImages:
-    """Measure a model's pictures: do they show what captions of held-out classes name? (blossoms)."""
+    """Measure a model's pictures: how real, how varied, and how true to their captions they are."""
 
     model: str
     """Run folder of t2i-train."""
+    data: str | None = None
+    """Packed data set to compare with; without it, the one the run was trained on."""
+    split: Literal["test", "train", "all"] = "test"
+    """Whose captions are drawn: test is the classes held out."""
+    count: int = 1000
+    """Pictures drawn, one a caption, and at most as many real ones."""
+    features: str | None = None
+    """Feature network of FID-768 and KID-768, a .safetensors; without it both are left out."""
+    full: bool = False
+    """Also the usual FID and Inception Score, through the extra torch-fidelity: pip install 't2i[eval]'."""
     captions: int = 200
-    """Captions of held-out classes."""
+    """blossoms: captions of held-out classes that a probe checks, attribute by attribute."""
     seed: int = 0
-    """Chooses captions and noise."""
+    """Chooses pictures, captions and noise."""
+    batch: int = 32
+    """Pictures at once in the feature network."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     json: bool = False

@@ -119,8 +119,7 @@ class Generator(nn.Module):
         self.seed_norm = nn.BatchNorm2d(channels[0])
         self.seed_residual = Residual(channels[0], channels[0] // 4, 0.0, bias)
         self.grow = nn.ModuleList(
-            nn.ConvTranspose2d(before, after, 4, 2, 1, bias=bias)
-            for before, after in itertools.pairwise(channels)
+            nn.ConvTranspose2d(before, after, 4, 2, 1, bias=bias) for before, after in itertools.pairwise(channels)
         )
         self.grow_norm = nn.ModuleList(nn.BatchNorm2d(after) for after in channels[1:])
         self.grow_residual = Residual(channels[1], channels[1] // 4, 0.0, bias)

@@ -155,7 +155,7 @@ def train_probe(
             logits = probe(pictures)
         loss = torch.stack([F.cross_entropy(part.float(), truth[rows, i]) for i, part in enumerate(logits)]).sum()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         if progress is not None:

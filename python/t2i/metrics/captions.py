@@ -95,8 +95,12 @@ def caption_accuracy_of_run(run: Path, *, captions: int = 200, seed: int = 0, de
     unseen = np.array([(int(petal), int(centre)) in pairs for petal, centre, *_ in attributes])
     accuracy = {"generated": caption_accuracy(probe, drawn, attributes)}
     if unseen.any():
-        accuracy["  colours seen together"] = caption_accuracy(probe, drawn[torch.from_numpy(~unseen)], attributes[~unseen])
-        accuracy["  colours never together"] = caption_accuracy(probe, drawn[torch.from_numpy(unseen)], attributes[unseen])
+        accuracy["  colours seen together"] = caption_accuracy(
+            probe, drawn[torch.from_numpy(~unseen)], attributes[~unseen]
+        )
+        accuracy["  colours never together"] = caption_accuracy(
+            probe, drawn[torch.from_numpy(unseen)], attributes[unseen]
+        )
     accuracy["real pictures (the probe)"] = probe_accuracy(probe, *real_blossoms(CHECKING, CHECKING_SEED), crop=CROP)
     protocol = {
         "captions": captions,
@@ -111,5 +115,7 @@ def caption_accuracy_of_run(run: Path, *, captions: int = 200, seed: int = 0, de
     return Accuracy({"measure": "caption accuracy", "accuracy": accuracy, "protocol": protocol})
 
 
-def _blocks(noise: torch.Tensor, texts: tuple[str, ...], block: int = 256) -> list[tuple[torch.Tensor, tuple[str, ...]]]:
+def _blocks(
+    noise: torch.Tensor, texts: tuple[str, ...], block: int = 256
+) -> list[tuple[torch.Tensor, tuple[str, ...]]]:
     return [(noise[first : first + block], texts[first : first + block]) for first in range(0, len(texts), block)]

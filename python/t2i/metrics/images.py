@@ -63,9 +63,7 @@ class ImageResult:
     def table(self) -> str:
         """Lay the figures out for a person."""
         lines = [f"{title:<22}{value:>10}   {note}".rstrip() for title, value, note in self._rows()]
-        lines += [
-            f"not measured: {name.replace('_', ' ')}: {why}" for name, why in self.figures["not_measured"].items()
-        ]
+        lines += [f"not measured: {name}: {why}" for name, why in self.figures["not_measured"].items()]
         protocol = self.figures["protocol"]
         lines.append(
             f"{protocol['generated']} drawn and {protocol['real']} real pictures ({protocol['real_pictures']}), "
@@ -141,8 +139,16 @@ def images_of_run(
     figures: dict[str, Any] = {"measure": "images"}
     skipped: dict[str, str] = {}
     drawn_features = real_features = None
+    if full:
+        found = fidelity.full_inception(pictures.drawn, pictures.real, on, batch, seed)
+        how = {**protocol, "features": "inception-2015-12-05 through torch-fidelity, 2,048 features"}
+        figures["fid"] = {"value": found["fid"], "protocol": how}
+        figures["inception_score"] = {
+            "value": found["inception_score"], "spread": found["inception_score_spread"],
+            "protocol": {**how, "features": "logits, as above", "splits": found["splits"]},
+        }  # fmt: skip
     if network is None or features is None:
-        skipped["fid_768"] = skipped["kid_768"] = "give the feature network: --features FILE"
+        skipped["FID-768 and KID-768"] = "give the feature network: --features FILE"
     else:
         key = {
             "features": _hash(Path(features)),
@@ -157,22 +163,13 @@ def images_of_run(
         figures |= _distances(
             drawn_features, real_features, {**protocol, "features": NETWORK, "feature_file": key["features"]}
         )
-    if full:
-        found = fidelity.full_inception(pictures.drawn, pictures.real, on, batch, seed)
-        how = {**protocol, "features": "inception-2015-12-05 through torch-fidelity, 2,048 features"}
-        figures["fid"] = {"value": found["fid"], "protocol": how}
-        figures["inception_score"] = {
-            "value": found["inception_score"], "spread": found["inception_score_spread"],
-            "protocol": {**how, "features": "logits, as above", "splits": found["splits"]},
-        }  # fmt: skip
     try:
         figures["r_precision"] = _precision(pipe, run, pack, pictures, split, seed, protocol)
     except ConfigError as error:
-        skipped["r_precision"] = str(error)
-    groups = diversity.groups_of_one_class(
-        pack.classes[pictures.chosen].astype(np.int64), *pictures.several.shape[:2], seed
-    )
-    how = {**protocol, "captions": len(pictures.several), "noises": NOISES, "real_pictures": "groups of one class"}
+        skipped["R-precision"] = str(error)
+    classes = pack.classes[pictures.chosen].astype(np.int64)
+    groups = diversity.groups_of_one_class(classes, len(pictures.several), NOISES, seed)
+    how = {**protocol, "captions": len(pictures.several), "noises": NOISES, "real_groups_of_one_class": len(groups)}
     across = pictures.several.swapaxes(0, 1)
     figures["diversity_pixels"] = {
         "value": diversity.pixel_distances(pictures.several),

@@ -137,8 +137,9 @@ class FeatureNetwork(nn.Module):
             if tensors[name].shape != tensor.shape:
                 raise CheckpointError(f"{path}: {name} must be {tuple(tensor.shape)}, got {tuple(tensors[name].shape)}")
         network.layers.load_state_dict({name: tensors[name].float() for name in expected})
-        for layer in network.layers.values():
-            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+        for weight in network.layers.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         return network.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:

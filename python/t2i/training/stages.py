@@ -34,7 +34,7 @@ class Stages(nn.Module):
         self.register_buffer("gap", torch.tensor(1.0))
         self.register_buffer("matching_from", torch.tensor(-1 if steps is None else steps, dtype=torch.int64))
         self._recall()
-        self.register_load_state_dict_post_hook(lambda module, keys: self._recall())
+        self.register_load_state_dict_post_hook(lambda *_: self._recall())  # type: ignore[no-untyped-call]
 
     def _recall(self) -> None:
         """Keep the decision as a number as well: to look at the tensor in every step would make a GPU wait."""
