@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: all install test rust-test python-test format lint stubtest bench gpu clean
+.PHONY: all install test rust-test python-test format lint stubtest bench paper clean
 
 all: format lint rust-test python-test  ## what a change must pass
 
@@ -39,6 +39,9 @@ stubtest: install
 
 bench: install  ## speed of the native module
 	cargo bench --locked
+
+paper: install  ## the paper in miniature: four variants, three seeds, written to docs/paper.md (hours on two cores)
+	$(BIN)/python benches/python/paper.py --write docs/paper.md
 
 clean:
 	rm -rf $(VENV) target build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

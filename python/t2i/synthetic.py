@@ -467,18 +467,23 @@ def _wordings(choices: tuple[str, ...], count: int, rng: Generator) -> list[str]
     return [choices[index] for index in order[:count]]
 
 
-def held_out_captions(count: int, seed: int, split_seed: int = 0) -> list[tuple[str, tuple[int, int, int, int]]]:
+def held_out_captions(
+    count: int, seed: int, split_seed: int = 0, *, seen: bool = False
+) -> list[tuple[str, tuple[int, int, int, int]]]:
     """Word held-out classes anew for evaluation, evenly over the classes; every caption names all four attributes.
 
     Args:
         count: how many captions.
         seed: of the wordings and the order of classes.
         split_seed: of `held_out_classes`; the same as the training set's, or seen classes slip in.
+        seen: word the classes of training instead, to compare with.
 
     Returns:
         Caption and attributes (petal colour, centre colour, count, shape) of each.
     """
     held = held_out_classes(split_seed)
+    if seen:
+        held = tuple(kind for kind in blossom_classes() if kind not in held)
     rng = _generator(seed, Purpose.EVALUATION)
     order = [held[index] for _ in range(-(-count // len(held))) for index in rng.permutation(len(held))]
     wordings = _wordings(FULL_WORDINGS, count, rng)

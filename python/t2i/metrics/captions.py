@@ -40,7 +40,7 @@ class Accuracy:
         for title, values in rows.items():
             lines.append(f"{title:<26}" + "".join(f"{values[name]:>15.1%}" for name in names))
         lines.append(
-            f"{protocol['captions']} captions of {protocol['classes']} held-out classes, {protocol['size']} px, "
+            f"{protocol['captions']} captions of {protocol['classes']} classes, {protocol['split']}, {protocol['size']} px, "
             f"seed {protocol['seed']}; {protocol['unseen_pairs']} of them name colours never seen together"
         )
         return "\n".join(lines)
@@ -69,7 +69,9 @@ def load_probe(device: torch.device) -> AttributeProbe:
     return probe
 
 
-def caption_accuracy_of_run(run: Path, *, captions: int = 200, seed: int = 0, device: str = "auto") -> Accuracy:
+def caption_accuracy_of_run(
+    run: Path, *, captions: int = 200, seed: int = 0, device: str = "auto", seen: bool = False
+) -> Accuracy:
     """Draw one picture of each of `captions` held-out captions, and read it.
 
     Args:
@@ -77,6 +79,7 @@ def caption_accuracy_of_run(run: Path, *, captions: int = 200, seed: int = 0, de
         captions: How many; evenly over the held-out classes, worded anew.
         seed: Of wordings and noise.
         device: Where to draw.
+        seen: Take captions of the training classes instead (new wordings too).
 
     Raises:
         ConfigError: no captions asked for.
@@ -87,7 +90,7 @@ def caption_accuracy_of_run(run: Path, *, captions: int = 200, seed: int = 0, de
     on = runtime.pick_device(device)
     pipe = Pipeline.from_pretrained(run, str(on))
     probe = load_probe(on)
-    texts, wanted = zip(*synthetic.held_out_captions(captions, seed), strict=True)
+    texts, wanted = zip(*synthetic.held_out_captions(captions, seed, seen=seen), strict=True)
     attributes = np.array(wanted, np.int32)
     noise = runtime.noise((captions, pipe.config.noise_dim), on, seed, 0, "evaluate")
     drawn = torch.cat([pipe.draw(n, pipe.embed(t)) for n, t in _blocks(noise, texts)])
@@ -107,7 +110,7 @@ def caption_accuracy_of_run(run: Path, *, captions: int = 200, seed: int = 0, de
         "pictures_per_caption": 1,
         "classes": len({tuple(row) for row in attributes.tolist()}),
         "unseen_pairs": int(unseen.sum()),
-        "split": "held-out classes, new wordings",
+        "split": f"{'training' if seen else 'held-out'} classes, new wordings",
         "size": pipe.config.size,
         "seed": seed,
         "probe": f"{STEPS} steps on {TRAINING} real blossoms of all classes, measured on {CHECKING} others",
