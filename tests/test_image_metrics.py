@@ -419,7 +419,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_input_is_one_line_and_code_2(run, name):
     flags, message = WRONG[name]
-    code, out, err = command(run, *flags(run))
+    code, _, err = command(run, *flags(run))
     assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
