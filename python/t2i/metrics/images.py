@@ -77,7 +77,7 @@ class ImageResult:
     def _rows(self) -> list[tuple[str, str, str]]:
         figures, rows = self.figures, []
         if "fid_768" in figures:
-            rows.append(("FID-768", f"{figures['fid_768']['value']:.2f}", ""))
+            rows.append(("FID-768", f"{figures['fid_768']['value']:.3f}", ""))
             kid = figures["kid_768"]
             subsets = f"{kid['protocol']['subsets']} subsets of {kid['protocol']['subset_size']}"
             note = f"+- {1000 * kid['spread']:.2f} over {subsets}"
@@ -95,7 +95,7 @@ class ImageResult:
         for kind in ("pixels", "features"):
             if f"diversity_{kind}" in figures:
                 found = figures[f"diversity_{kind}"]
-                note = f"one caption; one noise, several captions {found['captions']:.3f}"
+                note = f"one caption; one noise, several captions {found['across_captions']:.3f}"
                 note += "" if found["real"] is None else f"; real pictures {found['real']:.3f}"
                 rows.append((f"diversity, {kind}", f"{found['value']:.3f}", note))
         return rows
@@ -173,7 +173,7 @@ def images_of_run(
     across = pictures.several.swapaxes(0, 1)
     figures["diversity_pixels"] = {
         "value": diversity.pixel_distances(pictures.several),
-        "captions": diversity.pixel_distances(across),
+        "across_captions": diversity.pixel_distances(across),
         "real": diversity.pixel_distances(pictures.real[groups]) if len(groups) else None,
         "protocol": {**how, "distance": "root mean square of pixel differences, 0..1"},
     }
@@ -181,7 +181,7 @@ def images_of_run(
         grouped, centre = several.view(*pictures.several.shape[:2], FEATURES), real_features.mean(dim=0)
         figures["diversity_features"] = {
             "value": diversity.feature_distances(grouped, centre),
-            "captions": diversity.feature_distances(grouped.transpose(0, 1), centre),
+            "across_captions": diversity.feature_distances(grouped.transpose(0, 1), centre),
             "real": diversity.feature_distances(real_features[groups], centre) if len(groups) else None,
             "protocol": {**how, "distance": "1 - cosine of centred features", "features": NETWORK},
         }
