@@ -18,10 +18,10 @@ from t2i import config as settings
 from t2i import losses
 from t2i.config import TextOptions, TrainConfig
 from t2i.data import Loader, Sampler
+from t2i.embeddings import text_encoder
 from t2i.training import gan
 from t2i.training.gan import FrozenText, GanStep, LearnedText
 from t2i.training.progress import Stopped, StopSignal
-from t2i.training.text import text_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -3,6 +3,7 @@
 Torch is imported only after the flags were read, so that `--help` and a mistyped flag answer at once.
 """
 
+import dataclasses
 import json
 import re
 import shlex
@@ -14,8 +15,8 @@ from typing import Any
 import tyro
 
 from t2i import config as settings
-from t2i.commands import EvaluateImages, EvaluateStyle, Generate, Prepare
-from t2i.config import StyleConfig, TrainConfig
+from t2i.commands import EvaluateImages, EvaluateStyle, EvaluateText, Generate, Prepare
+from t2i.config import JointOptions, StyleConfig, TextConfig, TrainConfig
 from t2i.errors import ConfigError, T2IError
 
 EXAMPLE = "a flower with five red petals and a yellow centre"
@@ -73,22 +74,42 @@ def _prepare(arguments: Sequence[str]) -> None:
     print(f"packed into {out}; next: t2i-train --data {out} --preset flowers")
 
 
-def _preset_of(arguments: Sequence[str]) -> TrainConfig:
+def _preset_of(arguments: Sequence[str], default: str = "blossoms") -> TrainConfig:
     """Find --preset before the other flags are read: it sets their defaults."""
     for position, argument in enumerate(arguments):
         if argument == "--preset" and position + 1 < len(arguments):
             return settings.preset(arguments[position + 1])
         if argument.startswith("--preset="):
             return settings.preset(argument.partition("=")[2])
-    return settings.preset("blossoms")
+    return settings.preset(default)
 
 
 def _train(arguments: Sequence[str]) -> None:
-    kinds = {"gan": _train_gan, "style": _train_style}
+    kinds = {"gan": _train_gan, "text": _train_text, "style": _train_style}
     if arguments and arguments[0] in kinds:
         kinds[arguments[0]](arguments[1:])
     else:
         _train_gan(arguments)
+
+
+def _train_text(arguments: Sequence[str]) -> None:
+    preset = _preset_of(arguments, "paper")
+    text = {field.name: getattr(preset.text, field.name) for field in dataclasses.fields(JointOptions)}
+    default = TextConfig(preset=preset.preset, size=preset.size, text=JointOptions(**text))
+    config = tyro.cli(
+        TextConfig, args=arguments, prog="t2i-train text", default=default, config=(tyro.conf.OmitArgPrefixes,)
+    )
+    from t2i.data import PackedDataset
+    from t2i.prepare import embedded_blossoms
+    from t2i.training import text as training
+
+    data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, Path(config.out)))
+    folder = shlex.quote(str(training.run(config, data)))
+    print(f"The text encoder is in {Path(config.out) / 'text.safetensors'}. Now try:", file=sys.stderr)
+    print(f"t2i-eval text --model {folder}")
+    print(
+        f"t2i-train{f' --data {shlex.quote(config.data)} --preset flowers' if config.data else ''} --text.encoder {folder}"
+    )
 
 
 def _train_style(arguments: Sequence[str]) -> None:
@@ -223,9 +244,11 @@ def _chosen(arguments: Sequence[str], kinds: dict[str, Callable[[Sequence[str]],
 
 def _evaluate(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in ("-h", "--help"):
-        print("usage: t2i-eval {images,style} [flags]; t2i-eval images --help shows the flags")
+        print("usage: t2i-eval {images,text,style} [flags]; t2i-eval images --help shows the flags")
         return
-    _chosen(arguments, {"images": _evaluate_images, "style": _evaluate_style}, "what to measure?")
+    _chosen(
+        arguments, {"images": _evaluate_images, "text": _evaluate_text, "style": _evaluate_style}, "what to measure?"
+    )
 
 
 def _evaluate_images(arguments: Sequence[str]) -> None:
@@ -236,6 +259,16 @@ def _evaluate_images(arguments: Sequence[str]) -> None:
         Path(config.model), data=config.data, split=config.split, count=config.count, features=config.features,
         captions=config.captions, seed=config.seed, device=config.device, batch=config.batch, full=config.full,
     )  # fmt: skip
+    print(result.table())
+    if config.json:
+        print(json.dumps(result.figures))
+
+
+def _evaluate_text(arguments: Sequence[str]) -> None:
+    config = tyro.cli(EvaluateText, args=arguments, prog="t2i-eval text")
+    from t2i.metrics.zero_shot import zero_shot_of_run
+
+    result = zero_shot_of_run(Path(config.model), data=config.data, split=config.split, device=config.device)
     print(result.table())
     if config.json:
         print(json.dumps(result.figures))

@@ -93,6 +93,22 @@ class EvaluateImages:
 
 
 @dataclass(frozen=True)
+class EvaluateText:
+    """Measure a joint embedding: does the mean text of a class find its pictures?"""
+
+    model: str
+    """Run folder of t2i-train text, or of t2i-train with --text.encoder joint."""
+    data: str | None = None
+    """Packed data set to read; without it, the one the run was trained on."""
+    split: Literal["test", "train", "all"] = "test"
+    """Whose classes: test is those held out (zero-shot)."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print the figures as one JSON object, last."""
+
+
+@dataclass(frozen=True)
 class EvaluateStyle:
     """Measure a model's style encoder: does it tell one style from two, does it find the noise again?"""
 

@@ -8,19 +8,19 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from t2i.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True)
-class TextOptions:
-    """The text encoder, and how it is trained before the GAN."""
+class JointOptions:
+    """The text encoder, and how it is trained with an image encoder. The defaults are the paper's."""
 
-    encoder: str = "joint"
-    """Where embeddings come from: joint (learned against an image encoder first, then frozen), end-to-end (learned with
-    the GAN, from the discriminator's loss), or a file: a run folder or a .safetensors of a trained encoder, or caption
-    embeddings (N, K, T) in a .safetensors or .npy."""
+    flags: ClassVar[str] = "--"  # what its flags begin with
+    image_features: Literal["joint", "efficientnet-lite0", "googlenet"] = "joint"
+    """Image side: joint learns one from pixels; efficientnet-lite0 (extra: t2i[features]) and googlenet (torchvision; the
+    paper's) are frozen ImageNet features, computed once and kept beside the data."""
     variant: Literal["short", "long"] = "short"
     """Char-CNN-RNN: short is HybridCNN (flowers), long is HybridCNNLong (birds, COCO)."""
     width: int = 512
@@ -42,25 +42,82 @@ class TextOptions:
     decay: float = 0.98
     """Factor on the learning rate after every epoch."""
     image_width: int = 64
-    """Channels of the first feature map of the image encoder."""
+    """Channels of the first feature map of the image encoder that learns from pixels."""
 
     def __post_init__(self) -> None:
         for name in ("width", "dim", "epochs", "image_width"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"--text.{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+                raise ConfigError(f"{self.flags}{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if min(self.channels) < 1:
-            raise ConfigError(f"--text.channels must be at least 1 each, got {self.channels}")
+            raise ConfigError(f"{self.flags}channels must be at least 1 each, got {self.channels}")
         if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"--text.steps must be at least 1, got {self.steps}")
+            raise ConfigError(f"{self.flags}steps must be at least 1, got {self.steps}")
         if self.batch < 2:
-            raise ConfigError(f"--text.batch must be at least 2, got {self.batch}: one has nothing to be told from")
+            raise ConfigError(
+                f"{self.flags}batch must be at least 2, got {self.batch}: one has nothing to be told from"
+            )
         if self.learning_rate <= 0:
-            raise ConfigError(f"--text.learning-rate must be above 0, got {self.learning_rate}")
+            raise ConfigError(f"{self.flags}learning-rate must be above 0, got {self.learning_rate}")
+
+
+@dataclass(frozen=True)
+class TextOptions(JointOptions):
+    """The text encoder, and how it is trained before the GAN."""
+
+    flags: ClassVar[str] = "--text."
+    encoder: str = "joint"
+    """Where embeddings come from: joint (learned against an image encoder first, then frozen), end-to-end (learned with
+    the GAN, from the discriminator's loss), or a file: a run folder or a .safetensors of a trained encoder, or caption
+    embeddings (N, K, T) in a .safetensors or .npy."""
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Train a joint embedding of captions and pictures, for t2i-train --text.encoder RUN. Again resumes it."""
+
+    preset: str = "paper"
+    """Where the other settings start from: blossoms, flowers, paper, paper-coco."""
+    data: str | None = None
+    """Folder that t2i-prepare wrote. Without it: blossoms, drawn by the program."""
+    out: str = "runs/text"
+    """Run folder."""
+    size: int = 64
+    """Side of the pictures that an image side learned from pixels reads."""
+    flip: bool = True
+    """Mirror half of the pictures."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the networks; auto is bfloat16 where the hardware has it."""
+    threads: int = 0
+    """CPU threads; 0 leaves it to torch."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    force: bool = False
+    """Begin anew although the folder holds a text encoder, or one in the making, with other settings."""
+
+    text: JointOptions = field(default_factory=JointOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.size < 16 or self.size & (self.size - 1):
+            raise ConfigError(f"--size must be a power of two of at least 16 (32, 64, 128 ...), got {self.size}")
+        if self.threads < 0:
+            raise ConfigError(f"--threads must be at least 0, got {self.threads}")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a text-to-image GAN. The same command again resumes it. t2i-train style trains a run's style encoder."""
+    """Train a text-to-image GAN. The same command again resumes it.
+
+    t2i-train text trains a text encoder alone, t2i-train style the style encoder of a run.
+    """
 
     preset: str = "blossoms"
     """Where the other settings start from: blossoms, flowers, paper, paper-coco."""
@@ -127,8 +184,8 @@ class TrainConfig:
     reuse_fakes: bool = False
     """Let the generator learn from the fakes the discriminator has just seen, instead of drawing new ones."""
     alignment_weight: float = 0.0
-    """Weight of the joint embedding's own verdict in the generator's loss (not in the paper; needs --text.encoder joint):
-    a fake must be closer to its own text than to the others of the batch."""
+    """Weight of the joint embedding's own verdict in the generator's loss (not in the paper; needs an image side learned
+    from pixels): a fake must be closer to its own text than to the others of the batch."""
 
     recovery_weight: float = 0.0
     """Weight of reading the noise back from a fake (InfoGAN; not in the paper): keeps the generator from ignoring it."""
@@ -179,8 +236,11 @@ class TrainConfig:
             raise ConfigError(f"--threads must be at least 0, got {self.threads}")
         if self.learning_rate <= 0:
             raise ConfigError(f"--learning-rate must be above 0, got {self.learning_rate}")
-        if self.alignment_weight and self.text.encoder != "joint":
-            raise ConfigError("--alignment-weight needs --text.encoder joint: no other one has an image side")
+        if self.alignment_weight and (self.text.encoder == "end-to-end" or self.text.image_features != "joint"):
+            raise ConfigError(
+                "--alignment-weight needs a joint embedding whose image side was learned from pixels: --text.encoder joint "
+                "and --text.image-features joint; or leave it out: --alignment-weight 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -320,13 +380,47 @@ def from_json(path: Path) -> TrainConfig:
     """Read a run folder's config.json; CheckpointError where it is missing, damaged or of another version."""
     try:
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        text = dict(fields.pop("text"))
-        text["channels"] = tuple(text["channels"])
-        return TrainConfig(**fields, text=TextOptions(**text))
+        text = TextOptions(**_with_tuples(fields.pop("text")))
+        return TrainConfig(**fields, text=text)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
     except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read as the settings of a run: {error}") from error
+
+
+def _with_tuples(text: dict[str, Any]) -> dict[str, Any]:
+    return {**text, "channels": tuple(text["channels"])}
+
+
+def text_options(path: Path) -> JointOptions:
+    """Read the settings that a text encoder was trained with: text.json, or the config.json of a GAN's run.
+
+    Raises:
+        CheckpointError: neither is there, or it is damaged or of another version.
+    """
+    record = path / "text.json"
+    if not record.exists():
+        kept = dataclasses.asdict(from_json(path / "config.json").text)
+        return JointOptions(**{name: value for name, value in kept.items() if name != "encoder"})
+    try:
+        return JointOptions(**_with_tuples(json.loads(record.read_text(encoding="utf-8"))["settings"]["text"]))
+    except (ConfigError, OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{record} cannot be read as the settings of a text encoder: {error}") from error
+
+
+def text_size(path: Path) -> int:
+    """Read the side of the pictures that the image side of a run's joint embedding reads, in pixels.
+
+    Raises:
+        CheckpointError: the run's settings are missing or damaged.
+    """
+    record = path / "text.json"
+    if not record.exists():
+        return from_json(path / "config.json").size
+    try:
+        return int(json.loads(record.read_text(encoding="utf-8"))["settings"]["size"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{record} cannot be read as the settings of a text encoder: {error}") from error
 
 
 def differences(before: TrainConfig, after: TrainConfig) -> list[str]:

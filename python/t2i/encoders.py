@@ -200,7 +200,27 @@ class ImageEncoder(nn.Module):
         return embeddings.float()
 
 
-def blurred(images: Tensor, side: int = 8) -> Tensor:
+class FeatureEncoder(nn.Module):
+    """Bring frozen picture features to the text's space.
+
+    As they are, where both are equally long (the paper's GoogLeNet features and embeddings, 1024); else by a linear map.
+
+    Example:
+        >>> FeatureEncoder(1280, 1024)(torch.zeros(2, 1280)).shape
+        torch.Size([2, 1024])
+    """
+
+    def __init__(self, features: int, text_dim: int = TEXT_DIM) -> None:
+        super().__init__()
+        self.head = nn.Identity() if features == text_dim else nn.Linear(features, text_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed features (B, D): (B, T) float32."""
+        embeddings: Tensor = self.head(features)
+        return embeddings.float()
+
+
+def blurred(images: Tensor, side: int = 6) -> Tensor:
     """Reduce pictures (B, 3, S, S) to `side` pixels a side by averaging, and spread them to their size again, smoothly.
 
     What is left, where the colours lie, a photograph and a drawn picture share; edges and grain they do not.

@@ -17,6 +17,7 @@ from t2i import config as settings
 from t2i import runtime, tokenizer
 from t2i.checkpoint import load_weights
 from t2i.config import TrainConfig
+from t2i.embeddings import LEARNED, holds_encoder, text_encoder
 from t2i.encoders import CharCnnRnn, StyleEncoder, blurred
 from t2i.errors import CheckpointError, ConfigError
 from t2i.losses import slerp
@@ -42,7 +43,7 @@ class Pipeline:
 
     Args:
         generator: Draws.
-        encoder: Embeds captions.
+        encoder: Embeds captions; None where the generator was trained on embeddings from a file.
         config: The settings they were trained with.
         folder: The run folder, where a style encoder is looked for when it is first needed.
 
@@ -52,9 +53,10 @@ class Pipeline:
     """
 
     def __init__(
-        self, generator: Generator, encoder: CharCnnRnn, config: TrainConfig, folder: Path | None = None
+        self, generator: Generator, encoder: CharCnnRnn | None, config: TrainConfig, folder: Path | None = None
     ) -> None:
-        self.generator, self.encoder, self.config = generator.eval(), encoder.eval(), config
+        self.generator, self.config = generator.eval(), config
+        self.encoder = encoder if encoder is None else encoder.eval()
         self.device = next(generator.parameters()).device
         self.folder = folder
         self._style: tuple[StyleEncoder, bool] | None = None  # and whether it reads photographs blurred
@@ -76,14 +78,23 @@ class Pipeline:
             )
         text = config.text
         generator = Generator(config.size, config.generator_width, config.noise_dim, text.dim, config.projection_dim)
-        encoder = CharCnnRnn(text.variant, text.width, text.dim, text.channels)
-        load_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
         on = runtime.pick_device(device)
+        load_weights(folder / "model.safetensors", {"generator": generator})
+        if text.encoder not in LEARNED and not holds_encoder(folder / "model.safetensors"):
+            return cls(generator.to(on), None, config, folder)
+        encoder = text_encoder(text)
+        load_weights(folder / "model.safetensors", {"text": encoder})
         return cls(generator.to(on), encoder.to(on), config, folder)
 
     @torch.no_grad()
     def embed(self, captions: Sequence[str]) -> Tensor:
-        """Embed captions: (n, T) float32. ConfigError for an empty caption."""
+        """Embed captions: (n, T) float32. ConfigError for an empty caption, or where there is no text encoder."""
+        if self.encoder is None:
+            raise ConfigError(
+                f"{self.folder or 'this model'} was trained on embeddings of {self.config.text.encoder} and has no text "
+                "encoder: it cannot read sentences; train on an encoder (--text.encoder RUN), or give embeddings to "
+                "Pipeline.draw"
+            )
         for caption in captions:
             if not caption.strip():
                 raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")

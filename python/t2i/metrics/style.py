@@ -214,6 +214,7 @@ def true_style(pack: PackedDataset, rows: NDArray[np.int64]) -> NDArray[np.float
 
 def embed_rows(pipe: Pipeline, pack: PackedDataset, rows: NDArray[np.int64], block: int = 256) -> Tensor:
     """Embed caption rows (n,): (n, T) on the CPU."""
+    assert pipe.encoder is not None  # a style encoder is trained with one
     ids = torch.from_numpy(pack.read_captions(rows))
     with torch.no_grad():
         return torch.cat([pipe.encoder(part.to(pipe.device)).cpu() for part in ids.split(block)])

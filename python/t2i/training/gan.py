@@ -20,16 +20,17 @@ from torch import Tensor, nn
 
 from t2i import config as settings
 from t2i import losses, pictures, runtime
-from t2i.checkpoint import Checkpoints, RunLock, load_weights, read_tensors, save_weights, write_atomically
+from t2i.checkpoint import Checkpoints, RunLock, load_weights, save_weights, write_atomically
 from t2i.config import TrainConfig
 from t2i.data import Batch, Loader, PackedDataset, Sampler
+from t2i.embeddings import caption_table, encoder_file, holds_encoder, load_text, read_table, settle, text_encoder
 from t2i.encoders import CharCnnRnn, ImageEncoder
-from t2i.errors import CheckpointError, ConfigError
+from t2i.errors import ConfigError
 from t2i.networks import Discriminator, Generator
 from t2i.optim import adam, halved, set_learning_rate, update_average
 from t2i.training.progress import Progress, Stopped, StopSignal
 from t2i.training.stages import Stages
-from t2i.training.text import embed_captions, image_encoder, load_text, text_encoder, train_text
+from t2i.training.text import train_text
 
 
 class TextSource(Protocol):
@@ -238,24 +239,18 @@ def prepare_text(
     if options.encoder == "end-to-end":
         torch.manual_seed(config.seed)
         return LearnedText(text_encoder(options).to(device)), None
-    if options.encoder == "joint":
-        path = train_text(config, data, folder)
-    else:
-        path = Path(options.encoder)
-        if path.is_dir():
-            path = next((path / n for n in ("text.safetensors", "model.safetensors") if (path / n).exists()), path)
-        if not path.is_file():
-            raise ConfigError(f"--text.encoder {options.encoder}: no such file, and neither joint nor end-to-end")
-        tensors = read_tensors(path) if path.suffix == ".safetensors" else {}
-        if not any(name.startswith("text.") for name in tensors):
-            raise CheckpointError(f"{path} holds no text encoder: expected the text.safetensors of a run")
+    path = train_text(config, data, folder) if options.encoder == "joint" else encoder_file(options.encoder)
+    if not holds_encoder(path):
+        if config.alignment_weight:
+            raise ConfigError(f"{path} holds embeddings and no image side to judge pictures: add --alignment-weight 0")
+        return FrozenText(read_table(path, data).to(device), None), None
     encoder = load_text(path, options).to(device)
     judge = None
     if config.alignment_weight:
-        judge = image_encoder(options, config.size)
+        judge = ImageEncoder(config.size, options.image_width, options.dim)
         load_weights(path, {"image": judge})
         judge = judge.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return FrozenText(embed_captions(encoder, data, device, precision), encoder), judge
+    return FrozenText(caption_table(encoder, data, device, precision), encoder), judge
 
 
 def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None:
@@ -308,6 +303,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     with RunLock(folder):
+        config = dataclasses.replace(config, text=settle(config.text, data))
         check_resume(config, folder, data)
         sampler = Sampler(
             data,

@@ -24,12 +24,12 @@ from t2i import losses, runtime
 from t2i.checkpoint import Checkpoints, RunLock, save_weights, write_atomically
 from t2i.config import StyleConfig
 from t2i.data import dataset_of_run
+from t2i.embeddings import caption_table
 from t2i.encoders import StyleEncoder, blurred
 from t2i.errors import ConfigError
 from t2i.optim import adam, set_learning_rate
 from t2i.pipeline import Pipeline, model_hash
 from t2i.training.progress import Progress, Stopped, StopSignal
-from t2i.training.text import embed_captions
 
 FREE = {"model", "out", "device", "threads", "log_every", "checkpoint_every", "force", "data"}  # make no other encoder
 
@@ -102,6 +102,10 @@ def train_style(config: StyleConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     pipe = Pipeline.from_pretrained(run, str(device))
+    if pipe.encoder is None:
+        raise ConfigError(
+            f"{run} has no text encoder; the style encoder learns from pictures of captions: train on one"
+        )
     data = dataset_of_run(run, config.data)
     with RunLock(folder):
         if folder.resolve() != run.resolve():
@@ -115,7 +119,7 @@ def train_style(config: StyleConfig) -> Path:
         if start < config.steps:
             offsets, images = data.caption_offsets, data.split("train")
             rows = np.concatenate([np.arange(offsets[image], offsets[image + 1]) for image in images])
-            step_of.texts = embed_captions(pipe.encoder, data, device, precision)[torch.from_numpy(rows).to(device)]
+            step_of.texts = caption_table(pipe.encoder, data, device, precision)[torch.from_numpy(rows).to(device)]
             _loop(config, folder, step_of, checkpoints, start)
         save_weights(folder / "style.safetensors", {"style": step_of.encoder})
     return folder

@@ -1,0 +1,46 @@
+"""Tensors that are computed once and kept beside the data set they belong to."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from t2i.checkpoint import read_tensors, write_atomically
+from t2i.errors import CheckpointError
+
+
+def kept(
+    folder: Path, name: str, facts: Mapping[str, Any], shape: tuple[int, ...], compute: Callable[[], Tensor]
+) -> Tensor:
+    """Read a tensor that was computed before, or compute it and keep it.
+
+    Args:
+        folder: Of the packed data set.
+        name: What it is; the file is `<name>-<hash of facts>.safetensors`.
+        facts: All that the tensor depends on, as JSON: another data set or another network makes another file.
+        shape: What it must have; a damaged or foreign file is replaced.
+        compute: Makes it.
+
+    Returns:
+        The tensor, on the CPU. Where the folder cannot be written, a line on stderr says so, and nothing is kept.
+    """
+    key = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"{name}-{key}.safetensors"
+    try:
+        found = read_tensors(path).get(name) if path.exists() else None
+    except CheckpointError:
+        found = None  # damaged: made anew
+    if found is not None and tuple(found.shape) == shape and torch.isfinite(found).all():
+        return found
+    computed = compute().cpu().contiguous()
+    try:
+        write_atomically(path, save({name: computed}))
+    except CheckpointError:
+        print(f"{folder} cannot be written: its {name.replace('-', ' ')} are not kept", file=sys.stderr)
+    return computed

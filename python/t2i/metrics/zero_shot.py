@@ -1,0 +1,181 @@
+"""Zero-shot recognition and retrieval: how good a text encoder is on classes whose pictures and captions it never saw.
+
+The embeddings of all captions of a class are averaged. Top-1: each picture takes the class whose mean scores highest.
+AP@k: each class's mean is a query; the part of its k best pictures that are of the class, averaged over classes.
+
+Source: Reed et al. CVPR 2016, section 5. A joint embedding that was learned by cosine is compared by cosine.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from t2i import config as settings
+from t2i import runtime
+from t2i.checkpoint import load_weights
+from t2i.config import JointOptions
+from t2i.data import PackedDataset, dataset_of_run, normalise
+from t2i.embeddings import load_text
+from t2i.encoders import FeatureEncoder, ImageEncoder
+from t2i.errors import ConfigError
+from t2i.image_features import DIMENSIONS, picture_features
+from t2i.metrics.style import middle
+
+DEPTHS = (1, 5, 10, 50)  # k of AP@k; 50 is what the paper quotes
+
+
+@dataclass(frozen=True)
+class ZeroShotResult:
+    """The figures, and how they were come by."""
+
+    figures: dict[str, Any]
+
+    def table(self) -> str:
+        """Lay the figures out for a person."""
+        protocol = self.figures["protocol"]
+        chance = f"chance {1 / protocol['classes']:.1%}"
+        by_class = f"{self.figures['top1_by_class']:.1%} averaged over classes; {chance}"
+        lines = [f"top-1     {self.figures['top1']:.1%} of pictures ({by_class})"]
+        lines += [f"{'AP@' + depth:<9} {value:.1%}" for depth, value in self.figures["average_precision"].items()]
+        lines.append(
+            f"{protocol['images']} pictures, {protocol['captions']} captions of {protocol['classes']} classes of the "
+            f"{protocol['split']} split; image features {protocol['image_features']}, compared by {protocol['compared_by']}"
+        )
+        return "\n".join(lines)
+
+
+def class_means(captions: Tensor, labels: NDArray[np.int64], by_cosine: bool) -> tuple[NDArray[np.int64], Tensor]:
+    """Average the caption embeddings of each class.
+
+    Args:
+        captions: (M, T).
+        labels: (M,) class of each.
+        by_cosine: Captions count by direction alone.
+
+    Returns:
+        The classes (C,), ascending, and their means (C, T), of length 1 where compared by cosine.
+    """
+    classes, index = np.unique(labels, return_inverse=True)
+    rows = F.normalize(captions, dim=1) if by_cosine else captions
+    total = torch.zeros(len(classes), rows.shape[1], dtype=rows.dtype).index_add_(0, torch.from_numpy(index), rows)
+    means = total / torch.from_numpy(np.bincount(index)).to(rows.dtype)[:, None]
+    return classes, F.normalize(means, dim=1) if by_cosine else means
+
+
+def top1(scores: Tensor, classes: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Measure how often a picture's best class is its own: over all pictures, and averaged over classes.
+
+    Args:
+        scores: (N, C) of pictures against class means.
+        classes: (C,) the class of each column.
+        labels: (N,) the class of each picture.
+    """
+    right = classes[scores.argmax(dim=1).numpy()] == labels
+    return float(right.mean()), float(np.mean([right[labels == each].mean() for each in np.unique(labels)]))
+
+
+def average_precision(scores: Tensor, classes: NDArray[np.int64], labels: NDArray[np.int64], depth: int) -> float:
+    """Measure AP@depth: the part of each class's `depth` best pictures that are its own, averaged over classes.
+
+    Args:
+        scores: (N, C) of pictures against class means.
+        classes: (C,) the class of each column.
+        labels: (N,) the class of each picture.
+        depth: k.
+
+    Raises:
+        ConfigError: there are fewer pictures than that.
+    """
+    if len(scores) < depth:
+        raise ConfigError(
+            f"AP@{depth} needs at least {depth} pictures of the split, there are {len(scores)}; "
+            "use a larger set, or --split all"
+        )
+    best = scores.argsort(dim=0, descending=True, stable=True)[:depth].numpy()  # (k, C)
+    return float((labels[best] == classes[None, :]).mean())
+
+
+@torch.no_grad()
+def _embed_pictures(
+    path: Path, options: JointOptions, data: PackedDataset, rows: NDArray[np.int64], size: int, device: torch.device
+) -> Tensor:
+    """Embed pictures (n,) of a pack with the image side of a joint embedding: (n, T) on the CPU."""
+    parts = []
+    if options.image_features == "joint":
+        pixels = ImageEncoder(size, options.image_width, options.dim)
+        load_weights(path, {"image": pixels})
+        pixels = pixels.eval().to(device)
+        for part in np.array_split(rows, -(-len(rows) // 256)):
+            images = np.ascontiguousarray(middle(data.read_images(part), size))
+            parts.append(pixels(normalise(torch.from_numpy(images).to(device))).cpu())
+    else:
+        mapped = FeatureEncoder(DIMENSIONS[options.image_features], options.dim)
+        load_weights(path, {"image": mapped})
+        parts.append(mapped.eval()(picture_features(data, options.image_features, device)[torch.from_numpy(rows), 0]))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def zero_shot_of_run(
+    run: Path, *, data: str | None = None, split: str = "test", device: str = "auto"
+) -> ZeroShotResult:
+    """Measure the joint embedding of a run.
+
+    Args:
+        run: Folder of `t2i-train text`, or of a GAN whose encoder was learned jointly.
+        data: Packed data set; None is the run's own.
+        split: "test" (classes held out), "train" or "all".
+        device: Where the networks run.
+
+    Raises:
+        ConfigError: the run has no joint embedding, the split has fewer than two classes or than 50 pictures.
+        CheckpointError: a file is missing or damaged.
+        DataError: `data` is no packed data set.
+    """
+    path = run / "text.safetensors"
+    if not path.is_file():
+        raise ConfigError(f"{run} has no joint embedding (no text.safetensors); t2i-train text makes one")
+    options, on = settings.text_options(run), runtime.pick_device(device)
+    pack = dataset_of_run(run, data)
+    rows = pack.split(split)
+    labels = pack.classes[rows].astype(np.int64)
+    if len(np.unique(labels)) < 2 or labels.min() < 0:
+        raise ConfigError(
+            f"zero-shot evaluation needs pictures of at least two classes; the {split} split of {pack.path} has "
+            f"{len(np.unique(labels[labels >= 0]))}"
+        )
+    size = settings.text_size(run)
+    if options.image_features == "joint" and size > pack.image_size:
+        raise ConfigError(f"{path} reads pictures of {size} px; those of {pack.path} have {pack.image_size} px")
+    encoder = load_text(path, options).to(on)
+    counts = np.diff(pack.caption_offsets)[rows]
+    captions = np.concatenate([np.arange(*pack.caption_offsets[[row, row + 1]]) for row in rows])
+    embedded = torch.cat(
+        [
+            encoder(torch.from_numpy(pack.read_captions(part)).to(on)).cpu()
+            for part in np.array_split(captions, -(-len(captions) // 512))
+        ]
+    )
+    by_cosine = options.objective == "contrastive"
+    classes, means = class_means(embedded, np.repeat(labels, counts), by_cosine)
+    seen = _embed_pictures(path, options, pack, rows, size, on)
+    scores = (F.normalize(seen, dim=1) if by_cosine else seen) @ means.T  # (N, C)
+    over_pictures, over_classes = top1(scores, classes, labels)
+    return ZeroShotResult(
+        {
+            "top1": over_pictures,
+            "top1_by_class": over_classes,
+            "average_precision": {str(k): average_precision(scores, classes, labels, k) for k in DEPTHS},
+            "protocol": {
+                "split": split, "images": len(rows), "captions": len(captions), "classes": len(classes),
+                "image_features": options.image_features, "compared_by": "cosine" if by_cosine else "product",
+                "text_dim": options.dim, "data": pack.fingerprint,
+            },
+        }
+    )  # fmt: skip
