@@ -304,3 +304,14 @@ def test_help_answers_without_torch(command):
     )
     assert "usage" in shown
     assert shown.splitlines()[-1] == "[]"
+
+
+def test_a_caption_of_ten_thousand_characters_is_drawn_as_its_first_201(made, tmp_path):
+    long = ("a flower with five red petals and a yellow centre " * 200)[:10_000]
+    for name, caption in (("long.png", long), ("cut.png", long[:201])):
+        code, *_ = call("t2i-generate", "--model", made[1], caption, "--out", tmp_path / name, "--count", 2)
+        assert code == 0
+    long, cut = (Image.open(tmp_path / name) for name in ("long.png", "cut.png"))
+    assert long.height < 4 * cut.height  # the label is cut too
+    boxes = [(sheet.width - 128, sheet.height // 2 - 32, sheet.width, sheet.height // 2 + 32) for sheet in (long, cut)]
+    assert long.crop(boxes[0]).tobytes() == cut.crop(boxes[1]).tobytes()

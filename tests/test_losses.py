@@ -73,3 +73,13 @@ def test_contrastive_loss_equals_the_double_loop_and_skips_rows_of_the_same_clas
         expected -= math.log(math.exp(cosine[i, i]) / sum(math.exp(cosine[i, j]) for j in others)) / 8
         expected -= math.log(math.exp(cosine[i, i]) / sum(math.exp(cosine[j, i]) for j in others)) / 8
     assert losses.contrastive_loss(images, texts, classes=classes).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_extrapolation_is_the_released_programs_type_2():
+    draws = torch.Generator().manual_seed(0)
+    text = torch.randn(8, 5, generator=draws)
+    partner = torch.tensor([3, 0, 7, 1])
+    a = torch.rand(4, generator=draws) * 2 - 1  # U(-1, 1)
+    first, second = text[:4], text[partner]
+    released = (first + second) / 2 + a[:, None] * (second - first)
+    torch.testing.assert_close(losses.interpolate(text, partner, 0.5 - a), released)  # b is then U(-0.5, 1.5)

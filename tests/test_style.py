@@ -84,7 +84,7 @@ def test_the_loss_is_the_squared_distance_a_dimension():
 
 
 def test_blurring_keeps_the_average_and_drops_a_checkerboard():
-    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(12, 12).expand(1, 3, 24, 24)
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8).expand(1, 3, 16, 16)
     assert blurred(board).abs().max() < 1e-6
     assert torch.allclose(blurred(torch.full((1, 3, 16, 16), 0.3)), torch.tensor(0.3))
 
@@ -310,7 +310,8 @@ def test_transfer_takes_pictures_paths_and_tensors_alike(pipe, tmp_path):
 
 def test_photographs_are_read_blurred_and_drawn_pictures_as_they_are(pipe):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    torch.testing.assert_close(pipe.read_style(images), pipe.style(blurred(images)))
+    readings = torch.stack([pipe.style(blurred(images, side)) for side in (4, 5, 6, 7, 8)])
+    torch.testing.assert_close(pipe.read_style(images), readings.mean(dim=0))
     torch.testing.assert_close(pipe.read_style(images, drawn=True), pipe.style(images))
 
 

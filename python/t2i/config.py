@@ -253,11 +253,11 @@ class StyleConfig:
     """Where style.safetensors goes; without it, the run folder itself. Another folder becomes a run of its own."""
     data: str | None = None
     """Packed data set whose captions are drawn; without it, the one the run was trained on."""
-    steps: int = 4000
+    steps: int = 3000
     """Training steps."""
-    batch: int = 128
+    batch: int = 64
     """Pictures a step, drawn by the generator."""
-    width: int = 64
+    width: int = 32
     """Channels of the style encoder's first feature map."""
     learning_rate: float = 1e-3
     """Adam's step size; the second half of the training lowers it to 0."""

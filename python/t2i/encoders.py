@@ -220,7 +220,7 @@ class FeatureEncoder(nn.Module):
         return embeddings.float()
 
 
-def blurred(images: Tensor, side: int = 6) -> Tensor:
+def blurred(images: Tensor, side: int = 8) -> Tensor:
     """Reduce pictures (B, 3, S, S) to `side` pixels a side by averaging, and spread them to their size again, smoothly.
 
     What is left, where the colours lie, a photograph and a drawn picture share; edges and grain they do not.

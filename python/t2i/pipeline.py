@@ -24,6 +24,10 @@ from t2i.losses import slerp
 from t2i.networks import Generator
 from t2i.pictures import read_pictures, to_pil
 
+# Sides of the blurs that a photograph's style is read at. Where a blur's grid falls says nothing about the style: the mean of
+# five readings told the styles of blossoms of training classes apart with an area of 0.88, a single one with 0.85.
+BLURS = (4, 5, 6, 7, 8)
+
 
 @dataclass
 class Drawn:
@@ -237,15 +241,17 @@ class Pipeline:
         Args:
             images: (n, 3, size, size) in [-1, 1].
             drawn: They come from this generator, every trace of it intact; otherwise they are read as photographs are,
-                blurred, where the style encoder was trained on blurred pictures too.
+                blurred, where the style encoder was trained on blurred pictures too: the mean over the blurs of BLURS.
 
         Returns:
             (n, Z) float32.
         """
         encoder, blur = self._load_style()
         images = images.to(self.device)
-        noise: Tensor = encoder(blurred(images) if blur and not drawn else images)
-        return noise
+        if drawn or not blur:
+            noise: Tensor = encoder(images)
+            return noise
+        return torch.stack([encoder(blurred(images, side)) for side in BLURS]).mean(dim=0)
 
     def style_noise(self, images: Tensor) -> Tensor:
         """Read noise to draw with: S(x) at the length that noise has, the root of Z.
