@@ -16,6 +16,7 @@ from torch import nn
 import t2i
 from t2i import config as settings
 from t2i import losses
+from t2i.checkpoint import read_tensors
 from t2i.config import TextOptions, TrainConfig
 from t2i.data import Loader, Sampler
 from t2i.embeddings import text_encoder
@@ -393,11 +394,54 @@ def test_force_goes_on_with_other_settings(tiny_blossoms, tmp_path):
     assert steps == [1, 2, 3, 4]
 
 
-def test_losses_that_are_not_finite_stop_the_run_before_they_are_saved(tiny_blossoms, tmp_path, monkeypatch):
-    monkeypatch.setattr(GanStep, "update_generator", lambda *args: {"g_loss": torch.tensor(float("nan"))})
-    with pytest.raises(t2i.ConfigError, match=r"losses are not finite at step 1.*lower --learning-rate"):
-        run(config(), tiny_blossoms, tmp_path)
-    assert not (tmp_path / "model.safetensors").exists()
+def spoiled(loss, calls, spoil):
+    """A loss that is replaced by `spoil(loss)` in the given calls, counted from 0."""
+    count = iter(range(10**9))
+
+    def call(*arguments):
+        value = loss(*arguments)
+        return spoil(value) if next(count) in calls else value
+
+    return call
+
+
+SPOILS = {"NaN": lambda loss: loss * float("nan"), "infinity": lambda loss: loss + float("inf")}
+LOSSES = ["discriminator_loss", "generator_loss"]
+
+
+@pytest.mark.parametrize("kind", SPOILS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_update_that_is_not_finite_is_skipped_and_counted(tiny_blossoms, tmp_path, monkeypatch, name, kind):
+    monkeypatch.setattr(losses, name, spoiled(getattr(losses, name), {1, 3}, SPOILS[kind]))
+    run(config(steps=5), tiny_blossoms, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row.get("skipped", 0) for row in rows] == [0, 1, 1, 2, 2]
+    for path in tmp_path.rglob("*.safetensors"):
+        assert all(torch.isfinite(tensor.float()).all() for tensor in read_tensors(path).values()), path
+
+
+def test_a_skipped_step_leaves_weights_moments_and_statistics_alone(tiny_blossoms):
+    step_of, batch = step_and_batch(config(), tiny_blossoms)
+    step_of(batch, 0)
+    batch.images[0, 0, 0, 0] = float("nan")  # reaches batch statistics, loss and gradients of the discriminator
+    before = copy.deepcopy([step_of.discriminator.state_dict(), step_of.discriminator_adam.state_dict()["state"]])
+    step_of(batch, 1)
+    after = [step_of.discriminator.state_dict(), step_of.discriminator_adam.state_dict()["state"]]
+    counters = {name for name in before[0] if name.endswith("num_batches_tracked")}
+    assert all(torch.equal(before[0][name], after[0][name]) for name in set(before[0]) - counters)
+    for slot, values in before[1].items():
+        assert all(torch.equal(value, after[1][slot][name]) for name, value in values.items())
+    assert int(step_of.guard.skipped) == 1
+
+
+def test_ten_skipped_steps_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(
+    tiny_blossoms, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(losses, "generator_loss", spoiled(losses.generator_loss, range(4, 99), SPOILS["NaN"]))
+    with pytest.raises(
+        t2i.T2IError, match=r"in 10 steps in a row, up to step 14; .*step-00000012; lower --learning-rate"
+    ):
+        run(config(steps=40, checkpoint_every=3), tiny_blossoms, tmp_path)
 
 
 def test_pictures_larger_than_the_pack_are_refused_with_the_size_to_prepare(tiny_blossoms, tmp_path):

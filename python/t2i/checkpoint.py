@@ -165,6 +165,11 @@ class Checkpoints:
     def _present(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
 
+    def newest(self) -> str:
+        """Name the newest checkpoint, for messages."""
+        present = self._present()
+        return f"the last good checkpoint is {present[-1]}" if present else "there is no checkpoint yet"
+
     def restore(self) -> tuple[int, list[str]]:
         """Load the newest whole checkpoint into networks and optimizers.
 

@@ -10,6 +10,7 @@ Source: Reed et al. 2016, Algorithm 1 and section 4.3; the released program's or
 import copy
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,7 @@ from t2i.encoders import CharCnnRnn, ImageEncoder
 from t2i.errors import ConfigError
 from t2i.networks import Discriminator, Generator
 from t2i.optim import adam, halved, set_learning_rate, update_average
+from t2i.training.guard import Guard
 from t2i.training.progress import Progress, Stopped, StopSignal
 from t2i.training.stages import Stages
 from t2i.training.text import train_text
@@ -126,6 +128,8 @@ class GanStep:
         self.discriminator_adam = adam(
             [*self.discriminator.parameters(), *learned], config.learning_rate, config.beta1, config.beta2
         )
+        kept = [self.generator, self.discriminator, *([] if self.stages is None else [self.stages])]
+        self.guard = Guard(kept, device)
 
     def modules(self) -> dict[str, nn.Module]:
         """Name everything that learns or is kept, for checkpoints."""
@@ -155,7 +159,11 @@ class GanStep:
         return runtime.noise((rows, self.config.noise_dim), self.device, self.config.seed, step, purpose)
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Update both networks and the average; returns losses and the mean score of each kind of pair, on the device."""
+        """Update both networks and the average; returns losses and the mean score of each kind of pair, on the device.
+
+        An update whose loss or gradient is not finite is skipped and counted (`guard`).
+        """
+        self.guard.begin()
         with runtime.autocast(self.device, self.precision):
             text = self.text(batch.captions, batch.caption_ids)  # (B, T)
             given = text.detach()
@@ -178,6 +186,7 @@ class GanStep:
             if not self.config.reuse_fakes:
                 drawn = self.generator(noise, texts)
             measured |= self.update_generator(drawn, noise, texts, count, batch.classes)
+        self.guard.end()
         update_average(self.average, self.generator, self.config.ema, step)
         return measured
 
@@ -200,7 +209,7 @@ class GanStep:
         loss = losses.discriminator_loss(matching, mismatched, fake, mismatch_weight)
         self.discriminator_adam.zero_grad(set_to_none=True)
         loss.backward()
-        self.discriminator_adam.step()
+        self.guard.step(self.discriminator_adam, loss)
         scores = {"matching": matching, "fake": fake} | ({} if mismatched is None else {"mismatched": mismatched})
         return {"d_loss": loss.detach()} | {k: torch.sigmoid(v.detach()).mean() for k, v in scores.items()}
 
@@ -225,7 +234,7 @@ class GanStep:
             measured["recovery"] = recovery.detach()
         self.generator_adam.zero_grad(set_to_none=True)
         loss.backward()
-        self.generator_adam.step()
+        self.guard.step(self.generator_adam, loss)
         for weight in self.discriminator.parameters():
             weight.requires_grad_(True)
         return measured
@@ -352,11 +361,13 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
             measured = gan(loader.batch(step), step)
             progress.advance()
             done = step + 1
-            if done % config.log_every == 0 or done == steps:
+            log = done % config.log_every == 0 or done == steps
+            if log or gan.device.type == "cpu":  # on a GPU, reading the counters would wait for every step
+                skipped = gan.guard.check(done, checkpoints.newest())
+            if log:
                 values = {name: float(value) for name, value in measured.items()}
-                if not all(map(torch.isfinite, map(torch.tensor, values.values()))):
-                    raise ConfigError(f"the losses are not finite at step {done}: {values}; lower --learning-rate")
-                progress.log(done, values)
+                values = {name: value for name, value in values.items() if math.isfinite(value)}
+                progress.log(done, values | ({"skipped": skipped} if skipped else {}))
             if done % config.sample_every == 0 or done == steps:
                 _draw_samples(config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
             if stop.asked or done % config.checkpoint_every == 0 or done == steps:

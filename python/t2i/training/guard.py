@@ -1,0 +1,88 @@
+"""Updates that would do harm are skipped: a loss or a gradient that is NaN or infinite never reaches a weight.
+
+The decision is made on the device, as gradient scaling makes it: a fused optimizer leaves weights, moments and its count of
+steps alone where `found_inf` is 1. Nothing waits for the answer; the counters are read when metrics are written.
+"""
+
+import itertools
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from t2i.errors import T2IError
+
+IN_A_ROW = 10  # skipped steps that end a run
+
+
+class Diverged(T2IError):
+    """Step after step was skipped: the run has to go back."""
+
+
+class Guard:
+    """Let an update through where it is finite, skip and count it where it is not.
+
+    Args:
+        modules: Whose running statistics a skipped step must not change either.
+        device: Where they live.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
+        buffers = itertools.chain.from_iterable(module.buffers() for module in modules)
+        self.statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self.before = [buffer.clone() for buffer in self.statistics]
+        self.bad = torch.zeros((), device=device)  # 1 where this step skipped an update
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self.in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Begin a step: remember the running statistics."""
+        self.bad.zero_()
+        if self.statistics:
+            torch._foreach_copy_(self.before, self.statistics)
+
+    @torch.no_grad()
+    def step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """Update by a fused optimizer, unless the loss or a gradient is NaN or infinite.
+
+        Args:
+            optimizer: Its gradients are there.
+            loss: Scalar they are of.
+        """
+        weights = (weight for group in optimizer.param_groups for weight in group["params"])
+        norms = torch._foreach_norm([weight.grad for weight in weights if weight.grad is not None])
+        finite = torch.stack([loss.detach().float(), *(norm.float() for norm in norms)]).isfinite().all()
+        found = 1 - finite.float()
+        optimizer.found_inf = found  # type: ignore[attr-defined]
+        optimizer.step()
+        self.bad.copy_(torch.maximum(self.bad, found))
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """End a step: after a skipped update, put the running statistics back, and count."""
+        bad = self.bad > 0
+        for now, then in zip(self.statistics, self.before, strict=True):
+            now.copy_(torch.where(bad, then, now))
+        self.skipped += bad
+        self.in_a_row.copy_(torch.where(bad, self.in_a_row + 1, 0))
+
+    def check(self, step: int, checkpoint: str) -> int:
+        """Read the counters; waits for the device.
+
+        Args:
+            step: Steps done, for the message.
+            checkpoint: What to go back to, for the message.
+
+        Returns:
+            Steps skipped since the run was started or resumed.
+
+        Raises:
+            Diverged: too many in a row.
+        """
+        if int(self.in_a_row) >= IN_A_ROW:
+            raise Diverged(
+                f"losses or gradients were not finite in {int(self.in_a_row)} steps in a row, up to step {step}; {checkpoint}; "
+                "lower --learning-rate, or use --precision float32"
+            )
+        return int(self.skipped)
