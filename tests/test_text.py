@@ -249,6 +249,13 @@ def test_a_damaged_file_of_kept_tensors_is_replaced(tmp_path):
     assert kept(tmp_path, "things", {"a": 2}, (2,), lambda: torch.zeros(2)).tolist() == [0.0, 0.0]
 
 
+def test_only_the_newest_kept_tensors_stay(tmp_path):
+    for number in range(6):
+        kept(tmp_path, "things", {"a": number}, (1,), lambda value=number: torch.tensor([float(value)]))
+    stored = sorted(float(read_tensors(path)["things"]) for path in tmp_path.glob("things-*"))
+    assert stored == [2, 3, 4, 5]
+
+
 # ---- a GAN on an encoder of another run, and on embeddings of a file
 
 

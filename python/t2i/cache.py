@@ -14,6 +14,8 @@ from torch import Tensor
 from t2i.checkpoint import read_tensors, write_atomically
 from t2i.errors import CheckpointError
 
+KEPT = 4  # files of a name: each new encoder makes one
+
 
 def kept(
     folder: Path, name: str, facts: Mapping[str, Any], shape: tuple[int, ...], compute: Callable[[], Tensor]
@@ -41,6 +43,9 @@ def kept(
     computed = compute().cpu().contiguous()
     try:
         write_atomically(path, save({name: computed}))
-    except CheckpointError:
+        files = sorted(folder.glob(f"{name}-*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+        for old in files[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except (CheckpointError, OSError):
         print(f"{folder} cannot be written: its {name.replace('-', ' ')} are not kept", file=sys.stderr)
     return computed
