@@ -134,7 +134,9 @@ def _table(path: Path, data: PackedDataset) -> NDArray[Any]:
         try:
             found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} is not a readable .npy of numbers: {error}") from error
+            raise DataError(
+                f"{path} is not a readable .npy of numbers; write one with numpy.save (arrays of objects are never loaded)"
+            ) from error
     else:
         tensors = read_tensors(path)
         if len(tensors) != 1:
