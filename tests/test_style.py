@@ -290,9 +290,11 @@ def test_transfer_draws_each_caption_in_the_style_of_each_picture(pipe):
     assert len(drawn.images) == 6
     assert torch.equal(drawn.tensor, pipe.transfer_style(styles, [RED, BLUE]).tensor)
     alone = pipe.transfer_style(styles[2:], BLUE)
-    torch.testing.assert_close(drawn.tensor[5:], alone.tensor)
+    torch.testing.assert_close(
+        drawn.tensor[5:], alone.tensor, rtol=0, atol=1e-4
+    )  # one picture is another batch: another order of sums
     noise = F.normalize(pipe.read_style(styles)) * 2  # the root of Z = 4
-    torch.testing.assert_close(drawn.tensor[0::2], pipe.draw(noise, pipe.embed([RED] * 3)))
+    torch.testing.assert_close(drawn.tensor[0::2], pipe.draw(noise, pipe.embed([RED] * 3)), rtol=0, atol=1e-4)
 
 
 def test_transfer_takes_pictures_paths_and_tensors_alike(pipe, tmp_path):
