@@ -68,7 +68,11 @@ def _make_folder(path: Path) -> None:
 def serialise(tensors: Mapping[str, Tensor]) -> bytes:
     """Write tensors as safetensors, with a checksum of them in the header that `read_tensors` compares."""
     plain = _plain(tensors)
-    return save(plain, {"format": "pt", "sha256": _digest(plain)})
+    data = save(plain, {"format": "pt", "sha256": _digest(plain)})
+    length = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # the library writes them in any order
+    return data[:8] + json.dumps(header, separators=(",", ":")).encode().ljust(length - 8) + data[length:]
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -173,8 +177,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _compare(folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Raise ConfigError where a checkpoint was made from other facts, and show which."""
-    plain = json.loads(json.dumps(facts))  # tuples become lists, as they did when they were written
-    changed = differences({k: v for k, v in record.items() if k not in ("step", "sha256")}, plain)
+    changed = differences(record, json.loads(json.dumps(facts)))  # tuples become lists, as they did when written
     if changed:
         raise ConfigError(
             f"{folder} was made from something else ({'; '.join(changed)}); choose another --out or add --force"
@@ -182,10 +185,10 @@ def _compare(folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any]) 
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Say what differs in two nested records of the same kind, as "name: before -> after"."""
+    """Say what differs in two nested records, as "name: before -> after"; what one lacks, another version did not write."""
     changed = []
-    for key in [*before, *(key for key in after if key not in before)]:
-        old, new = before.get(key), after.get(key)
+    for key in (key for key in before if key in after):
+        old, new = before[key], after[key]
         if isinstance(old, dict) and isinstance(new, dict):
             changed += differences(old, new, f"{prefix}{key}.")
         elif old != new:
