@@ -34,6 +34,7 @@ from t2i.training.progress import Progress, Stopped, StopSignal
 from t2i.training.resume import check_resume, facts_of
 from t2i.training.stages import Stages
 from t2i.training.text import begin_text, train_text
+from t2i.training.watch import Watch
 
 
 class TextSource(Protocol):
@@ -342,6 +343,7 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
     model: dict[str, nn.Module] = {"generator": gan.average if config.ema else gan.generator}
     if gan.text.encoder is not None:
         model["text"] = gan.text.encoder
+    watch = Watch()
     with StopSignal() as stop:
         for step in range(start, steps):
             gan.set_learning_rate(halved(config.learning_rate, step, epoch_steps, config.halve_every))
@@ -355,8 +357,10 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
                 values = {name: float(value) for name, value in measured.items()}
                 values = {name: value for name, value in values.items() if math.isfinite(value)}
                 progress.log(done, values | ({"skipped": skipped} if skipped else {}))
+                watch.scores(done, values)
             if done % config.sample_every == 0 or done == steps:
-                _draw_samples(config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
+                drawn = _draw_samples(config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
+                watch.pictures(done, drawn)
             if stop.asked or done % config.checkpoint_every == 0 or done == steps:
                 checkpoints.save(done, facts)
                 save_weights(folder / "model.safetensors", model)
@@ -371,14 +375,16 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
 @torch.no_grad()
 def _draw_samples(
     config: TrainConfig, gan: GanStep, watched: tuple[list[str], Tensor, Tensor], path: Path, columns: int = 8
-) -> None:
+) -> Tensor:
+    """Write the grid of watched sentences, and return its pictures (n, columns, 3, S, S)."""
     captions, rows, ids = watched
     with runtime.autocast(gan.device, gan.precision):
         text = gan.text(rows.to(gan.device), ids.to(gan.device))  # (n, T)
         noise = runtime.noise((columns, config.noise_dim), gan.device, config.seed, 0, "samples")
-        drawn = gan.average(noise.repeat(len(text), 1), text.repeat_interleave(columns, dim=0))
+        drawn: Tensor = gan.average(noise.repeat(len(text), 1), text.repeat_interleave(columns, dim=0))
     shown = pictures.to_uint8(drawn).reshape(len(text), columns, config.size, config.size, 3)
     pictures.save(pictures.grid(shown, captions, side=max(64, config.size)), path)
+    return drawn.float().view(len(text), columns, *drawn.shape[1:])
 
 
 def with_defaults(config: TrainConfig) -> tuple[TrainConfig, Path]:
