@@ -126,13 +126,21 @@ def _train_gan(arguments: Sequence[str]) -> None:
     config = tyro.cli(TrainConfig, args=arguments, prog="t2i-train", default=default)
     if config.data is None and config.preset != "blossoms":
         raise ConfigError(f"--preset {config.preset} needs --data: a folder that t2i-prepare wrote")
+    from t2i import distributed
     from t2i.data import PackedDataset
     from t2i.prepare import embedded_blossoms
     from t2i.training import gan
 
     config, folder = gan.with_defaults(config)
-    data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
-    gan.train(config, data, folder)
+    with distributed.join(config.device) as ranks:
+        with ranks.first():
+            data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
+        gan.train(config, data, folder, ranks)
+    ranks.write(_say_what_next, config, data, folder)
+
+
+def _say_what_next(config: TrainConfig, data: Any, folder: Path) -> None:
+    """End a training with the command to try next."""
     sentence = data.captions_of(int(data.split("train")[0]))[0] if config.data else EXAMPLE
     quoted = shlex.quote(sentence) if re.search(r'["$`!\\]', sentence) else f'"{sentence}"'  # what a shell leaves alone
     print(f"The model is in {folder}, pictures of its progress in {folder / 'samples'}. Now try:", file=sys.stderr)

@@ -48,13 +48,15 @@ class Progress:
         start: Steps already done.
         steps: Steps in all.
         batch: Pictures a step.
+        writes: False in a process that leaves bar and file to another.
     """
 
-    def __init__(self, path: Path, name: str, start: int, steps: int, batch: int) -> None:
-        self.path, self.name, self.batch = path, name, batch
+    def __init__(self, path: Path, name: str, start: int, steps: int, batch: int, writes: bool = True) -> None:
+        self.path, self.name, self.batch, self.writes = path, name, batch, writes
         self.bar = tqdm(
-            total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5, smoothing=0.05
-        )
+            total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5, smoothing=0.05,
+            disable=not writes,
+        )  # fmt: skip
         self._since = (start, time.perf_counter())
 
     def advance(self) -> None:
@@ -63,6 +65,8 @@ class Progress:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Write one line of metrics and show the most telling ones."""
+        if not self.writes:
+            return
         before, then = self._since
         now = time.perf_counter()
         speed = (step - before) * self.batch / max(now - then, 1e-9)
