@@ -10,7 +10,7 @@ import torch
 from t2i import distributed
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["t2i.training.gan", "processes"])
+CONTEXT.set_forkserver_preload(["t2i.training.gan", "torch._dynamo"])  # the second by the first optimizer of a process
 DEADLINE = 100.0  # seconds: what is not done then hangs
 
 

@@ -5,6 +5,7 @@ Torch is imported only after the flags were read, so that `--help` and a mistype
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import sys
@@ -92,7 +93,14 @@ def _train(arguments: Sequence[str]) -> None:
         _train_gan(arguments)
 
 
+def _in_one_process(command: str) -> None:
+    """Refuse what torchrun has started several times."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(f"{command} trains in one process: start it without torchrun (t2i-train alone takes several)")
+
+
 def _train_text(arguments: Sequence[str]) -> None:
+    _in_one_process("t2i-train text")
     preset = _preset_of(arguments, "paper")
     text = {field.name: getattr(preset.text, field.name) for field in dataclasses.fields(JointOptions)}
     default = TextConfig(preset=preset.preset, size=preset.size, text=JointOptions(**text))
@@ -113,6 +121,7 @@ def _train_text(arguments: Sequence[str]) -> None:
 
 
 def _train_style(arguments: Sequence[str]) -> None:
+    _in_one_process("t2i-train style")
     config = tyro.cli(StyleConfig, args=arguments, prog="t2i-train style")
     from t2i.training.style import train_style
 

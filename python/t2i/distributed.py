@@ -14,6 +14,7 @@
 
 import datetime
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -253,14 +254,43 @@ def join(device: str) -> Iterator[Ranks]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     with _reaching():
-        store, _, _ = next(dist.rendezvous("env://", rank, world, timeout=PATIENCE))  # type: ignore[attr-defined]
+        common, _, _ = next(dist.rendezvous("env://", rank, world, timeout=PATIENCE))  # type: ignore[attr-defined]
+        store = dist.PrefixStore(_generation(common, rank, world), common)  # type: ignore[attr-defined]
         ranks.store = dist.PrefixStore("t2i", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     try:
         yield ranks
+        ranks.any(False)  # process 0 may keep the store: it must not leave before the others have read their notes
     finally:
         dist.destroy_process_group()
+
+
+def _generation(store: Notes, rank: int, world: int) -> str:
+    """Agree on a name for this start of the run, under which all notes are kept.
+
+    torchrun may keep its store when it starts processes again: what those before them noted would be read as if it were
+    new. So each process says hello under a name of its own, process 0 answers every hello, also those of the dead, with the
+    name of this start, and goes on as soon as all have confirmed that one.
+    """
+    own, deadline = secrets.token_hex(8), time.monotonic() + PATIENCE.total_seconds()
+    name, missing = own, set(range(1, world))
+    if rank:
+        store.set(f"hello/{rank}", own)
+    while missing:
+        if time.monotonic() > deadline:
+            raise PeerLost(f"process {rank} of {world} waited in vain for the others to start")
+        if rank and store.check([f"welcome/{own}"]):
+            name = store.get(f"welcome/{own}").decode()
+            store.set(f"ready/{name}/{rank}", "")
+            break
+        for other in () if rank else sorted(missing):
+            if store.check([f"hello/{other}"]):
+                store.set(f"welcome/{store.get(f'hello/{other}').decode()}", own)
+            if store.check([f"ready/{own}/{other}"]):
+                missing.remove(other)
+        time.sleep(POLL / 10)
+    return name
 
 
 def _number(name: str, default: int | None = None) -> int:
