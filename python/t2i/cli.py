@@ -5,6 +5,7 @@ Torch is imported only after the flags were read, so that `--help` and a mistype
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import sys
@@ -92,7 +93,14 @@ def _train(arguments: Sequence[str]) -> None:
         _train_gan(arguments)
 
 
+def _in_one_process(command: str) -> None:
+    """Refuse what torchrun has started several times."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(f"{command} trains in one process: start it without torchrun (t2i-train alone takes several)")
+
+
 def _train_text(arguments: Sequence[str]) -> None:
+    _in_one_process("t2i-train text")
     preset = _preset_of(arguments, "paper")
     text = {field.name: getattr(preset.text, field.name) for field in dataclasses.fields(JointOptions)}
     default = TextConfig(preset=preset.preset, size=preset.size, text=JointOptions(**text))
@@ -113,6 +121,7 @@ def _train_text(arguments: Sequence[str]) -> None:
 
 
 def _train_style(arguments: Sequence[str]) -> None:
+    _in_one_process("t2i-train style")
     config = tyro.cli(StyleConfig, args=arguments, prog="t2i-train style")
     from t2i.training.style import train_style
 
@@ -126,13 +135,21 @@ def _train_gan(arguments: Sequence[str]) -> None:
     config = tyro.cli(TrainConfig, args=arguments, prog="t2i-train", default=default)
     if config.data is None and config.preset != "blossoms":
         raise ConfigError(f"--preset {config.preset} needs --data: a folder that t2i-prepare wrote")
+    from t2i import distributed
     from t2i.data import PackedDataset
     from t2i.prepare import embedded_blossoms
     from t2i.training import gan
 
     config, folder = gan.with_defaults(config)
-    data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
-    gan.train(config, data, folder)
+    with distributed.join(config.device) as ranks:
+        with ranks.first():
+            data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
+        gan.train(config, data, folder, ranks)
+    ranks.write(_say_what_next, config, data, folder)
+
+
+def _say_what_next(config: TrainConfig, data: Any, folder: Path) -> None:
+    """End a training with the command to try next."""
     sentence = data.captions_of(int(data.split("train")[0]))[0] if config.data else EXAMPLE
     quoted = shlex.quote(sentence) if re.search(r'["$`!\\]', sentence) else f'"{sentence}"'  # what a shell leaves alone
     print(f"The model is in {folder}, pictures of its progress in {folder / 'samples'}. Now try:", file=sys.stderr)
