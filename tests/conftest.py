@@ -8,7 +8,11 @@ import hypothesis
 import pytest
 import torch
 
+import t2i
+from t2i import config as settings
 from t2i import prepare
+from t2i.checkpoint import save_weights
+from t2i.config import TextOptions, TrainConfig
 from t2i.data import PackedDataset
 
 torch.set_num_threads(2)
@@ -51,6 +55,24 @@ def tiny_blossoms_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_blossoms(tiny_blossoms_folder: Path) -> PackedDataset:
     return PackedDataset(tiny_blossoms_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with random weights of width 8 at 16 px, and batch statistics that a training would leave."""
+    folder = tmp_path_factory.mktemp("run")
+    text = TextOptions(width=8, channels=(8, 8), dim=16)
+    config = TrainConfig(size=16, generator_width=8, noise_dim=8, projection_dim=8, alignment_weight=0.0, text=text)
+    torch.manual_seed(0)
+    generator = t2i.Generator(16, 8, 8, 16, 8)
+    encoder = t2i.CharCnnRnn("short", 8, 16, (8, 8))
+    for _ in range(20):
+        generator(torch.randn(16, 8), 5 * torch.randn(16, 16))
+    with torch.no_grad():
+        generator.picture.weight *= 50  # contrast, as a trained one has
+    save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
+    (folder / "config.json").write_text(settings.to_json(config))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from typing import Any
 import tyro
 
 from t2i import config as settings
-from t2i.commands import EvaluateImages, EvaluateStyle, EvaluateText, Generate, Prepare
+from t2i.commands import EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Prepare
 from t2i.config import JointOptions, StyleConfig, TextConfig, TrainConfig
 from t2i.errors import ConfigError, T2IError
 
@@ -54,6 +54,11 @@ def generate() -> None:
 def evaluate() -> None:
     """t2i-eval: measure a model."""
     _guarded("t2i-eval", _evaluate)
+
+
+def export() -> None:
+    """t2i-export: write a model as ONNX."""
+    _guarded("t2i-export", _export)
 
 
 def _prepare(arguments: Sequence[str]) -> None:
@@ -180,7 +185,15 @@ def _generate(arguments: Sequence[str]) -> None:
     from t2i import pictures
     from t2i.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(config.model, config.device)
+    pipe: Any
+    if config.model.lower().endswith(".onnx"):
+        from t2i.exported import Exported
+
+        if chosen:
+            raise ConfigError(f"an .onnx draws sentences only: {chosen[0]} needs the run folder it was made of")
+        pipe = Exported(Path(config.model))
+    else:
+        pipe = Pipeline.from_pretrained(config.model, config.device)
     if config.style:
         _draw_styles(config, pipe)
     elif film:
@@ -290,3 +303,12 @@ def _evaluate_style(arguments: Sequence[str]) -> None:
     print(f"curves: {out}")
     if config.json:
         print(json.dumps(result.figures))
+
+
+def _export(arguments: Sequence[str]) -> None:
+    config = tyro.cli(Export, args=arguments, prog="t2i-export")
+    from t2i.export import export as write
+    from t2i.pipeline import Pipeline
+
+    print(write(Pipeline.from_pretrained(config.model), Path(config.out), config.precision, config.ids).summary())
+    print(f'next: t2i-generate --model {shlex.quote(config.out)} "{EXAMPLE}" --out picture.png')

@@ -40,7 +40,7 @@ class Generate:
     captions: Positional[tuple[str, ...]]
     """What to draw, a sentence each, in quotes."""
     model: str
-    """Run folder of t2i-train."""
+    """Run folder of t2i-train, or an .onnx of t2i-export."""
     out: str = "pictures.png"
     """The grid, one row a sentence (.png, .jpg, .webp)."""
     count: int = 8
@@ -130,3 +130,17 @@ class EvaluateStyle:
     """auto, cpu, cuda or cuda:N."""
     json: bool = False
     """Print the figures as one JSON object, last."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained model as one ONNX file: caption ids and noise in, pictures out. It is checked before it is written."""
+
+    model: str
+    """Run folder of t2i-train."""
+    out: str = "model.onnx"
+    """The file."""
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    """float16: half the file, half precision; int8: weights of one byte, a quarter of the file, float32 arithmetic."""
+    ids: Literal["uint8", "int64"] = "uint8"
+    """Type of the caption ids that the graph takes."""

@@ -42,6 +42,17 @@ def model_hash(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
+def checked(captions: str | Sequence[str], count: int) -> list[str]:
+    """Take one sentence or several as a list; ConfigError for an empty one, or a count below 1."""
+    several = [captions] if isinstance(captions, str) else list(captions)
+    if count < 1:
+        raise ConfigError(f"count must be at least 1, got {count}")
+    for caption in several:
+        if not caption.strip():
+            raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")
+    return several
+
+
 class Pipeline:
     """Draw pictures of sentences with a trained generator and its text encoder.
 
@@ -99,10 +110,8 @@ class Pipeline:
                 "encoder: it cannot read sentences; train on an encoder (--text.encoder RUN), or give embeddings to "
                 "Pipeline.draw"
             )
-        for caption in captions:
-            if not caption.strip():
-                raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")
-        embedded: Tensor = self.encoder(torch.from_numpy(tokenizer.encode(list(captions))).to(self.device))
+        several = checked(captions, 1)
+        embedded: Tensor = self.encoder(torch.from_numpy(tokenizer.encode(several)).to(self.device))
         return embedded
 
     @torch.no_grad()
@@ -117,11 +126,7 @@ class Pipeline:
         Raises:
             ConfigError: an empty caption, or a count below 1.
         """
-        if isinstance(captions, str):
-            captions = [captions]
-        if count < 1:
-            raise ConfigError(f"count must be at least 1, got {count}")
-        text = self.embed(captions)  # (n, T)
+        text = self.embed(checked(captions, count))  # (n, T)
         noise = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
         drawn = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
         return Drawn(to_pil(drawn), drawn)
