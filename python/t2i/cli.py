@@ -15,7 +15,7 @@ from typing import Any
 import tyro
 
 from t2i import config as settings
-from t2i.commands import EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Prepare
+from t2i.commands import Demo, EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Prepare
 from t2i.config import JointOptions, StyleConfig, TextConfig, TrainConfig
 from t2i.errors import ConfigError, T2IError
 
@@ -54,6 +54,11 @@ def generate() -> None:
 def evaluate() -> None:
     """t2i-eval: measure a model."""
     _guarded("t2i-eval", _evaluate)
+
+
+def demo() -> None:
+    """t2i-demo: draw in the browser."""
+    _guarded("t2i-demo", _demo)
 
 
 def export() -> None:
@@ -312,3 +317,13 @@ def _export(arguments: Sequence[str]) -> None:
 
     print(write(Pipeline.from_pretrained(config.model), Path(config.out), config.precision, config.ids).summary())
     print(f'next: t2i-generate --model {shlex.quote(config.out)} "{EXAMPLE}" --out picture.png')
+
+
+def _demo(arguments: Sequence[str]) -> None:
+    config = tyro.cli(Demo, args=arguments, prog="t2i-demo")
+    from t2i.demo import Server
+    from t2i.pipeline import Pipeline
+
+    server = Server(Pipeline.from_pretrained(config.model, config.device), config.host, config.port)
+    print(f"drawing on {server.url} (Ctrl-C ends it)", flush=True)
+    server.run()

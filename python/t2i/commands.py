@@ -144,3 +144,17 @@ class Export:
     """float16: half the file, half precision; int8: weights of one byte, a quarter of the file, float32 arithmetic."""
     ids: Literal["uint8", "int64"] = "uint8"
     """Type of the caption ids that the graph takes."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Draw in the browser: sentences, what lies between two, noise, a style picture."""
+
+    model: str
+    """Run folder of t2i-train."""
+    port: int = 7860
+    """Where the page is; 0 takes a free port."""
+    host: str = "127.0.0.1"
+    """Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 whoever can reach it."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
