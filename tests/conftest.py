@@ -1,5 +1,6 @@
 """What several test files need: small data sets drawn by the program, and the real data beside the checkout."""
 
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from t2i import prepare
 from t2i.checkpoint import save_weights
 from t2i.config import TextOptions, TrainConfig
 from t2i.data import PackedDataset
+from t2i.demo import Server
+from t2i.pipeline import Pipeline, model_hash
 
 pytest_plugins = ["promises"]  # the failure tests' counts and table
 
@@ -75,6 +78,27 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
     (folder / "config.json").write_text(settings.to_json(config))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run_with_style(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, with a style encoder of random weights."""
+    folder = tmp_path_factory.mktemp("run-with-style")
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((tiny_run / name).read_bytes())
+    torch.manual_seed(1)
+    save_weights(folder / "style.safetensors", {"style": t2i.StyleEncoder(16, 8, 8)})
+    facts = {"settings": {"width": 8, "blur": 0.5}, "model_sha256": model_hash(folder)}
+    (folder / "style.json").write_text(json.dumps(facts))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(tiny_run_with_style: Path) -> Iterator[Server]:
+    """The web demo of that run, served from a thread."""
+    pytest.importorskip("gradio", reason="the extra is not installed: pip install 't2i[demo]'")
+    with Server(Pipeline.from_pretrained(tiny_run_with_style)) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -182,9 +182,12 @@ class Server:
     def __init__(self, pipe: Pipeline, host: str = "127.0.0.1", port: int = 0) -> None:
         pipe.embed([EXAMPLES[0]])  # says at once where there is no text encoder
         self._folder = tempfile.TemporaryDirectory(prefix="t2i-demo-")
-        # Read while gradio is imported or a page is made: where uploads go, and that nothing is reported anywhere.
-        quiet = {"GRADIO_TEMP_DIR": self._folder.name, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-        os.environ.update(quiet)
+        # Read while gradio is imported or a page is made: where uploads go, that nothing is reported anywhere, and that no
+        # record of requests is kept, which would grow to ten thousand and be added up at each.
+        os.environ |= {
+            "GRADIO_TEMP_DIR": self._folder.name, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1",
+            "GRADIO_ANALYTICS_MAX_EVENTS": "1", "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+        }  # fmt: skip
         gradio = needed("gradio", "t2i-demo", "demo")
         fastapi, uvicorn = needed("fastapi", "t2i-demo", "demo"), needed("uvicorn", "t2i-demo", "demo")
         try:
