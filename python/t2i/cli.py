@@ -185,6 +185,8 @@ def _generate(arguments: Sequence[str]) -> None:
     ending = Path(config.out).suffix.lower()
     if ending not in PICTURES and not (film and ending in FILMS):
         raise ConfigError(f"--out must end in .png, .jpg or .webp{' or .gif' if film else ''}, got {config.out}")
+    if config.truncation is not None and (chosen or config.model.lower().endswith(".onnx")):
+        raise ConfigError("--truncation goes with plain sentences and a run folder")
     if config.side < 8:
         raise ConfigError(f"--side must be at least 8, got {config.side}")
     from t2i import pictures
@@ -210,7 +212,8 @@ def _generate(arguments: Sequence[str]) -> None:
             drawn = pipe.arithmetic(config.arithmetic, weights, count=config.count, seed=config.seed)
         else:
             labels = list(config.captions)
-            drawn = pipe(config.captions, count=config.count, seed=config.seed)
+            cut = {} if config.truncation is None else {"truncation": config.truncation}
+            drawn = pipe(config.captions, count=config.count, seed=config.seed, **cut)
         rows = _in_rows(pictures.to_uint8(drawn.tensor), len(labels))
         pictures.save(pictures.grid(rows, labels, side=config.side), Path(config.out))
     print(config.out)

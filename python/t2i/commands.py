@@ -47,6 +47,8 @@ class Generate:
     """Pictures of each sentence."""
     seed: int = 0
     """Chooses the noise; picture i of every sentence shares it."""
+    truncation: float | None = None
+    """Largest magnitude a number of noise may have: 0.5 is typical and alike, 2 nearly everything."""
     side: int = 128
     """Pixels each picture is shown at."""
     device: str = "cpu"

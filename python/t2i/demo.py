@@ -18,7 +18,7 @@ from PIL import Image
 
 from t2i import pictures, runtime
 from t2i.demo_guard import MOST_UPLOAD, Guard
-from t2i.errors import CheckpointError, ConfigError, T2IError
+from t2i.errors import ConfigError, T2IError
 from t2i.extras import needed
 from t2i.losses import slerp
 from t2i.pipeline import Pipeline
@@ -44,10 +44,9 @@ class Studio:
 
     def __init__(self, pipe: Pipeline, side: int = 160) -> None:
         self.pipe, self.side = pipe, side
-        try:
-            self.has_style = pipe.style is not None
-        except CheckpointError:
-            self.has_style = False
+        self.has_style = (
+            pipe.has_style and pipe.style is not None
+        )  # loaded now: what is wrong with it is said at the start
 
     @torch.no_grad()
     def draw(
