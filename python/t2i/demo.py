@@ -144,7 +144,7 @@ def page(studio: Studio, folder: Path) -> Any:
                 between = gradio.Slider(0, 1, 0, step=0.05, label="From the first sentence to the second",
                                         elem_id="between")  # fmt: skip
                 noise = gradio.Slider(0, 1, 0, step=0.05, label="Noise: from this one to another", elem_id="noise")
-                style = gradio.Image(label="Style picture: background and place come from it", type="filepath",
+                style = gradio.Image(label="Style picture: its background, its place", type="filepath",
                                      image_mode=None, sources=["upload", "clipboard"], height=220,
                                      visible=studio.has_style, elem_id="style")  # fmt: skip
                 if not studio.has_style:
