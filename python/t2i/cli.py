@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 
 from t2i import config as settings
-from t2i.commands import EvaluateImages, EvaluateStyle, EvaluateText, Generate, Prepare
+from t2i.commands import Demo, EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Prepare
 from t2i.config import JointOptions, StyleConfig, TextConfig, TrainConfig
 from t2i.errors import ConfigError, T2IError
 
@@ -55,6 +55,16 @@ def generate() -> None:
 def evaluate() -> None:
     """t2i-eval: measure a model."""
     _guarded("t2i-eval", _evaluate)
+
+
+def demo() -> None:
+    """t2i-demo: draw in the browser."""
+    _guarded("t2i-demo", _demo)
+
+
+def export() -> None:
+    """t2i-export: write a model as ONNX."""
+    _guarded("t2i-export", _export)
 
 
 def _prepare(arguments: Sequence[str]) -> None:
@@ -192,12 +202,22 @@ def _generate(arguments: Sequence[str]) -> None:
     ending = Path(config.out).suffix.lower()
     if ending not in PICTURES and not (film and ending in FILMS):
         raise ConfigError(f"--out must end in .png, .jpg or .webp{' or .gif' if film else ''}, got {config.out}")
+    if config.truncation is not None and (chosen or config.model.lower().endswith(".onnx")):
+        raise ConfigError("--truncation goes with plain sentences and a run folder")
     if config.side < 8:
         raise ConfigError(f"--side must be at least 8, got {config.side}")
     from t2i import pictures
     from t2i.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(config.model, config.device)
+    pipe: Any
+    if config.model.lower().endswith(".onnx"):
+        from t2i.exported import Exported
+
+        if chosen:
+            raise ConfigError(f"an .onnx draws sentences only: {chosen[0]} needs the run folder it was made of")
+        pipe = Exported(Path(config.model))
+    else:
+        pipe = Pipeline.from_pretrained(config.model, config.device)
     if config.style:
         _draw_styles(config, pipe)
     elif film:
@@ -209,7 +229,8 @@ def _generate(arguments: Sequence[str]) -> None:
             drawn = pipe.arithmetic(config.arithmetic, weights, count=config.count, seed=config.seed)
         else:
             labels = list(config.captions)
-            drawn = pipe(config.captions, count=config.count, seed=config.seed)
+            cut = {} if config.truncation is None else {"truncation": config.truncation}
+            drawn = pipe(config.captions, count=config.count, seed=config.seed, **cut)
         rows = _in_rows(pictures.to_uint8(drawn.tensor), len(labels))
         pictures.save(pictures.grid(rows, labels, side=config.side), Path(config.out))
     print(config.out)
@@ -307,3 +328,22 @@ def _evaluate_style(arguments: Sequence[str]) -> None:
     print(f"curves: {out}")
     if config.json:
         print(json.dumps(result.figures))
+
+
+def _export(arguments: Sequence[str]) -> None:
+    config = tyro.cli(Export, args=arguments, prog="t2i-export")
+    from t2i.export import export as write
+    from t2i.pipeline import Pipeline
+
+    print(write(Pipeline.from_pretrained(config.model), Path(config.out), config.precision, config.ids).summary())
+    print(f'next: t2i-generate --model {shlex.quote(config.out)} "{EXAMPLE}" --out picture.png')
+
+
+def _demo(arguments: Sequence[str]) -> None:
+    config = tyro.cli(Demo, args=arguments, prog="t2i-demo")
+    from t2i.demo import Server
+    from t2i.pipeline import Pipeline
+
+    server = Server(Pipeline.from_pretrained(config.model, config.device), config.host, config.port)
+    print(f"drawing on {server.url} (Ctrl-C ends it)", flush=True)
+    server.run()

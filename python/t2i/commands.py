@@ -40,13 +40,15 @@ class Generate:
     captions: Positional[tuple[str, ...]]
     """What to draw, a sentence each, in quotes."""
     model: str
-    """Run folder of t2i-train."""
+    """Run folder of t2i-train, or an .onnx of t2i-export."""
     out: str = "pictures.png"
     """The grid, one row a sentence (.png, .jpg, .webp)."""
     count: int = 8
     """Pictures of each sentence."""
     seed: int = 0
     """Chooses the noise; picture i of every sentence shares it."""
+    truncation: float | None = None
+    """Largest magnitude a number of noise may have: 0.5 is typical and alike, 2 nearly everything."""
     side: int = 128
     """Pixels each picture is shown at."""
     device: str = "cpu"
@@ -130,3 +132,31 @@ class EvaluateStyle:
     """auto, cpu, cuda or cuda:N."""
     json: bool = False
     """Print the figures as one JSON object, last."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained model as one ONNX file: caption ids and noise in, pictures out. It is checked before it is written."""
+
+    model: str
+    """Run folder of t2i-train."""
+    out: str = "model.onnx"
+    """The file."""
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    """float16: half the file, half precision; int8: weights of one byte, a quarter of the file, float32 arithmetic."""
+    ids: Literal["uint8", "int64"] = "uint8"
+    """Type of the caption ids that the graph takes."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Draw in the browser: sentences, what lies between two, noise, a style picture."""
+
+    model: str
+    """Run folder of t2i-train."""
+    port: int = 7860
+    """Where the page is; 0 takes a free port."""
+    host: str = "127.0.0.1"
+    """Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 whoever can reach it."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
