@@ -14,7 +14,7 @@ from typing import Any
 
 from t2i.errors import DataError
 from t2i.prepare.folder import class_and_split, folder
-from t2i.prepare.items import HELD_OUT, LONGEST_LINE, Item, Report, checked_captions, inside
+from t2i.prepare.items import HELD_OUT, LONGEST_LINE, Item, Report, checked_captions, inside, root_of
 from t2i.prepare.metadata import import_pyarrow
 from t2i.prepare.table import CLASSES, caption_column
 
@@ -75,7 +75,8 @@ def parquet(source: Path, report: Report) -> Iterator[Item]:
             report.skip(file, "a link out of the source folder")
             continue
         held_out = source.is_dir() and class_and_split(source, file)[1]
-        yield from _guarded(file, report, _parquet_items(file, held_out or _names_held_out(file), report))
+        name = str(file.relative_to(root_of(source)))
+        yield from _guarded(file, report, _parquet_items(file, name, held_out or _names_held_out(file), report))
 
 
 def _names_held_out(file: Path) -> bool:
@@ -91,7 +92,7 @@ def _guarded(file: Path, report: Report, items: Iterator[Item]) -> Iterator[Item
         report.skip(file, f"cannot be used: {' '.join(str(error).split())[:300]}")
 
 
-def _parquet_items(file: Path, test: bool, report: Report) -> Iterator[Item]:
+def _parquet_items(file: Path, name: str, test: bool, report: Report) -> Iterator[Item]:
     pyarrow = import_pyarrow()
     if not file.is_file():
         raise DataError("it is not a file")
@@ -106,7 +107,7 @@ def _parquet_items(file: Path, test: bool, report: Report) -> Iterator[Item]:
     first = 0
     for group in range(opened.num_row_groups):
         rows = opened.read_row_group(group, columns=[caption, *([label] if label else [])])
-        yield from _items(file, pictures, group, first, rows, (caption, label, names), test, report)
+        yield from _items(file, name, pictures, group, first, rows, (caption, label, names), test, report)
         first += rows.num_rows
 
 
@@ -139,7 +140,7 @@ def huggingface(source: Path, report: Report) -> Iterator[Item]:
             if file is None:
                 report.skip(path / "state.json", f"names a file outside of its folder: {str(name)[:200]!r}")
                 continue
-            yield from _guarded(file, report, _stream_items(file, test, report))
+            yield from _guarded(file, report, _stream_items(file, str(file.relative_to(source)), test, report))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -177,7 +178,7 @@ class _Stream:
             raise IndexError(f"the file has no batch {number} any more") from error
 
 
-def _stream_items(file: Path, test: bool, report: Report) -> Iterator[Item]:
+def _stream_items(file: Path, name: str, test: bool, report: Report) -> Iterator[Item]:
     pyarrow = import_pyarrow()
     if not file.is_file():
         raise DataError("no such file")
@@ -189,7 +190,7 @@ def _stream_items(file: Path, test: bool, report: Report) -> Iterator[Item]:
         for number, batch in enumerate(reader):
             batch.validate(full=True)
             rows = batch.select([caption, *([label] if label else [])])
-            yield from _items(file, pictures, number, first, rows, (caption, label, names), test, report)
+            yield from _items(file, name, pictures, number, first, rows, (caption, label, names), test, report)
             first += batch.num_rows
 
 
@@ -214,13 +215,12 @@ def _class_names(schema: Any, label: str | None) -> list[str]:
 
 
 def _items(
-    file: Path, pictures: _Pictures, chunk: int, first: int, rows: Any, columns: tuple[str, str | None, list[str]],
-    test: bool, report: Report,
+    file: Path, name: str, pictures: _Pictures, chunk: int, first: int, rows: Any,
+    columns: tuple[str, str | None, list[str]], test: bool, report: Report,
 ) -> Iterator[Item]:  # fmt: skip
-    """Make the rows of one chunk items; names count the rows of the file from 0."""
+    """Make the rows of one chunk items; their names count the rows of the file from 0."""
     caption, label, names = columns
     for row, values in enumerate(rows.to_pylist()):
-        name = f"{file.name}:{first + row}"
         try:
             captions = checked_captions(values[caption])
         except (DataError, TypeError, UnicodeEncodeError) as error:
@@ -230,4 +230,6 @@ def _items(
         if isinstance(value, int) and 0 <= value < len(names):
             value = names[value]
         class_name = None if value is None else str(value)[:1000]
-        yield Item(file, captions, class_name, test, member=name, read=partial(pictures.read, chunk, row))
+        yield Item(
+            file, captions, class_name, test, member=f"{name}:{first + row}", read=partial(pictures.read, chunk, row)
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.items import HELD_OUT, Item, Report, checked_captions, inside
+from t2i.prepare.items import HELD_OUT, Item, Report, checked_captions, inside, root_of
 
 LARGEST_JSON = 2 * 2**30  # bytes; captions_train2014.json has 67 MB
 
@@ -18,8 +18,7 @@ def coco(source: Path, report: Report) -> Iterator[Item]:
     The split is the part of the file's name after `captions_`: `val...` and `test...` are held out. Pictures are looked
     for in a folder of that name (train2014/), in images/ of it, in images/, and beside the file. There are no classes.
     """
-    root = source if source.is_dir() else source.parent
-    root = root.parent if root.name == "annotations" and not source.is_dir() else root
+    root = root_of(source)
     files = [source]
     if source.is_dir():
         files = sorted([*source.glob("captions_*.json"), *source.glob("annotations/captions_*.json")])

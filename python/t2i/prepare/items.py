@@ -82,6 +82,13 @@ def inside(root: Path, name: str) -> Path | None:
         return None
 
 
+def root_of(source: Path) -> Path:
+    """Find the folder that names of pictures are told from: the source, or what holds it where it is a single file."""
+    if source.is_dir():
+        return source
+    return source.parent.parent if source.parent.name == "annotations" else source.parent  # as COCO's archives unpack
+
+
 def required(path: Path, what: str) -> Path:
     """Return a path that must exist; DataError where it does not."""
     if not path.exists():

@@ -13,7 +13,7 @@ from t2i.prepare.arrow import huggingface, parquet
 from t2i.prepare.coco import coco
 from t2i.prepare.folder import folder
 from t2i.prepare.images import Fit, load_images
-from t2i.prepare.items import MAX_PIXELS, Item, Report
+from t2i.prepare.items import MAX_PIXELS, Item, Report, root_of
 from t2i.prepare.layouts import cub, oxford102
 from t2i.prepare.parts import Done, Listing, begin, join, note_done
 from t2i.prepare.stackgan import stackgan
@@ -119,7 +119,7 @@ def _listing(
     capacity: int,
 ) -> Listing:  # fmt: skip
     """Say what is prepared, in a form that every part on every machine finds the same."""
-    root = source if source.is_dir() else source.parent
+    root = root_of(source)
     settings = [kind, source.name, size, fit, boxes, max_pixels, capacity]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for item in items:
@@ -156,7 +156,7 @@ def _write_shards(
 ) -> None:  # fmt: skip
     from tqdm import tqdm
 
-    root = source if source.is_dir() else source.parent
+    root = root_of(source)
     class_numbers = {name: number for number, name in enumerate(listing.classes)}
     shares = [items[number * capacity : (number + 1) * capacity] for number in numbers]
     total = sum(map(len, shares))

@@ -1,7 +1,7 @@
 """A loader of pickles that can make lists, dicts, tuples, numbers, text and numpy arrays, and nothing else.
 
 The only place of this package that reads a pickle: the data sets of StackGAN, AttnGAN and DF-GAN exist as nothing else.
-A pickle is a program. This runs it on Python's own, slow machine, in which the five names below are all that it can call;
+A pickle is a program. This runs it on Python's own, slow machine, in which the six names below are all that it can call;
 whatever else it asks for is refused by name, and it can read no more bytes than its file has.
 """
 
@@ -37,6 +37,15 @@ def _dtype(code: object, *flags: object) -> np.dtype[Any]:
     return np.dtype(code)
 
 
+def _frombuffer(data: object, dtype: object, shape: object, order: object) -> np.ndarray[Any, Any]:
+    """Make an array of bytes that are there, as pickles since protocol 5 do."""
+    if not isinstance(data, (bytes, bytearray)) or not isinstance(dtype, np.dtype) or dtype.hasobject:
+        raise pickle.UnpicklingError("an array of something else than bytes")
+    if not isinstance(shape, tuple) or order not in ("C", "F"):
+        raise pickle.UnpicklingError(f"an array of shape {shape!r:.50}")
+    return np.frombuffer(data, dtype).reshape(shape, order="C" if order == "C" else "F")
+
+
 def _scalar(dtype: object, data: object = b"") -> Any:
     if not isinstance(dtype, np.dtype) or dtype.hasobject:
         raise pickle.UnpicklingError("a number of an unknown dtype")
@@ -57,6 +66,7 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _encode,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
 }
 
