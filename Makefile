@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: all install test rust-test python-test format lint stubtest bench paper clean
+.PHONY: all install test rust-test python-test format lint stubtest torture bench paper clean
 
 all: format lint rust-test python-test  ## what a change must pass
 
@@ -36,6 +36,9 @@ lint: install stubtest
 
 stubtest: install
 	MYPYPATH=python $(BIN)/python -m mypy.stubtest t2i._native
+
+torture: install  ## the failure tests at their full counts, written to docs/method.md (hours on two cores)
+	T2I_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m promise --promises-table docs/method.md
 
 bench: install  ## speed of the native module
 	cargo bench --locked

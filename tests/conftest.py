@@ -11,6 +11,8 @@ import torch
 from t2i import prepare
 from t2i.data import PackedDataset
 
+pytest_plugins = ["promises"]  # the failure tests' counts and table
+
 torch.set_num_threads(2)
 hypothesis.settings.register_profile("t2i", max_examples=40, deadline=None, database=None, derandomize=True)
 hypothesis.settings.load_profile("t2i")  # the same cases on every machine, whatever its speed
