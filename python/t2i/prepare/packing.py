@@ -95,7 +95,9 @@ def pack(
     if shard is not None and force:
         raise ConfigError("--force and --shard exclude each other: a part would remove the others; remove --out first")
     part, parts = (0, 1) if shard is None else read_shard(shard)
-    refuse_replacing(out, force)
+    before = Listing.read(out)  # beside a pack.json: of a process that was killed in its very last moments
+    if before is None:
+        refuse_replacing(out, force)
     report = Report()
     items = list(partial(cub, boxes=boxes)(source, report) if kind == "cub" else SOURCES[kind](source, report))
     if not items:
@@ -103,8 +105,10 @@ def pack(
         raise DataError(f"{source} has no captioned pictures (looked for {LOOKED_FOR.get(kind, kind)}){some}")
     capacity = shard_capacity(size, shard_images)
     listing = _listing(kind, source, items, report, size, fit, boxes, max_pixels, capacity)
-    if (out / "pack.json").exists():
-        remove_pack(out)
+    if before is None or before.digest != listing.digest:
+        refuse_replacing(out, force)
+        if (out / "pack.json").exists():
+            remove_pack(out)
     done = set(begin(out, listing, shared=shard is not None))
     if done and show_progress:
         print(f"going on: {len(done)} of {listing.shards} shards are there", file=sys.stderr)

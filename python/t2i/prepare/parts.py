@@ -18,6 +18,7 @@ from t2i.errors import DataError
 from t2i.prepare.items import Report
 from t2i.prepare.writer import (
     make_folder,
+    manifest,
     refuse_replacing,
     remove_pack,
     shard_name,
@@ -144,8 +145,10 @@ def join(out: Path, listing: Listing) -> Report:
         )
     for left in out.glob(".*.partial"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
-    record = write_manifest(out, listing.name, listing.size, listing.classes, listing.provenance, shards)
+    record = manifest(listing.name, listing.size, listing.classes, listing.provenance, shards)
     write_report(out, record, report)
+    write_manifest(out, record)
+    (out / NOTES / "listing.json").unlink(missing_ok=True)  # first: a process that is killed here leaves a whole pack
     shutil.rmtree(out / NOTES, ignore_errors=True)
     return report
 

@@ -75,14 +75,14 @@ def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> dict[str, Any
     }
 
 
-def write_manifest(
-    folder: Path, name: str, size: int, classes: Sequence[str], provenance: Mapping[str, Any],
+def manifest(
+    name: str, size: int, classes: Sequence[str], provenance: Mapping[str, Any],
     shards: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
-    """Write pack.json over shards as `write_shard` described them; returns what it says."""
+    """Say what pack.json says, of shards as `write_shard` described them."""
     images = sum(shard["images"] for shard in shards)
     test = sum(shard["test"] for shard in shards)
-    record = {
+    return {
         "format": "t2i-pack",
         "version": 1,
         "name": name,
@@ -94,8 +94,11 @@ def write_manifest(
         "provenance": dict(provenance),
         "shards": [{key: value for key, value in shard.items() if key != "test"} for shard in shards],
     }
+
+
+def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write pack.json, which makes the shards a packed data set."""
     write_beside(folder / "pack.json", (json.dumps(record, indent=2) + "\n").encode())
-    return record
 
 
 class PackWriter:
@@ -134,7 +137,9 @@ class PackWriter:
         """Write the last shard and pack.json; returns what it says. DataError where no picture was added."""
         if self._rows:
             self._flush()
-        return write_manifest(self.folder, self.name, self.size, list(self.classes), self.provenance, self.shards)
+        record = manifest(self.name, self.size, list(self.classes), self.provenance, self.shards)
+        write_manifest(self.folder, record)
+        return record
 
 
 def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> None:
