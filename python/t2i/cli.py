@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 
 from t2i import config as settings
-from t2i.commands import Demo, EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Prepare
+from t2i.commands import Demo, EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Merge, Prepare
 from t2i.config import JointOptions, StyleConfig, TextConfig, TrainConfig
 from t2i.errors import ConfigError, T2IError
 
@@ -68,6 +68,9 @@ def export() -> None:
 
 
 def _prepare(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] == "merge":
+        _merge(arguments[1:])
+        return
     config = tyro.cli(Prepare, args=arguments, prog="t2i-prepare")
     from t2i import prepare as preparing
 
@@ -79,10 +82,24 @@ def _prepare(arguments: Sequence[str]) -> None:
     else:
         report = preparing.pack(
             config.kind, Path(config.source), out, size=config.size, fit=config.fit, boxes=config.boxes,
-            max_pixels=config.max_pixels, force=config.force,
+            max_pixels=config.max_pixels, force=config.force, shard=config.shard, shard_images=config.shard_images,
         )  # fmt: skip
     print(report.summary())
+    if report.missing:
+        print(
+            f"{report.missing} shards of {out} are left to other parts; t2i-prepare merge joins parts of other folders"
+        )
+        return
     print(f"packed into {out}; next: t2i-train --data {out} --preset flowers")
+
+
+def _merge(arguments: Sequence[str]) -> None:
+    config = tyro.cli(Merge, args=arguments, prog="t2i-prepare merge")
+    from t2i import prepare as preparing
+
+    report = preparing.merge([Path(part) for part in config.parts], Path(config.out), config.force)
+    print(report.summary())
+    print(f"packed into {config.out}; next: t2i-train --data {config.out} --preset flowers")
 
 
 def _preset_of(arguments: Sequence[str], default: str = "blossoms") -> TrainConfig:
