@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from t2i.training import gan
+from t2i.training import gan, step
 from t2i.training.watch import LINES, Watch
 from test_training import config
 
@@ -74,8 +74,8 @@ def test_pictures_that_ignore_noise_or_sentence_are_named_after_two_looks(by_tex
     watch = Watch(said.append)
     watch.pictures(100, drawn(by_text, by_noise))
     assert said == []
-    for step in (200, 300):
-        watch.pictures(step, drawn(by_text, by_noise))
+    for done in (200, 300):
+        watch.pictures(done, drawn(by_text, by_noise))
     assert len(said) == len(says)
     for line, expected in zip(said, says, strict=True):
         assert expected in line
@@ -92,7 +92,7 @@ def test_one_text_or_one_noise_has_nothing_to_compare():
 
 def test_a_run_whose_generator_draws_one_picture_says_so_and_goes_on(tiny_blossoms, tmp_path, capsys, monkeypatch):
     """A generator whose last layer is zero draws gray for every noise and sentence."""
-    real = gan.generator
+    real = step.generator
 
     def gray(config):
         made = real(config)
@@ -100,7 +100,7 @@ def test_a_run_whose_generator_draws_one_picture_says_so_and_goes_on(tiny_blosso
             torch.nn.init.zeros_(weight)
         return made
 
-    monkeypatch.setattr(gan, "generator", gray)
+    monkeypatch.setattr(step, "generator", gray)
     settings = dataclasses.replace(config(steps=3, sample_every=1, learning_rate=1e-9), out=str(tmp_path))
     gan.train(settings, tiny_blossoms, tmp_path)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
