@@ -188,7 +188,7 @@ def test_each_kind_of_pair_is_normalised_by_its_own_batch(tiny_blossoms, mismatc
         pair = (batch.mismatched_images, text) if mismatch == "image" else (batch.images, other)
         mismatched = reference(*pair)
         fake = reference(fakes, text)
-    measured = step.update_discriminator(batch, text, fakes, 0.5)
+    measured = step.update_discriminator(step.inputs(batch, 0), text, fakes, 0.5)
     expected = losses.discriminator_loss(matching, mismatched, fake, 0.5)
     assert measured["d_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     for name, layer in normalisations(step.discriminator).items():

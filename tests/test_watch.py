@@ -17,8 +17,8 @@ LOST = {"matching": 0.501, "mismatched": 0.5, "fake": 0.499}
 def warnings_of(lines):
     said = []
     watch = Watch(said.append)
-    for step, values in enumerate(lines):
-        watch.scores(step, values)
+    for number, values in enumerate(lines):
+        watch.scores(number, values)
     return said
 
 

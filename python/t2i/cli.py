@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 
 from t2i import config as settings
-from t2i.commands import Demo, EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Merge, Prepare
+from t2i.commands import Bench, Demo, EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Merge, Prepare
 from t2i.config import JointOptions, StyleConfig, TextConfig, TrainConfig
 from t2i.errors import ConfigError, T2IError
 
@@ -62,9 +62,25 @@ def demo() -> None:
     _guarded("t2i-demo", _demo)
 
 
+def bench() -> None:
+    """t2i-bench: time the parts."""
+    _guarded("t2i-bench", _bench)
+
+
 def export() -> None:
     """t2i-export: write a model as ONNX."""
     _guarded("t2i-export", _export)
+
+
+def _bench(arguments: Sequence[str]) -> None:
+    config = tyro.cli(Bench, args=arguments, prog="t2i-bench")
+    from t2i import bench as timing
+
+    rows, known = timing.measure(
+        config.what, data=config.data, model=config.model, device=config.device, rounds=config.rounds,
+        batch=config.batch, folder=config.rivals, threads=config.threads, pictures=config.pictures,
+    )  # fmt: skip
+    print(timing.report(rows, known, config.json))
 
 
 def _prepare(arguments: Sequence[str]) -> None:

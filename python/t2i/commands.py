@@ -183,3 +183,29 @@ class Demo:
     """Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 whoever can reach it."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time t2i beside what a user would pick instead: the data path, a training step, drawing."""
+
+    what: Positional[tuple[Literal["data", "step", "generate"], ...]] = ("data", "step", "generate")
+    """Which parts."""
+    data: str | None = None
+    """Packed data set for the data rows; without it, blossoms drawn by the program."""
+    pictures: str | None = None
+    """Folder of JPEG files for the row prepare; without it the row is left out."""
+    model: str | None = None
+    """Run folder whose generator draws; without it, the paper's generator with random weights."""
+    rounds: int = 5
+    """Timed rounds of each row, rival and self in turn."""
+    batch: int = 64
+    """Pictures a step."""
+    rivals: str | None = None
+    """Folder of the rivals; without it, benches/rivals of the repository, if it is there."""
+    threads: int = 0
+    """CPU threads; 0 leaves it to torch."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print a JSON object a row as well, after the table."""
