@@ -184,6 +184,14 @@ def _compare(folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any]) 
         )
 
 
+def check_newest(run: Path, facts: Mapping[str, Any]) -> None:
+    """Compare the facts of a run folder's newest checkpoint, as far as it can be read; ConfigError where they differ."""
+    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+        with contextlib.suppress(OSError, ValueError, CheckpointError):  # damaged: restoring says so
+            _compare(folder, _read_record(folder / "state.json"), facts)
+            return
+
+
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Say what differs in two nested records, as "name: before -> after"; what one lacks, another version did not write."""
     changed = []

@@ -81,6 +81,17 @@ def test_a_checkpoint_whose_settings_were_lost_is_not_taken_for_another_runs(beg
         gan.train(dataclasses.replace(changed(name), steps=2), blossoms, folder)
     assert f"settings.{name}: {settings.binding(BASE)[name]} -> {other(name)}" in str(caught.value)
     assert sha256(folder / "model.safetensors") == sha256(begun / "model.safetensors")
+    assert not (folder / "config.json").exists()  # or the right command would be refused next
+
+
+@pytest.mark.promise(8)
+def test_a_text_encoder_that_was_replaced_is_noticed(begun, blossoms, tmp_path):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    (folder / "text.safetensors").unlink()
+    gan.train(dataclasses.replace(BASE, seed=3), blossoms, tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "text.safetensors", folder)
+    with pytest.raises(t2i.ConfigError, match=r"\(text_sha256: [0-9a-f]{12} -> [0-9a-f]{12}\)"):
+        gan.train(dataclasses.replace(BASE, steps=2), blossoms, folder)
 
 
 @pytest.mark.promise(8)
