@@ -9,6 +9,8 @@ from t2i.training import gan
 from t2i.training.watch import EARLY, LINES, Watch
 from test_training import config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HEALTHY = {"matching": 0.6, "mismatched": 0.5, "fake": 0.4}
 SURE = {"matching": 0.999, "mismatched": 0.002, "fake": 0.001}
 LOST = {"matching": 0.501, "mismatched": 0.5, "fake": 0.499}
