@@ -5,6 +5,7 @@ Torch is imported only after the flags were read, so that `--help` and a mistype
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import tyro
 
 from t2i import config as settings
-from t2i.commands import EvaluateImages, EvaluateStyle, EvaluateText, Generate, Prepare
+from t2i.commands import Demo, EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Merge, Prepare
 from t2i.config import JointOptions, StyleConfig, TextConfig, TrainConfig
 from t2i.errors import ConfigError, T2IError
 
@@ -56,7 +57,20 @@ def evaluate() -> None:
     _guarded("t2i-eval", _evaluate)
 
 
+def demo() -> None:
+    """t2i-demo: draw in the browser."""
+    _guarded("t2i-demo", _demo)
+
+
+def export() -> None:
+    """t2i-export: write a model as ONNX."""
+    _guarded("t2i-export", _export)
+
+
 def _prepare(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] == "merge":
+        _merge(arguments[1:])
+        return
     config = tyro.cli(Prepare, args=arguments, prog="t2i-prepare")
     from t2i import prepare as preparing
 
@@ -68,10 +82,24 @@ def _prepare(arguments: Sequence[str]) -> None:
     else:
         report = preparing.pack(
             config.kind, Path(config.source), out, size=config.size, fit=config.fit, boxes=config.boxes,
-            max_pixels=config.max_pixels, force=config.force,
+            max_pixels=config.max_pixels, force=config.force, shard=config.shard, shard_images=config.shard_images,
         )  # fmt: skip
     print(report.summary())
+    if report.missing:
+        print(
+            f"{report.missing} shards of {out} are left to other parts; t2i-prepare merge joins parts of other folders"
+        )
+        return
     print(f"packed into {out}; next: t2i-train --data {out} --preset flowers")
+
+
+def _merge(arguments: Sequence[str]) -> None:
+    config = tyro.cli(Merge, args=arguments, prog="t2i-prepare merge")
+    from t2i import prepare as preparing
+
+    report = preparing.merge([Path(part) for part in config.parts], Path(config.out), config.force)
+    print(report.summary())
+    print(f"packed into {config.out}; next: t2i-train --data {config.out} --preset flowers")
 
 
 def _preset_of(arguments: Sequence[str], default: str = "blossoms") -> TrainConfig:
@@ -92,7 +120,14 @@ def _train(arguments: Sequence[str]) -> None:
         _train_gan(arguments)
 
 
+def _in_one_process(command: str) -> None:
+    """Refuse what torchrun has started several times."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(f"{command} trains in one process: start it without torchrun (t2i-train alone takes several)")
+
+
 def _train_text(arguments: Sequence[str]) -> None:
+    _in_one_process("t2i-train text")
     preset = _preset_of(arguments, "paper")
     text = {field.name: getattr(preset.text, field.name) for field in dataclasses.fields(JointOptions)}
     default = TextConfig(preset=preset.preset, size=preset.size, text=JointOptions(**text))
@@ -113,6 +148,7 @@ def _train_text(arguments: Sequence[str]) -> None:
 
 
 def _train_style(arguments: Sequence[str]) -> None:
+    _in_one_process("t2i-train style")
     config = tyro.cli(StyleConfig, args=arguments, prog="t2i-train style")
     from t2i.training.style import train_style
 
@@ -126,13 +162,21 @@ def _train_gan(arguments: Sequence[str]) -> None:
     config = tyro.cli(TrainConfig, args=arguments, prog="t2i-train", default=default)
     if config.data is None and config.preset != "blossoms":
         raise ConfigError(f"--preset {config.preset} needs --data: a folder that t2i-prepare wrote")
+    from t2i import distributed
     from t2i.data import PackedDataset
     from t2i.prepare import embedded_blossoms
     from t2i.training import gan
 
     config, folder = gan.with_defaults(config)
-    data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
-    gan.train(config, data, folder)
+    with distributed.join(config.device) as ranks:
+        with ranks.first():
+            data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
+        gan.train(config, data, folder, ranks)
+    ranks.write(_say_what_next, config, data, folder)
+
+
+def _say_what_next(config: TrainConfig, data: Any, folder: Path) -> None:
+    """End a training with the command to try next."""
     sentence = data.captions_of(int(data.split("train")[0]))[0] if config.data else EXAMPLE
     quoted = shlex.quote(sentence) if re.search(r'["$`!\\]', sentence) else f'"{sentence}"'  # what a shell leaves alone
     print(f"The model is in {folder}, pictures of its progress in {folder / 'samples'}. Now try:", file=sys.stderr)
@@ -175,12 +219,22 @@ def _generate(arguments: Sequence[str]) -> None:
     ending = Path(config.out).suffix.lower()
     if ending not in PICTURES and not (film and ending in FILMS):
         raise ConfigError(f"--out must end in .png, .jpg or .webp{' or .gif' if film else ''}, got {config.out}")
+    if config.truncation is not None and (chosen or config.model.lower().endswith(".onnx")):
+        raise ConfigError("--truncation goes with plain sentences and a run folder")
     if config.side < 8:
         raise ConfigError(f"--side must be at least 8, got {config.side}")
     from t2i import pictures
     from t2i.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(config.model, config.device)
+    pipe: Any
+    if config.model.lower().endswith(".onnx"):
+        from t2i.exported import Exported
+
+        if chosen:
+            raise ConfigError(f"an .onnx draws sentences only: {chosen[0]} needs the run folder it was made of")
+        pipe = Exported(Path(config.model))
+    else:
+        pipe = Pipeline.from_pretrained(config.model, config.device)
     if config.style:
         _draw_styles(config, pipe)
     elif film:
@@ -192,7 +246,8 @@ def _generate(arguments: Sequence[str]) -> None:
             drawn = pipe.arithmetic(config.arithmetic, weights, count=config.count, seed=config.seed)
         else:
             labels = list(config.captions)
-            drawn = pipe(config.captions, count=config.count, seed=config.seed)
+            cut = {} if config.truncation is None else {"truncation": config.truncation}
+            drawn = pipe(config.captions, count=config.count, seed=config.seed, **cut)
         rows = _in_rows(pictures.to_uint8(drawn.tensor), len(labels))
         pictures.save(pictures.grid(rows, labels, side=config.side), Path(config.out))
     print(config.out)
@@ -290,3 +345,22 @@ def _evaluate_style(arguments: Sequence[str]) -> None:
     print(f"curves: {out}")
     if config.json:
         print(json.dumps(result.figures))
+
+
+def _export(arguments: Sequence[str]) -> None:
+    config = tyro.cli(Export, args=arguments, prog="t2i-export")
+    from t2i.export import export as write
+    from t2i.pipeline import Pipeline
+
+    print(write(Pipeline.from_pretrained(config.model), Path(config.out), config.precision, config.ids).summary())
+    print(f'next: t2i-generate --model {shlex.quote(config.out)} "{EXAMPLE}" --out picture.png')
+
+
+def _demo(arguments: Sequence[str]) -> None:
+    config = tyro.cli(Demo, args=arguments, prog="t2i-demo")
+    from t2i.demo import Server
+    from t2i.pipeline import Pipeline
+
+    server = Server(Pipeline.from_pretrained(config.model, config.device), config.host, config.port)
+    print(f"drawing on {server.url} (Ctrl-C ends it)", flush=True)
+    server.run()
