@@ -315,7 +315,8 @@ def measured(data, folder, steps, out):
 
     Progress.advance = noted
     every = max(20, steps // 100)
-    train(data, folder, steps=steps, log_every=every, checkpoint_every=every, sample_every=5 * every)
+    lean = {"batch": 4, "alignment_weight": 0.0, "mismatch": "text", "reuse_fakes": True, "interpolation_loss": 0.0}
+    train(data, folder, steps=steps, log_every=every, checkpoint_every=every, sample_every=5 * every, **lean)
     Path(out).write_text(json.dumps(seen))
 
 

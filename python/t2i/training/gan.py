@@ -168,7 +168,8 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
                 ranks.write(watch.scores, done, values)
             if done % config.sample_every == 0 or done == steps:
                 drawn = ranks.write(_draw_samples, config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
-                ranks.write(watch.pictures, done, drawn)
+                if drawn is not None:
+                    watch.pictures(done, drawn)
             stopping = ranks.any(stop.asked)
             if stopping or done % config.checkpoint_every == 0 or done == steps:
                 ranks.write(checkpoints.save, done, facts)
