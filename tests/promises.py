@@ -49,7 +49,7 @@ PROMISES = {
     4: Promise("every save: the file flushed, renamed, its folder flushed", 3, 3),
     5: Promise("one bit of a checkpoint flipped: refused, the one before is taken", 60, 1000),
     6: Promise("SIGTERM, SIGINT: a checkpoint within a step; a second signal ends at once", 4, 20),
-    7: Promise("1, 2 and 4 processes see the same samples; a killed rank resumes to the same weights", 6, 60),
+    7: Promise("1, 2 and 4 processes see the same samples; a killed rank resumes to the same weights", 8, 120),
     8: Promise("changed settings or data are refused with the difference shown", 8, 60),
     9: Promise("a second run on a folder is refused; a dead process's lock is taken over", 4, 40),
     10: Promise("JPEGs cut at random bytes are reported, none accepted", 50, 1000),
