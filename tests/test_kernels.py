@@ -64,7 +64,9 @@ def test_the_hinge_is_the_double_loop(count):
     for i in range(count):
         for j in range(count):
             if i != j:
-                total = total + (exact[i, j] - exact[i, i] + 1).clamp_min(0) + (exact[j, i] - exact[i, i] + 1).clamp_min(0)
+                total = (
+                    total + (exact[i, j] - exact[i, i] + 1).clamp_min(0) + (exact[j, i] - exact[i, i] + 1).clamp_min(0)
+                )
     total = total / count**2
     slope = torch.autograd.grad(total, exact)[0] if count > 1 else torch.zeros_like(exact)
     for impl in ("reference", "triton"):
@@ -104,7 +106,9 @@ def test_a_crop_is_cut_mirrored_and_scaled_as_the_native_module_does(side, crop,
     expected = normalise(host.to(DEVICE)).to(dtype)
     for impl in ("reference", "triton"):
         found = crop_flip_normalise(everything, index, corner, flip, crop, dtype, impl=impl)
-        if DEVICE == "cpu" and dtype is torch.bfloat16 and impl == "triton":  # the interpreter cuts where hardware rounds
+        if (
+            DEVICE == "cpu" and dtype is torch.bfloat16 and impl == "triton"
+        ):  # the interpreter cuts where hardware rounds
             torch.testing.assert_close(found, expected, rtol=2**-7, atol=0)
         else:
             assert torch.equal(found, expected)

@@ -25,7 +25,9 @@ CASES = [  # shape, groups, slope, residual
 def separately(x, norm, slope, residual, groups):
     """The definition: one library call a group, in order."""
     parts = []
-    for part, more in zip(x.chunk(groups), [None] * groups if residual is None else residual.chunk(groups), strict=True):
+    for part, more in zip(
+        x.chunk(groups), [None] * groups if residual is None else residual.chunk(groups), strict=True
+    ):
         y = norm(part)
         parts.append(F.leaky_relu(y if more is None else y + more, slope))
     return torch.cat(parts)
@@ -58,7 +60,9 @@ def everything(run, x, more, norm, has_residual):
 def test_it_is_one_library_call_a_group(shape, groups, slope, has_residual, impl):
     dtype = torch.float64 if impl == "reference" else torch.float32
     x, more, norm = made(shape, dtype)
-    found = everything(lambda x, n, m: norm_act(x, n.to(dtype), slope, m, groups, impl=impl), x, more, norm, has_residual)
+    found = everything(
+        lambda x, n, m: norm_act(x, n.to(dtype), slope, m, groups, impl=impl), x, more, norm, has_residual
+    )
     x, more, norm = made(shape, torch.float64)
     expected = everything(lambda x, n, m: separately(x, n.double(), slope, m, groups), x, more, norm, has_residual)
     close = {"rtol": 1e-10, "atol": 1e-10} if impl == "reference" else {"rtol": 2e-5, "atol": 1e-4}

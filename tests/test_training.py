@@ -21,8 +21,8 @@ from t2i.config import TextOptions, TrainConfig
 from t2i.data import Loader, Sampler
 from t2i.embeddings import text_encoder
 from t2i.training import gan
-from t2i.training.gan import FrozenText, GanStep, LearnedText
 from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.step import FrozenText, GanStep, LearnedText
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

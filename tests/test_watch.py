@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from t2i.training import gan
+from t2i.training import gan, step
 from t2i.training.watch import EARLY, LINES, Watch
 from test_training import config
 
@@ -19,8 +19,8 @@ LOST = {"matching": 0.501, "mismatched": 0.5, "fake": 0.499}
 def warnings_of(lines):
     said = []
     watch = Watch(said.append)
-    for step, values in enumerate(lines):
-        watch.scores(step, values)
+    for done, values in enumerate(lines):
+        watch.scores(done, values)
     return said
 
 
@@ -74,11 +74,11 @@ def drawn(by_text, by_noise, seed=0):
 def test_pictures_that_ignore_noise_or_sentence_are_named_after_two_looks(by_text, by_noise, says):
     said = []
     watch = Watch(said.append)
-    for step in (EARLY - 2, EARLY - 1, EARLY):  # an untrained generator draws gray: it has one look of these three
-        watch.pictures(step, drawn(by_text, by_noise))
+    for done in (EARLY - 2, EARLY - 1, EARLY):  # an untrained generator draws gray: it has one look of these three
+        watch.pictures(done, drawn(by_text, by_noise))
     assert said == []
-    for step in (300, 400):
-        watch.pictures(step, drawn(by_text, by_noise))
+    for done in (300, 400):
+        watch.pictures(done, drawn(by_text, by_noise))
     assert len(said) == len(says)
     for line, expected in zip(said, says, strict=True):
         assert expected in line
@@ -95,7 +95,7 @@ def test_one_text_or_one_noise_has_nothing_to_compare():
 
 def test_a_run_whose_generator_draws_one_picture_says_so_and_goes_on(tiny_blossoms, tmp_path, capsys, monkeypatch):
     """A generator whose last layer is zero draws gray for every noise and sentence."""
-    real = gan.generator
+    real = step.generator
 
     def gray(config):
         made = real(config)
@@ -103,7 +103,7 @@ def test_a_run_whose_generator_draws_one_picture_says_so_and_goes_on(tiny_blosso
             torch.nn.init.zeros_(weight)
         return made
 
-    monkeypatch.setattr(gan, "generator", gray)
+    monkeypatch.setattr(step, "generator", gray)
     monkeypatch.setattr("t2i.training.watch.EARLY", 0)
     settings = dataclasses.replace(config(steps=3, sample_every=1, learning_rate=1e-9), out=str(tmp_path))
     gan.train(settings, tiny_blossoms, tmp_path)

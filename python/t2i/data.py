@@ -20,6 +20,7 @@ from t2i import _native
 from t2i.errors import ConfigError, DataError
 
 Plan = _native.Plan
+RING = 3  # sets of pinned buffers of a loader that feeds a GPU
 
 
 class PackedDataset:
@@ -216,26 +217,35 @@ class Loader:
         pictures = (batch, crop, crop, 3)
         letters = (batch, captions_per_image, _native.CAPTION_LENGTH)
 
-        def buffer(shape: tuple[int, ...]) -> Tensor:
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        def buffers() -> dict[str, Tensor]:
+            shapes: dict[str, tuple[int, ...]] = {"images": pictures}
+            if mismatched_images:
+                shapes["mismatched_images"] = pictures
+            if characters:
+                shapes |= {"captions": letters, "mismatched_captions": letters}
+            return {name: torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for name, shape in shapes.items()}
 
-        self.buffers = {"images": buffer(pictures)}
-        if mismatched_images:
-            self.buffers["mismatched_images"] = buffer(pictures)
-        if characters:
-            self.buffers |= {"captions": buffer(letters), "mismatched_captions": buffer(letters)}
+        self.ring = [
+            buffers() for _ in range(RING if pinned else 1)
+        ]  # one is filled while others are still being copied
+        self.sent: list[torch.cuda.Event | None] = [None] * len(self.ring)
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         return torch.tensor(array).to(self.device, non_blocking=True)  # a copy: a plan's arrays are read-only
 
     def batch(self, step: int) -> Batch:
         """Read the batch of one step."""
-        plan = self.sampler.plan(step)
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()  # the last copy out of the pinned buffers is over
-        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in self.buffers.items()}
+        plan, place = self.sampler.plan(step), step % len(self.ring)
+        buffers, event = self.ring[place], self.sent[place]
+        if event is not None:
+            event.synchronize()  # the copy out of these buffers, RING steps ago
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in buffers.items()}
         self.sampler.data.native.fill(plan, **arrays)
-        sent = {name: tensor.to(self.device, non_blocking=True, copy=True) for name, tensor in self.buffers.items()}
+        sent = {name: tensor.to(self.device, non_blocking=True, copy=True) for name, tensor in buffers.items()}
+        if self.device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record()
+            self.sent[place] = event
         mismatched = sent.get("mismatched_images")
         return Batch(
             images=normalise(sent["images"]),

@@ -17,10 +17,8 @@ from runs import HERE, Forge
 
 from promises import TORTURE, cases, count
 
-
-SAMPLED = (
-    count(7) // 2
-)  # the other half of promise 7, training with ranks of which one is killed, is test_distributed.py's
+# The other half of promise 7, training with ranks of which one is killed, is tests/test_distributed.py's.
+SAMPLED = count(7) // 2
 
 
 @pytest.mark.promise(7)

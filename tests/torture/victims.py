@@ -173,7 +173,7 @@ def killed_in_write(data, folder, at, **changes):
 
 def signalled(data, folder, at, number, out, twice=False, **changes):
     """Train, and send oneself a signal at call `at`; write down how many steps began before it and after it."""
-    from t2i.training.gan import GanStep
+    from t2i.training.step import GanStep
     from t2i.training.style import StyleStep
     from t2i.training.text import Pairs
 

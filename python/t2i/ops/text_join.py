@@ -1,4 +1,4 @@
-"""Where the text joins the picture in the discriminator: a 1x1 convolution of [picture, repeated text], without the concatenation.
+"""Where the text joins the picture in D: a 1x1 convolution of [picture, repeated text], without the concatenation.
 
 A 1x1 convolution of a concatenation is a sum of two products, and the text's is the same at every place: the repeated
 (B, P, H, W) tensor need not exist. Exact (4e-15 in float64).
@@ -14,7 +14,9 @@ from torch import Tensor
 Impl = Literal["reference", "triton"]
 
 
-def text_join(features: Tensor, text: Tensor, weight: Tensor, bias: Tensor | None, *, impl: Impl = "reference") -> Tensor:
+def text_join(
+    features: Tensor, text: Tensor, weight: Tensor, bias: Tensor | None, *, impl: Impl = "reference"
+) -> Tensor:
     """Join.
 
     Args:

@@ -1,41 +1,29 @@
-"""The GAN: one step, and the loop around it.
-
-A step updates the discriminator on three kinds of pair (real+matching, real+mismatched, fake+matching), then the
-generator on its verdict about fakes, from real texts and from interpolated ones. Order D then G, one to one, on the same
-texts. `GanStep` is the mathematics; `train` opens, resumes, and writes down what happened.
-
-Source: Reed et al. 2016, Algorithm 1 and section 4.3; the released program's order and weights.
-"""
+"""The GAN: open a run, resume it, step, and write down what happened. The mathematics of a step is in `step.py`."""
 
 import contextlib
-import copy
 import dataclasses
 import json
 import math
 import sys
 from pathlib import Path
-from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i import config as settings
-from t2i import losses, pictures, runtime
+from t2i import pictures, runtime
 from t2i.checkpoint import Checkpoints, RunLock, fingerprint, load_weights, save_weights, write_atomically
 from t2i.config import TrainConfig
-from t2i.data import Batch, Loader, PackedDataset, Sampler
+from t2i.data import PackedDataset, Sampler
 from t2i.distributed import ALONE, Ranks
 from t2i.embeddings import caption_table, encoder_file, holds_encoder, load_text, read_table, settle, text_encoder
-from t2i.encoders import CharCnnRnn, ImageEncoder
+from t2i.encoders import ImageEncoder
 from t2i.errors import ConfigError
-from t2i.networks import Discriminator, Generator
-from t2i.ops.synchronised_norm import synchronise
-from t2i.optim import adam, halved, set_learning_rate, update_average
-from t2i.training.guard import Guard
+from t2i.loaders import make_loader
+from t2i.optim import halved
 from t2i.training.progress import Progress, Stopped, StopSignal
 from t2i.training.resume import check_resume, facts_of
-from t2i.training.stages import Stages
+from t2i.training.step import FrozenText, GanStep, LearnedText, TextSource
 from t2i.training.text import begin_text, train_text
 from t2i.training.watch import Watch
 
@@ -130,15 +118,11 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
     ranks = gan.ranks
     epoch_steps = max(1, sampler.images // config.batch)
     steps = config.steps or config.epochs * epoch_steps
-    loader = Loader(
-        sampler,
-        gan.device,
-        batch=rows,
-        crop=config.size,
-        captions_per_image=config.captions_per_image,
-        mismatched_images=bool(config.mismatch_weight) and config.mismatch == "image",
-        characters=gan.text.learned,
-    )
+    loader = make_loader(
+        config.loader, sampler, gan.device, batch=rows, crop=config.size, captions_per_image=config.captions_per_image,
+        mismatched_images=bool(config.mismatch_weight) and config.mismatch == "image", characters=gan.text.learned,
+        kernels=config.kernels,
+    )  # fmt: skip
     checkpoints = Checkpoints(folder, gan.modules(), gan.optimizers())
     facts = facts_of(config, data, folder)
     with ranks.first():

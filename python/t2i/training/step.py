@@ -3,18 +3,17 @@
 * D sees real+matching, real+mismatched and fake+matching, each kind with its own batch statistics; G learns from real texts
   and from interpolated ones. Order D then G, one to one, on the same texts.
 * The mathematics is three functions: `draw`, `judge_pairs`, `judge_fakes`. They are what `--compile` compiles, whole
-  (`fullgraph`, static shapes); noise, text look-ups and optimizers stay outside.
-* On a GPU everything between a batch and the average can be captured once as a CUDA graph and replayed (`graph.py`): nothing
-  in it waits for the device or depends on a Python number that changes.
+  (`fullgraph`, static shapes), with their backward passes; noise, text look-ups and optimizers stay outside.
+* On a GPU everything between the inputs and the average is captured once as a CUDA graph and replayed (`graph.py`): nothing
+  in it waits for the device or depends on a Python number that changes from step to step.
 
 Source: Reed et al. 2016, Algorithm 1 and section 4.3; the released program's order and weights.
 """
 
 import copy
-import sys
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,7 @@ from t2i.encoders import CharCnnRnn, ImageEncoder
 from t2i.networks import Discriminator, Generator
 from t2i.ops.synchronised_norm import synchronise
 from t2i.optim import adam, average_rate, set_learning_rate, update_average
+from t2i.training.graph import Captured, Inputs
 from t2i.training.guard import Guard
 from t2i.training.stages import Stages
 
@@ -94,7 +94,7 @@ class GanStep:
     """One update of the discriminator and one of the generator.
 
     Args:
-        config: Weights of the losses, widths, learning rates.
+        config: Weights of the losses, widths, learning rates; whether to compile, and to capture a CUDA graph.
         text: Where text embeddings come from; a learned encoder is updated with the discriminator, whose matching score
             is what tells texts apart, and the generator takes its embeddings as given.
         device: Where the networks live.
@@ -133,6 +133,21 @@ class GanStep:
         )
         kept = [self.generator, self.discriminator, *([] if self.stages is None else [self.stages])]
         self.guard = Guard(kept, device, ranks)
+        on_gpu = device.type == "cuda"
+        self.generator.kernels = self.discriminator.kernels = config.kernels
+        # One pass of D over all kinds of pictures: fewer, larger launches on a GPU; on a CPU joining only costs a copy.
+        self.joined = on_gpu and not config.sync_batch_norm
+        alone = ranks.world == 1  # an exchange between processes can be neither compiled whole nor captured
+        self.draw: Callable[[Tensor, Tensor], Tensor] = self.generator
+        if config.compile == "on" or (config.compile == "auto" and on_gpu):
+            self.draw = runtime.compiled(self.draw, "the generator")
+            if alone or not config.sync_batch_norm:
+                self.judge_pairs = runtime.compiled(self.judge_pairs, "the discriminator's update")  # type: ignore[method-assign]
+            if alone:
+                self.judge_fakes = runtime.compiled(self.judge_fakes, "the generator's update")  # type: ignore[method-assign]
+        self.captured: Captured | None = None
+        if on_gpu and alone and config.cuda_graph and self.stages is None:
+            self.captured = Captured(lambda inputs: self.update(inputs, config.mismatch_weight), device)
 
     def modules(self) -> dict[str, nn.Module]:
         """Name everything that learns or is kept, for checkpoints."""
@@ -164,69 +179,136 @@ class GanStep:
         joined = runtime.noise(shape, self.device, self.config.seed, step, purpose)
         return torch.cat([self.ranks.part(some) for some in joined.split(self.config.batch)])
 
+    def inputs(self, batch: Batch, step: int) -> Inputs:
+        """Collect all that an update reads and that no weight has a part in: the batch, the noise, the average's rate."""
+        named = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+        found: Inputs = {name: value for name, value in named.items() if value is not None}
+        count = len(batch.captions)
+        between = len(batch.interpolation_partner) if self.config.interpolation_loss else 0
+        found["noise"] = self._noise(count + between, step, "generator")
+        if not self.config.reuse_fakes:
+            found["discriminator_noise"] = self._noise(count, step, "discriminator")
+        found["average_rate"] = torch.tensor(average_rate(self.config.ema, step))
+        if self.captured is not None:
+            found["average_rate"] = found["average_rate"].to(self.device, non_blocking=True)
+        return found
+
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Update both networks and the average; returns losses and the mean score of each kind of pair, on the device.
 
         An update whose loss or gradient is not finite is skipped and counted (`guard`).
         """
+        inputs = self.inputs(batch, step)
+        if self.captured is not None:
+            return self.captured(inputs)
+        mismatch = self.config.mismatch_weight if self.stages is None or self.stages.matching(step) else 0.0
+        return self.update(inputs, mismatch, step)
+
+    def update(self, inputs: Inputs, mismatch_weight: float, step: int = 0) -> dict[str, Tensor]:
+        """Do what `__call__` does, from collected inputs; `step` is for staged training alone."""
         self.guard.begin()
         with runtime.autocast(self.device, self.precision):
-            text = self.text(batch.captions, batch.caption_ids)  # (B, T)
+            text = self.text(inputs["captions"], inputs.get("caption_ids"))  # (B, T)
             given = text.detach()
-            texts = given
+            texts, count = given, len(given)
             if self.config.interpolation_loss:
-                partner, weight = batch.interpolation_partner, batch.interpolation_weight
+                partner, weight = inputs["interpolation_partner"], inputs["interpolation_weight"]
                 between = losses.interpolate(self.ranks.gather(given), partner, weight, self.ranks.rank * len(partner))
                 texts = torch.cat([given, between])  # (1.5 B, T)
-            count = len(given)
-            noise = self._noise(len(texts), step, "generator")
             if self.config.reuse_fakes:
-                drawn = self.generator(noise, texts)
+                drawn = self.draw(inputs["noise"], texts)
                 fakes = drawn[:count].detach()
             else:
                 with torch.no_grad():
-                    fakes = self.generator(self._noise(count, step, "discriminator"), given)
-            mismatch = self.config.mismatch_weight if self.stages is None or self.stages.matching(step) else 0.0
-            measured = self.update_discriminator(batch, text, fakes, mismatch)
+                    fakes = self.draw(inputs["discriminator_noise"], given)
+            measured = self.update_discriminator(inputs, text, fakes, mismatch_weight)
             if self.stages is not None:
                 scores = self.ranks.mean({name: measured[name] for name in ("matching", "fake")})
                 self.stages.observe(step, scores["matching"], scores["fake"])
             if not self.config.reuse_fakes:
-                drawn = self.generator(noise, texts)
-            measured |= self.update_generator(drawn, noise, texts, count, batch.classes)
+                drawn = self.draw(inputs["noise"], texts)
+            measured |= self.update_generator(drawn, inputs["noise"], texts, count, inputs["classes"])
         self.guard.end()
-        update_average(self.average, self.generator, self.config.ema, step)
+        rate = inputs["average_rate"]
+        update_average(self.average, self.generator, rate if rate.device.type == "cuda" else float(rate))
         return measured
 
     def update_discriminator(
-        self, batch: Batch, text: Tensor, fakes: Tensor, mismatch_weight: float
+        self, inputs: Inputs, text: Tensor, fakes: Tensor, mismatch_weight: float
     ) -> dict[str, Tensor]:
-        """Learn to tell the three kinds of pair apart: each in its own pass, with its own batch statistics."""
-        net, config = self.discriminator, self.config
-        real = net.features(batch.images)
-        matching = net.judge(real, text)
-        mismatched = None
-        if mismatch_weight:
-            if config.mismatch == "image":
-                assert batch.mismatched_images is not None
-                mismatched = net(batch.mismatched_images, text)
-            else:
-                other = self.text(batch.mismatched_captions, batch.mismatched_caption_ids)
-                mismatched = net.judge(real, other)
-        fake = net(fakes, text)
-        loss = losses.discriminator_loss(matching, mismatched, fake, mismatch_weight)
+        """Learn to tell the three kinds of pair apart."""
+        by_image, wrong, other = self.config.mismatch == "image", None, None
+        if mismatch_weight and by_image:
+            wrong = inputs["mismatched_images"]
+        elif mismatch_weight:
+            other = self.text(inputs["mismatched_captions"], inputs.get("mismatched_caption_ids"))
+        loss, scores = self.judge_pairs(inputs["images"], wrong, text, other, fakes, mismatch_weight)
         self.discriminator_adam.zero_grad(set_to_none=True)
         loss.backward()
         self.guard.step(self.discriminator_adam, loss)
-        scores = {"matching": matching, "fake": fake} | ({} if mismatched is None else {"mismatched": mismatched})
         return {"d_loss": loss.detach()} | {k: torch.sigmoid(v.detach()).mean() for k, v in scores.items()}
+
+    def judge_pairs(
+        self, images: Tensor, wrong: Tensor | None, text: Tensor, other: Tensor | None, fakes: Tensor, weight: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score the three kinds of pair, each with its own batch statistics.
+
+        Args:
+            images: (B, 3, S, S) real pictures.
+            wrong: (B, 3, S, S) pictures of other classes, where these make the mismatch.
+            text: (B, T) of the real pictures.
+            other: (B, T) texts of other classes, where these make the mismatch.
+            fakes: (B, 3, S, S) drawn from `text`.
+            weight: Of the mismatched pair.
+
+        Returns:
+            The loss, and logits (B,) by kind.
+        """
+        net, features = self.discriminator, [images, *([] if wrong is None else [wrong]), fakes]
+        if self.joined:
+            features = list(net.features(torch.cat(features), len(features)).chunk(len(features)))
+        else:
+            features = [net.features(some) for some in features]
+        pairs = {"matching": (features[0], text)}
+        if wrong is not None or other is not None:
+            pairs["mismatched"] = (features[0] if wrong is None else features[1], text if other is None else other)
+        pairs["fake"] = (features[-1], text)
+        if self.joined:
+            seen, said = (torch.cat(side) for side in zip(*pairs.values(), strict=True))
+            scores = dict(zip(pairs, net.judge(seen, said, len(pairs)).chunk(len(pairs)), strict=True))
+        else:
+            scores = {kind: net.judge(*pair) for kind, pair in pairs.items()}
+        return losses.discriminator_loss(scores["matching"], scores.get("mismatched"), scores["fake"], weight), scores
 
     def update_generator(
         self, drawn: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
     ) -> dict[str, Tensor]:
-        """Learn to pass: one discriminator pass over fakes of real texts (the first `count`) and interpolated ones."""
+        """Learn to pass."""
         for weight in self.discriminator.parameters():  # their gradients would be computed and thrown away
             weight.requires_grad_(False)
+        loss, measured = self.judge_fakes(drawn, noise, texts, count, classes)
+        self.generator_adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self.guard.step(self.generator_adam, loss)
+        for weight in self.discriminator.parameters():
+            weight.requires_grad_(True)
+        return measured
+
+    def judge_fakes(
+        self, drawn: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score fakes of real texts (the first `count` rows) and of interpolated ones in one pass.
+
+        Args:
+            drawn: (1.5 B, 3, S, S), or (B, 3, S, S) without interpolation.
+            noise: (1.5 B, Z) they were drawn from.
+            texts: (1.5 B, T) likewise.
+            count: B.
+            classes: (B,) of the real texts.
+
+        Returns:
+            The generator's loss, and its parts.
+        """
         features = self.discriminator.features(drawn)
         scores = self.discriminator.judge(features, texts)
         between = scores[count:] if len(texts) > count else None
@@ -241,9 +323,4 @@ class GanStep:
             recovery = F.mse_loss(self.recovery(features.flatten(1)).float(), noise)
             loss = loss + self.config.recovery_weight * recovery
             measured["recovery"] = recovery.detach()
-        self.generator_adam.zero_grad(set_to_none=True)
-        loss.backward()
-        self.guard.step(self.generator_adam, loss)
-        for weight in self.discriminator.parameters():
-            weight.requires_grad_(True)
-        return measured
+        return loss, measured

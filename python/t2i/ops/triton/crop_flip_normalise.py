@@ -28,9 +28,7 @@ def _cut(pictures, index, corner, flip, out, side, crop, BLOCK: tl.constexpr):
 
 
 @torch.library.triton_op("t2i::crop_flip_normalise", mutates_args={})
-def _forward(
-    pictures: Tensor, index: Tensor, corner: Tensor, flip: Tensor, crop: int, dtype: torch.dtype
-) -> Tensor:
+def _forward(pictures: Tensor, index: Tensor, corner: Tensor, flip: Tensor, crop: int, dtype: torch.dtype) -> Tensor:
     out = torch.empty(len(index), crop, crop, 3, dtype=dtype, device=pictures.device)
     grid = (len(index), triton.cdiv(crop * crop * 3, 1024))
     launch(_cut)[grid](pictures, index, corner.contiguous(), flip, out, pictures.shape[1], crop, BLOCK=1024)

@@ -1,4 +1,4 @@
-"""Kernel of `t2i.ops.joint_embedding_hinge`: program i sums image i's row and text i's column, and writes both gradients' parts."""
+"""Kernel of `t2i.ops.joint_embedding_hinge`: program i sums image i's row and text i's column."""
 
 from typing import Any
 

@@ -68,9 +68,7 @@ def _apply(
 
 
 @triton.jit
-def _sums(
-    x, y, grad, mean, rstd, sum_out, dot_out, count, channels, share, slope, BR: tl.constexpr, BC: tl.constexpr
-):
+def _sums(x, y, grad, mean, rstd, sum_out, dot_out, count, channels, share, slope, BR: tl.constexpr, BC: tl.constexpr):
     group, column, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     parts = tl.num_programs(2)
     c = column * BC + tl.arange(0, BC)

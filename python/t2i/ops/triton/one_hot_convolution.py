@@ -1,4 +1,4 @@
-"""Kernels of `t2i.ops.one_hot_convolution`: an output column is the sum of K rows of a table; its gradient goes back to them."""
+"""Kernels of `t2i.ops.one_hot_convolution`: an output column is the sum of K rows of a table."""
 
 from typing import Any
 

@@ -42,9 +42,10 @@ def _forward(features: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
     outer, inner = weight.shape
     out = flat.new_empty(len(flat), outer)
     grid = (triton.cdiv(len(flat), 64), triton.cdiv(outer, 64))
+    exact = flat.dtype is torch.float32 or INTERPRETED  # which multiplies bfloat16 as the integers it keeps it in
     launch(_product)[grid](
         flat, weight, shift, out, len(flat), inner, outer, len(flat) // len(shift),
-        BM=64, BN=64, BK=32, EXACT=flat.dtype is torch.float32 or INTERPRETED,  # the interpreter multiplies bfloat16 as the integers it keeps it in
+        BM=64, BN=64, BK=32, EXACT=exact,
     )  # fmt: skip
     return like(out, features.new_empty(1).expand(features.shape[0], outer, *features.shape[2:]))
 
