@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from t2i.errors import CheckpointError, ConfigError
 
 KEPT = 2  # checkpoints
+WITHOUT_CHECKSUM = {"step", "sha256", "data"}  # all that state.json held at first; no flipped bit makes this of today's
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -180,6 +181,8 @@ def _read_record(path: Path) -> dict[str, Any]:
     """Read state.json; CheckpointError where it is not what `_record` writes, to the byte."""
     data = path.read_bytes()
     facts: dict[str, Any] = json.loads(data)
+    if isinstance(facts, dict) and set(facts) == WITHOUT_CHECKSUM:
+        return facts
     if not isinstance(facts, dict) or facts.pop("checksum", None) is None or _record(facts) != data:
         raise CheckpointError("the checksum of state.json differs")
     return facts
@@ -192,6 +195,14 @@ def _compare(folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any]) 
         raise ConfigError(
             f"{folder} was made from something else ({'; '.join(changed)}); choose another --out or add --force"
         )
+
+
+def check_newest(run: Path, facts: Mapping[str, Any]) -> None:
+    """Compare the facts of a run folder's newest checkpoint, as far as it can be read; ConfigError where they differ."""
+    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+        with contextlib.suppress(OSError, ValueError, CheckpointError):  # damaged: restoring says so
+            _compare(folder, _read_record(folder / "state.json"), facts)
+            return
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
