@@ -14,14 +14,14 @@ import t2i
 PACKAGE = Path(t2i.__file__).parent
 LAYERS = [  # a module imports from its own layer and those above it in this list; a package stands for its modules
     {"_native", "errors"},
-    {"config"},
+    {"config", "config_file"},
     {"runtime", "tokenizer", "ops", "distributed"},
     {"data", "prepare", "synthetic", "encoders", "networks"},
     {"losses", "optim", "checkpoint", "cache"},
     {"pipeline", "pictures", "metrics", "embeddings", "image_features"},
     {"training"},
     {"export", "bench", "demo"},
-    {"commands", "cli"},
+    {"commands", "flags", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

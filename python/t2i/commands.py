@@ -7,6 +7,24 @@ from tyro.conf import Positional, UseAppendAction
 
 
 @dataclass(frozen=True)
+class FromFile:
+    """Flags of the trainings that are no settings."""
+
+    config: str | None = None
+    """A TOML file of settings, as --print-config writes it; flags win over the file, the file over the preset."""
+    print_config: bool = False
+    """Print the settings as such a file, and do nothing else."""
+
+
+@dataclass(frozen=True)
+class TrainFlags(FromFile):
+    """Flags of t2i-train that are no settings."""
+
+    dry_run: bool = False
+    """Train nothing: show sizes, memory and work, and draw the first batch with all that the discriminator is told."""
+
+
+@dataclass(frozen=True)
 class Prepare:
     """Turn a folder of captioned pictures into a packed data set for t2i-train."""
 
@@ -66,7 +84,7 @@ class Generate:
 
 @dataclass(frozen=True)
 class EvaluateImages:
-    """Measure a model's pictures: how real, how varied, and how true to their captions they are."""
+    """Measure a model's pictures: how real, how varied, how true to their captions."""
 
     model: str
     """Run folder of t2i-train."""
@@ -110,7 +128,7 @@ class EvaluateText:
 
 @dataclass(frozen=True)
 class EvaluateStyle:
-    """Measure a model's style encoder: does it tell one style from two, does it find the noise again?"""
+    """Measure a style encoder: does it tell one style from two, find the noise again?"""
 
     model: str
     """Run folder of t2i-train, after t2i-train style."""
