@@ -11,11 +11,11 @@ Every file is written beside its place, flushed to the disk and renamed; the two
 power cut at any moment leaves one that is whole. There is no pickle on any path.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from t2i.errors import CheckpointError
+from t2i.locking import lock
 
 KEPT = 2  # checkpoints
 
@@ -48,6 +49,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(path: Path) -> None:
+    if sys.platform == "win32":
+        return  # has no flush of a folder
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -239,7 +242,7 @@ class RunLock:
                 f"cannot use {folder} as a run folder: {error.strerror}; choose another --out"
             ) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
         except OSError as error:
             self._file.close()
             raise CheckpointError(f"{folder} is in use by another run; wait for it or choose another --out") from error
