@@ -13,8 +13,24 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 128  # the font holds pictures of one size, 136 x 128, reached at 109 points
-BLOCKS = [(0x2600, 0x27C0), (0x2B1B, 0x2B56), (0x1F300, 0x1F650), (0x1F680, 0x1F700), (0x1F7E0, 0x1F7F0), (0x1F900, 0x1FB00)]
-SKIP = ("SIGN", "MODIFIER", "SYMBOL", "BUTTON", "ARROW", "KEYCAP", "SQUARED", "LETTER")  # flat signs rather than pictures
+BLOCKS = [
+    (0x2600, 0x27C0),
+    (0x2B1B, 0x2B56),
+    (0x1F300, 0x1F650),
+    (0x1F680, 0x1F700),
+    (0x1F7E0, 0x1F7F0),
+    (0x1F900, 0x1FB00),
+]
+SKIP = (
+    "SIGN",
+    "MODIFIER",
+    "SYMBOL",
+    "BUTTON",
+    "ARROW",
+    "KEYCAP",
+    "SQUARED",
+    "LETTER",
+)  # flat signs rather than pictures
 
 
 def draw(character: str, font: ImageFont.FreeTypeFont) -> Image.Image | None:
@@ -22,7 +38,9 @@ def draw(character: str, font: ImageFont.FreeTypeFont) -> Image.Image | None:
     sheet = Image.new("RGBA", (160, 160), (255, 255, 255, 0))
     ImageDraw.Draw(sheet).text((12, 12), character, font=font, embedded_color=True)
     box = sheet.getbbox()
-    if box is None or max(sheet.convert("HSV").getchannel("S").getextrema()) < 32:  # nothing, or the grey box of a missing one
+    if (
+        box is None or max(sheet.convert("HSV").getchannel("S").getextrema()) < 32
+    ):  # nothing, or the grey box of a missing one
         return None
     side = max(box[2] - box[0], box[3] - box[1]) + 8
     out = Image.new("RGBA", (side, side), "white")
