@@ -107,6 +107,31 @@ def test_processes_with_joined_statistics_have_the_gradients_of_one_with_the_joi
     assert len([name for name in expected if name.startswith("gradient")]) > 40
 
 
+def exchanges(ranks, folder, config):
+    """Count what a step sends: the numbers in each all-reduce."""
+    sent, real = [], torch.distributed.all_reduce
+
+    def counted(tensor, *arguments, **options):
+        sent.append(tensor.numel())
+        return real(tensor, *arguments, **options)
+
+    torch.distributed.all_reduce = counted
+    found = one_step(ranks, folder, config)
+    sizes = {
+        net: sum(value.size for name, value in found.items() if name.startswith(f"gradient {net}."))
+        for net in ("generator", "discriminator")
+    }
+    return sent, sizes
+
+
+def test_gradients_travel_as_one_all_reduce_a_network(tiny_blossoms_folder):
+    config = small(text=dataclasses.replace(TEXT, encoder="joint"))
+    for sent, sizes in results(2, exchanges, tiny_blossoms_folder, config):
+        # Each with the loss behind it; then the running statistics; the last is the measures', which only a log asks for.
+        assert sent[:2] == [sizes["discriminator"] + 1, sizes["generator"] + 1]
+        assert len(sent) == 4
+
+
 def drawn(ranks, folder, step):
     """What a process sees of a step's samples and noise."""
     plan = Sampler(PackedDataset(folder), batch=16, crop=16, rank=ranks.rank, world=ranks.world).plan(step)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class FromFile:
 
     config: str | None = None
     """A TOML file of settings, as --print-config writes it; flags win over the file, the file over the preset."""
-    print_config: bool = False
+    print_config: FlagCreatePairsOff[bool] = False
     """Print the settings as such a file, and do nothing else."""
 
 
@@ -20,7 +20,7 @@ class FromFile:
 class TrainFlags(FromFile):
     """Flags of t2i-train that are no settings."""
 
-    dry_run: bool = False
+    dry_run: FlagCreatePairsOff[bool] = False
     """Train nothing: show sizes, memory and work, and draw the first batch with all that the discriminator is told."""
 
 
