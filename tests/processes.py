@@ -14,7 +14,7 @@ from t2i import distributed
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["t2i.training.gan", "torch._dynamo"])  # the second by the first optimizer of a process
-DEADLINE = 100.0  # seconds: what is not done then hangs
+DEADLINE = 280.0  # seconds: what is not done then hangs
 
 
 class _Tensor(NamedTuple):

@@ -27,6 +27,7 @@ from t2i.training import gan
 from t2i.training.gan import FrozenText, GanStep, LearnedText
 
 pytestmark = [
+    pytest.mark.timeout(600),  # several processes on a busy machine
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed"),
 ]
@@ -398,7 +399,7 @@ def test_a_killed_process_is_started_again_by_torchrun_and_the_run_ends_with_the
     script.write_text(KILLED.format(at=(3 + moment) % 6, rank=(1 + moment) % 2))
     chosen = dataclasses.replace(config, checkpoint_every=2, data=str(tiny_blossoms_folder), out=str(tmp_path / "run"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", str(script)]
-    done = subprocess.run([*command, *flags(chosen)], capture_output=True, text=True, timeout=110)
+    done = subprocess.run([*command, *flags(chosen)], capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert re.search("SIGKILL|exitcode.*-9|Signal 9", done.stderr), done.stderr
     assert digest(tmp_path / "run") == digest(folder)
