@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: all install test rust-test python-test format lint stubtest torture bench paper clean
+.PHONY: all install test rust-test python-test format lint stubtest torture bench docs paper clean
 
 all: format lint rust-test python-test  ## what a change must pass
 
@@ -25,13 +25,13 @@ python-test: install
 
 format: install
 	cargo fmt
-	$(BIN)/ruff format python tests benches
+	$(BIN)/ruff format python tests benches examples
 
 lint: install stubtest
 	cargo fmt --check
 	cargo clippy --quiet --locked --all-targets --features python -- -D warnings
-	$(BIN)/ruff format --check python tests benches
-	$(BIN)/ruff check python tests benches
+	$(BIN)/ruff format --check python tests benches examples
+	$(BIN)/ruff check python tests benches examples
 	$(BIN)/mypy
 
 stubtest: install
@@ -42,6 +42,10 @@ torture: install  ## the failure tests at their full counts, written to docs/met
 
 bench: install  ## speed of the native module
 	cargo bench --locked
+
+docs: install  ## the pages and the API reference, in build/site
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 paper: install  ## the paper in miniature: four variants, three seeds, written to docs/paper.md (hours on two cores)
 	$(BIN)/python benches/python/paper.py --write docs/paper.md

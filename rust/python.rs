@@ -13,7 +13,7 @@ use numpy::{
     BorrowError, Element, IntoPyArray, PyArray1, PyArray3, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods,
     PyReadonlyArrayDyn, PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
 };
-use pyo3::exceptions::{PyIndexError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyImportError, PyIndexError, PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyString;
@@ -715,4 +715,21 @@ mod _native {
     const CAPTION_LENGTH: usize = crate::tokenizer::CAPTION_LENGTH;
     #[pymodule_export]
     const UNKNOWN: u8 = crate::tokenizer::UNKNOWN;
+
+    use super::{Bound, PyAnyMethods, PyImportError, PyModule, PyResult};
+
+    /// Refuses to be the other half of a Python part of another version: their names and shapes need not fit.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let package = module.py().import("t2i")?;
+        let version = package.getattr("__version__").and_then(|found| found.extract::<String>());
+        match version {
+            Ok(version) if version == __version__ => Ok(()),
+            other => Err(PyImportError::new_err(format!(
+                "t2i's native module is version {__version__} and its Python part {}: install both together, with pip \
+                 install --force-reinstall t2i, or with make install in a checkout",
+                other.unwrap_or_else(|_| "of none".into())
+            ))),
+        }
+    }
 }

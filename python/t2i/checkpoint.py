@@ -13,11 +13,11 @@ is no pickle on any path.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from t2i.errors import CheckpointError, ConfigError
+from t2i.locking import lock
 
 KEPT = 2  # checkpoints
 WITHOUT_CHECKSUM = {"step", "sha256", "data"}  # all that state.json held at first; no flipped bit makes this of today's
@@ -51,6 +52,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(path: Path) -> None:
+    if sys.platform == "win32":
+        return  # has no flush of a folder
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -346,7 +349,7 @@ class RunLock:
                 f"cannot use {folder} as a run folder: {error.strerror}; choose another --out"
             ) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
         except BlockingIOError as error:
             holder = self._read()
             self._file.close()

@@ -3,7 +3,25 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """Flags of the trainings that are no settings."""
+
+    config: str | None = None
+    """A TOML file of settings, as --print-config writes it; flags win over the file, the file over the preset."""
+    print_config: FlagCreatePairsOff[bool] = False
+    """Print the settings as such a file, and do nothing else."""
+
+
+@dataclass(frozen=True)
+class TrainFlags(FromFile):
+    """Flags of t2i-train that are no settings."""
+
+    dry_run: FlagCreatePairsOff[bool] = False
+    """Train nothing: show sizes, memory and work, and draw the first batch with all that the discriminator is told."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,7 @@ class Generate:
 
 @dataclass(frozen=True)
 class EvaluateImages:
-    """Measure a model's pictures: how real, how varied, and how true to their captions they are."""
+    """Measure a model's pictures: how real, how varied, how true to their captions."""
 
     model: str
     """Run folder of t2i-train."""
@@ -135,7 +153,7 @@ class EvaluateText:
 
 @dataclass(frozen=True)
 class EvaluateStyle:
-    """Measure a model's style encoder: does it tell one style from two, does it find the noise again?"""
+    """Measure a style encoder: does it tell one style from two, find the noise again?"""
 
     model: str
     """Run folder of t2i-train, after t2i-train style."""

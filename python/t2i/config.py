@@ -73,7 +73,10 @@ class TextOptions(JointOptions):
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Train a joint embedding of captions and pictures, for t2i-train --text.encoder RUN. Again resumes it."""
+    """Train a joint embedding of captions and pictures. Again resumes it.
+
+    A GAN then takes it: t2i-train --text.encoder RUN.
+    """
 
     preset: str = "paper"
     """Where the other settings start from: blossoms, flowers, fast, paper, paper-coco."""
@@ -116,7 +119,7 @@ class TextConfig:
 class TrainConfig:
     """Train a text-to-image GAN. The same command again resumes it.
 
-    t2i-train text trains a text encoder alone, t2i-train style the style encoder of a run.
+    t2i-train text trains a text encoder alone, t2i-train style a style encoder.
     """
 
     preset: str = "blossoms"
@@ -256,7 +259,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class StyleConfig:
-    """Train the style encoder of a run: it reads from a picture the noise that would draw it. Again resumes it."""
+    """Train the style encoder of a run. Again resumes it.
+
+    It reads from a picture the noise that would draw it.
+    """
 
     model: str
     """Run folder of t2i-train; its generator and text encoder stay as they are."""
