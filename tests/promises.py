@@ -43,9 +43,9 @@ class Promise(NamedTuple):
 
 
 PROMISES = {
-    1: Promise("SIGKILL at any moment, then the same command: the unbroken run's weights", 4, 50),
-    2: Promise("a checkpoint writer stopped after byte k: the newest whole one loads", 20, 200),
-    3: Promise("a full disk: the checkpoint before is whole, nothing half written, one line says what to do", 3, 24),
+    1: Promise("SIGKILL at any moment, then the same command: the unbroken run's weights", 3, 50),
+    2: Promise("a checkpoint writer stopped after byte k: the newest whole one loads", 12, 200),
+    3: Promise("a full disk: the checkpoint before is whole, nothing half written, one line says what to do", 2, 24),
     4: Promise("every save: the file flushed, renamed, its folder flushed", 3, 3),
     5: Promise("one bit of a checkpoint flipped: refused, the one before is taken", 60, 1000),
     6: Promise("SIGTERM, SIGINT: a checkpoint within a step; a second signal ends at once", 4, 20),

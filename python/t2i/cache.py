@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from t2i.checkpoint import read_tensors, write_atomically
+from t2i.checkpoint import read_tensors, serialise, write_atomically
 from t2i.errors import CheckpointError
 
 KEPT = 4  # files of a name: each new encoder makes one
@@ -42,7 +41,7 @@ def kept(
         return found
     computed = compute().cpu().contiguous()
     try:
-        write_atomically(path, save({name: computed}))
+        write_atomically(path, serialise({name: computed}))
         files = sorted(folder.glob(f"{name}-*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
         for old in files[:-KEPT]:
             old.unlink(missing_ok=True)

@@ -423,21 +423,16 @@ def text_size(path: Path) -> int:
         raise CheckpointError(f"{record} cannot be read as the settings of a text encoder: {error}") from error
 
 
+FREE = {"out", "steps", "epochs", "log_every", "sample_every", "checkpoint_every", "device", "threads", "force", "data"}
+
+
+def binding(config: TrainConfig) -> dict[str, Any]:
+    """List the settings that make another model: all but those about places, devices and how long."""
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in FREE}
+    return kept | {f"text.{name}": value for name, value in kept.pop("text").items()}
+
+
 def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
     """Name the settings that differ in a way that makes another model, as "name: before -> after"."""
-    free = {
-        "out",
-        "steps",
-        "epochs",
-        "log_every",
-        "sample_every",
-        "checkpoint_every",
-        "device",
-        "threads",
-        "force",
-        "data",
-    }
-    old, new = dataclasses.asdict(before), dataclasses.asdict(after)
-    old |= {f"text.{key}": value for key, value in old.pop("text").items()}
-    new |= {f"text.{key}": value for key, value in new.pop("text").items()}
-    return [f"{key}: {old[key]} -> {new[key]}" for key in old if key not in free and old[key] != new[key]]
+    old, new = binding(before), binding(after)
+    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]

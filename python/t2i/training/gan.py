@@ -31,8 +31,10 @@ from t2i.networks import Discriminator, Generator
 from t2i.optim import adam, halved, set_learning_rate, update_average
 from t2i.training.guard import Guard
 from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.resume import check_resume, facts_of
 from t2i.training.stages import Stages
-from t2i.training.text import train_text
+from t2i.training.text import begin_text, train_text
+from t2i.training.watch import Watch
 
 
 class TextSource(Protocol):
@@ -262,23 +264,6 @@ def prepare_text(
     return FrozenText(caption_table(encoder, data, device, precision), encoder), judge
 
 
-def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None:
-    """Refuse to go on in a run folder that was made with other settings or other data, showing what differs."""
-    path = folder / "config.json"
-    if not path.exists() or config.force:
-        return
-    changed = settings.differences(settings.from_json(path), config)
-    record = folder / "data.json"
-    if record.exists():
-        before = json.loads(record.read_text())["fingerprint"]
-        if before != data.fingerprint:
-            changed.append(f"data set: {before[:12]} -> {data.fingerprint[:12]}")
-    if changed:
-        raise ConfigError(
-            f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --out or add --force"
-        )
-
-
 def sample_texts(data: PackedDataset, source: TextSource, rows: int) -> tuple[list[str], Tensor, Tensor]:
     """Choose captions to watch, unseen ones where the data has a test split: texts, rows (n, 1), characters (n, 1, 201)."""
     images = data.split("test")
@@ -314,6 +299,8 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path) -> None:
     with RunLock(folder):
         config = dataclasses.replace(config, text=settle(config.text, data))
         check_resume(config, folder, data)
+        if config.text.encoder == "joint":
+            begin_text(config, data, folder)
         sampler = Sampler(
             data,
             batch=config.batch,
@@ -347,7 +334,8 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
         characters=gan.text.learned,
     )
     checkpoints = Checkpoints(folder, gan.modules(), gan.optimizers())
-    start, damaged = checkpoints.restore()
+    facts = facts_of(config, data, folder)
+    start, damaged = checkpoints.restore(None if config.force else facts)
     for line in damaged:
         print(line, file=sys.stderr)
     progress = Progress(folder / "metrics.jsonl", "gan", start, steps, config.batch)
@@ -355,6 +343,7 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
     model: dict[str, nn.Module] = {"generator": gan.average if config.ema else gan.generator}
     if gan.text.encoder is not None:
         model["text"] = gan.text.encoder
+    watch = Watch()
     with StopSignal() as stop:
         for step in range(start, steps):
             gan.set_learning_rate(halved(config.learning_rate, step, epoch_steps, config.halve_every))
@@ -368,30 +357,34 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
                 values = {name: float(value) for name, value in measured.items()}
                 values = {name: value for name, value in values.items() if math.isfinite(value)}
                 progress.log(done, values | ({"skipped": skipped} if skipped else {}))
+                watch.scores(done, values)
             if done % config.sample_every == 0 or done == steps:
-                _draw_samples(config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
+                drawn = _draw_samples(config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
+                watch.pictures(done, drawn)
             if stop.asked or done % config.checkpoint_every == 0 or done == steps:
-                checkpoints.save(done, {"data": data.fingerprint})
+                checkpoints.save(done, facts)
                 save_weights(folder / "model.safetensors", model)
                 if stop.asked and done < steps:
                     progress.close()
                     raise Stopped(f"stopped after step {done} of {steps}; the same command goes on from there")
     progress.close()
-    if not (folder / "model.safetensors").exists():
+    if start >= steps:  # a kill may have come between the last checkpoint and its model
         save_weights(folder / "model.safetensors", model)
 
 
 @torch.no_grad()
 def _draw_samples(
     config: TrainConfig, gan: GanStep, watched: tuple[list[str], Tensor, Tensor], path: Path, columns: int = 8
-) -> None:
+) -> Tensor:
+    """Write the grid of watched sentences, and return its pictures (n, columns, 3, S, S)."""
     captions, rows, ids = watched
     with runtime.autocast(gan.device, gan.precision):
         text = gan.text(rows.to(gan.device), ids.to(gan.device))  # (n, T)
         noise = runtime.noise((columns, config.noise_dim), gan.device, config.seed, 0, "samples")
-        drawn = gan.average(noise.repeat(len(text), 1), text.repeat_interleave(columns, dim=0))
+        drawn: Tensor = gan.average(noise.repeat(len(text), 1), text.repeat_interleave(columns, dim=0))
     shown = pictures.to_uint8(drawn).reshape(len(text), columns, config.size, config.size, 3)
     pictures.save(pictures.grid(shown, captions, side=max(64, config.size)), path)
+    return drawn.float().view(len(text), columns, *drawn.shape[1:])
 
 
 def with_defaults(config: TrainConfig) -> tuple[TrainConfig, Path]:
