@@ -160,3 +160,13 @@ class Demo:
     """Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 whoever can reach it."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw the curves of a run's metrics.jsonl to one picture."""
+
+    plot: str
+    """Run folder of t2i-train."""
+    out: str | None = None
+    """The picture (.png, .jpg, .webp); without it, curves.png in the run folder."""

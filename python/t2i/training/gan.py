@@ -29,6 +29,7 @@ from t2i.encoders import CharCnnRnn, ImageEncoder
 from t2i.errors import ConfigError
 from t2i.networks import Discriminator, Generator
 from t2i.optim import adam, halved, set_learning_rate, update_average
+from t2i.training import report
 from t2i.training.guard import Guard
 from t2i.training.progress import Progress, Stopped, StopSignal
 from t2i.training.resume import check_resume, facts_of
@@ -296,6 +297,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path) -> None:
     precision = runtime.pick_precision(config.precision, device)
     if config.threads:
         torch.set_num_threads(config.threads)
+    report.check(config)
     with RunLock(folder):
         config = dataclasses.replace(config, text=settle(config.text, data))
         check_resume(config, folder, data)
@@ -344,7 +346,7 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
     if gan.text.encoder is not None:
         model["text"] = gan.text.encoder
     watch = Watch()
-    with StopSignal() as stop:
+    with StopSignal() as stop, report.Reports(config, folder, start) as reports:
         for step in range(start, steps):
             gan.set_learning_rate(halved(config.learning_rate, step, epoch_steps, config.halve_every))
             measured = gan(loader.batch(step), step)
@@ -361,6 +363,8 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
             if done % config.sample_every == 0 or done == steps:
                 drawn = _draw_samples(config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
                 watch.pictures(done, drawn)
+            if log:
+                reports.update()
             if stop.asked or done % config.checkpoint_every == 0 or done == steps:
                 checkpoints.save(done, facts)
                 save_weights(folder / "model.safetensors", model)
