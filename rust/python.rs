@@ -680,7 +680,7 @@ impl Plan {
         frozen(py, &self.0.mismatched_flip, &[self.rows()])
     }
 
-    /// (B // 2,) the row that row i is interpolated with: i + B // 2.
+    /// (B // 2,) rows of the global batch that its rows rank * (B // 2) on are interpolated with.
     #[getter]
     fn interpolation_partner<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArrayDyn<i64>>> {
         frozen(py, &self.0.interpolation_partner, &[self.rows() / 2])

@@ -166,9 +166,10 @@ pub struct Plan {
     pub flip: Vec<u8>,
     /// (B,) 1 to mirror the mismatched image.
     pub mismatched_flip: Vec<u8>,
-    /// (B / 2,) the row that row i is interpolated with: i + B / 2.
+    /// (B / 2,) rows of the global batch: pair p of it, of which this process has those from rank * B / 2 on, is row p
+    /// with row p + batch / 2. A partner may be another process's row.
     pub interpolation_partner: Vec<i64>,
-    /// (B / 2,) weight of row i; its partner has 1 - weight.
+    /// (B / 2,) weight of row p; its partner has 1 - weight.
     pub interpolation_weight: Vec<f32>,
 }
 
@@ -313,14 +314,16 @@ impl Sampler {
             plan.mismatched_crop.extend(self.draw_crop(&mut stream(Purpose::MismatchedCrop)));
             plan.flip.push(u8::from(options.flip && stream(Purpose::Flip).coin()));
             plan.mismatched_flip.push(u8::from(options.flip && stream(Purpose::MismatchedFlip).coin()));
-            if row < rows / 2 {
-                plan.interpolation_partner.push(long(row + rows / 2));
-                plan.interpolation_weight.push(match options.interpolation {
-                    Interpolation::Fixed(weight) => weight,
-                    Interpolation::Uniform => stream(Purpose::Interpolation).unit(),
-                    Interpolation::Extrapolate => 2.0 * stream(Purpose::Interpolation).unit() - 0.5,
-                });
-            }
+        }
+        let pairs = rows / 2;
+        for pair in options.rank * pairs..(options.rank + 1) * pairs {
+            let unit = || Draws::new(options.seed, Purpose::Interpolation, step, word(pair)).unit();
+            plan.interpolation_partner.push(long(pair + options.batch / 2));
+            plan.interpolation_weight.push(match options.interpolation {
+                Interpolation::Fixed(weight) => weight,
+                Interpolation::Uniform => unit(),
+                Interpolation::Extrapolate => 2.0 * unit() - 0.5,
+            });
         }
         plan
     }
@@ -537,8 +540,8 @@ mod tests {
         assert_eq!((plan.image.len(), plan.mismatched_image.len(), plan.flip.len()), (3, 3, 3));
         assert_eq!((plan.caption.len(), plan.mismatched_caption.len()), (12, 12));
         assert_eq!((plan.crop.len(), plan.mismatched_crop.len(), plan.mismatched_flip.len()), (6, 6, 3));
-        // Of an odd number of rows the last one has no partner.
-        assert_eq!((plan.interpolation_partner, plan.interpolation_weight), (vec![1], vec![0.5]));
+        // Three rows a process have one pair: here the second of the batch, rows 1 and 4.
+        assert_eq!((plan.interpolation_partner, plan.interpolation_weight), (vec![4], vec![0.5]));
     }
 
     #[test]
@@ -780,7 +783,8 @@ mod tests {
         ) {
             let items: Vec<Item> = (0..30).map(|image| Item::new(image % 12, 0, &["a", "b"])).collect();
             let pack = open(&[items], &["c"; 12], 8);
-            let base = Options { batch: 12, captions_per_image: 2, ..Options::default() };
+            let interpolation = Interpolation::Uniform;
+            let base = Options { batch: 12, captions_per_image: 2, interpolation, ..Options::default() };
             let options = Options { seed, distinct_classes: distinct, ..base };
             let whole = sampler(&pack, options).plan(step);
             let parts: Vec<Plan> =
@@ -792,6 +796,9 @@ mod tests {
                 )*};
             }
             same!(image, mismatched_image, caption, mismatched_caption, crop, mismatched_crop, flip, mismatched_flip);
+            if 12 / world % 2 == 0 {
+                same!(interpolation_partner, interpolation_weight);
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ PACKAGE = Path(t2i.__file__).parent
 LAYERS = [  # a module imports from its own layer and those above it in this list; a package stands for its modules
     {"_native", "errors", "extras"},
     {"config"},
-    {"runtime", "tokenizer", "ops"},
+    {"runtime", "tokenizer", "ops", "distributed"},
     {"data", "prepare", "synthetic", "encoders", "networks"},
     {"losses", "optim", "checkpoint", "cache"},
     {"pipeline", "pictures", "metrics", "embeddings", "image_features", "saved", "card", "hub", "curves"},

@@ -137,6 +137,16 @@ def _header(data: bytes) -> dict[str, str]:
     return found
 
 
+def fingerprint(modules: Mapping[str, nn.Module], step: int) -> str:
+    """Name the weights and statistics of modules after `step` steps: equal for equal bits, in hexadecimal digits."""
+    digest = hashlib.sha256(str(step).encode())
+    for prefix, module in modules.items():
+        for name, tensor in module.state_dict().items():
+            digest.update(f"{prefix}.{name}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Flatten an optimizer's state: one tensor per parameter number and name."""
     state = optimizer.state_dict()["state"]

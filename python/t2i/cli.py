@@ -5,6 +5,7 @@ Torch is imported only after the flags were read, so that `--help` and a mistype
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import tyro
 
 from t2i import config as settings
-from t2i.commands import Demo, EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Plot, Prepare
+from t2i.commands import Demo, EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Merge, Plot, Prepare
 from t2i.config import JointOptions, StyleConfig, TextConfig, TrainConfig
 from t2i.errors import ConfigError, T2IError
 
@@ -67,6 +68,9 @@ def export() -> None:
 
 
 def _prepare(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] == "merge":
+        _merge(arguments[1:])
+        return
     config = tyro.cli(Prepare, args=arguments, prog="t2i-prepare")
     from t2i import prepare as preparing
 
@@ -78,10 +82,24 @@ def _prepare(arguments: Sequence[str]) -> None:
     else:
         report = preparing.pack(
             config.kind, Path(config.source), out, size=config.size, fit=config.fit, boxes=config.boxes,
-            max_pixels=config.max_pixels, force=config.force,
+            max_pixels=config.max_pixels, force=config.force, shard=config.shard, shard_images=config.shard_images,
         )  # fmt: skip
     print(report.summary())
+    if report.missing:
+        print(
+            f"{report.missing} shards of {out} are left to other parts; t2i-prepare merge joins parts of other folders"
+        )
+        return
     print(f"packed into {out}; next: t2i-train --data {out} --preset flowers")
+
+
+def _merge(arguments: Sequence[str]) -> None:
+    config = tyro.cli(Merge, args=arguments, prog="t2i-prepare merge")
+    from t2i import prepare as preparing
+
+    report = preparing.merge([Path(part) for part in config.parts], Path(config.out), config.force)
+    print(report.summary())
+    print(f"packed into {config.out}; next: t2i-train --data {config.out} --preset flowers")
 
 
 def _preset_of(arguments: Sequence[str], default: str = "blossoms") -> TrainConfig:
@@ -116,7 +134,14 @@ def _plot(arguments: Sequence[str]) -> None:
     print(out)
 
 
+def _in_one_process(command: str) -> None:
+    """Refuse what torchrun has started several times."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(f"{command} trains in one process: start it without torchrun (t2i-train alone takes several)")
+
+
 def _train_text(arguments: Sequence[str]) -> None:
+    _in_one_process("t2i-train text")
     preset = _preset_of(arguments, "paper")
     text = {field.name: getattr(preset.text, field.name) for field in dataclasses.fields(JointOptions)}
     default = TextConfig(preset=preset.preset, size=preset.size, text=JointOptions(**text))
@@ -137,6 +162,7 @@ def _train_text(arguments: Sequence[str]) -> None:
 
 
 def _train_style(arguments: Sequence[str]) -> None:
+    _in_one_process("t2i-train style")
     config = tyro.cli(StyleConfig, args=arguments, prog="t2i-train style")
     from t2i.training.style import train_style
 
@@ -150,13 +176,21 @@ def _train_gan(arguments: Sequence[str]) -> None:
     config = tyro.cli(TrainConfig, args=arguments, prog="t2i-train", default=default)
     if config.data is None and config.preset != "blossoms":
         raise ConfigError(f"--preset {config.preset} needs --data: a folder that t2i-prepare wrote")
+    from t2i import distributed
     from t2i.data import PackedDataset
     from t2i.prepare import embedded_blossoms
     from t2i.training import gan
 
     config, folder = gan.with_defaults(config)
-    data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
-    gan.train(config, data, folder)
+    with distributed.join(config.device) as ranks:
+        with ranks.first():
+            data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
+        gan.train(config, data, folder, ranks)
+    ranks.write(_say_what_next, config, data, folder)
+
+
+def _say_what_next(config: TrainConfig, data: Any, folder: Path) -> None:
+    """End a training with the command to try next."""
     sentence = data.captions_of(int(data.split("train")[0]))[0] if config.data else EXAMPLE
     quoted = shlex.quote(sentence) if re.search(r'["$`!\\]', sentence) else f'"{sentence}"'  # what a shell leaves alone
     print(f"The model is in {folder}, pictures of its progress in {folder / 'samples'}. Now try:", file=sys.stderr)

@@ -10,11 +10,18 @@ from tyro.conf import Positional, UseAppendAction
 class Prepare:
     """Turn a folder of captioned pictures into a packed data set for t2i-train."""
 
-    kind: Positional[Literal["folder", "oxford102", "cub", "blossoms"]]
+    kind: Positional[
+        Literal[
+            "folder", "huggingface", "csv", "coco", "webdataset", "parquet", "stackgan", "oxford102", "cub", "blossoms"
+        ]
+    ]
     """folder: pictures with metadata.jsonl (file_name, text) or a .txt of captions beside each, class = subfolder;
-    oxford102, cub: the official layouts; blossoms: drawn by the program (no source)."""
+    huggingface: a folder of the datasets library; csv: a table of path and caption; coco: captions_*.json;
+    webdataset: tar shards of img2dataset; parquet: pictures inside; stackgan: also AttnGAN's and DF-GAN's pickles;
+    oxford102, cub: the official layouts; blossoms: drawn by the program (no source).
+    `t2i-prepare merge PART PART ... --out DIR` joins parts that --shard wrote."""
     source: Positional[str] = ""
-    """The folder, as it was unpacked."""
+    """The folder, as it was unpacked; for csv, coco, webdataset and parquet also a single file."""
     out: str = "data/pack"
     """Where the packed data set goes."""
     size: int = 76
@@ -29,6 +36,22 @@ class Prepare:
     """blossoms: which ones."""
     max_pixels: int = 100_000_000
     """Larger pictures are refused before they are decoded."""
+    shard: str | None = None
+    """i/n: prepare only part i of n (from 0), on any machine; the part that finds all others in --out completes it."""
+    shard_images: int | None = None
+    """Most pictures in one file of the data set, and in one piece of work; 4096 if not given."""
+    force: bool = False
+    """Replace a packed data set that is there."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Join the parts of a data set that t2i-prepare --shard i/n wrote into folders of their own."""
+
+    parts: Positional[tuple[str, ...]]
+    """Folders of the parts, all of them."""
+    out: str = "data/pack"
+    """Where the packed data set goes."""
     force: bool = False
     """Replace a packed data set that is there."""
 

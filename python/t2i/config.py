@@ -134,6 +134,9 @@ class TrainConfig:
     """Arithmetic of the networks; auto is bfloat16 where the hardware has it."""
     threads: int = 0
     """CPU threads; 0 leaves it to torch."""
+    sync_batch_norm: bool = False
+    """Several processes (torchrun): batch statistics over the rows of all, as one process would have them, instead of each
+    process's own."""
     force: bool = False
     """Go on in the run folder although its settings differ."""
 
@@ -142,7 +145,7 @@ class TrainConfig:
     epochs: int = 600
     """Passes over the training pictures; an epoch is pictures / batch steps."""
     batch: int = 64
-    """Pictures a step."""
+    """Pictures a step, of all processes together."""
     log_every: int = 50
     """Steps between lines of metrics.jsonl."""
     sample_every: int = 1000

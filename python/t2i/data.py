@@ -177,7 +177,7 @@ class Batch:
     mismatched_captions: Tensor  # (B, K) int64, of the mismatched pictures
     caption_ids: Tensor | None  # (B, K, 201) uint8
     mismatched_caption_ids: Tensor | None
-    interpolation_partner: Tensor  # (B/2,) int64
+    interpolation_partner: Tensor  # (B/2,) int64 rows of the batch of all processes
     interpolation_weight: Tensor  # (B/2,) float32
 
 

@@ -45,13 +45,14 @@ def generator_loss(fake: Tensor, interpolated: Tensor | None = None, interpolati
     return total / (len(fake) + len(interpolated))
 
 
-def interpolate(text: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
+def interpolate(text: Tensor, partner: Tensor, weight: Tensor, first: int = 0) -> Tensor:
     """Mix text embeddings: b t1 + (1 - b) t2.
 
     Args:
         text: (B, T) embeddings.
-        partner: (B/2,) int64: row i is mixed with row partner[i].
+        partner: (B/2,) int64: row first + i is mixed with row partner[i].
         weight: (B/2,) b, one a pair; outside 0..1 it extrapolates.
+        first: Where the pairs begin, of a process that mixes only a part of them.
 
     Returns:
         (B/2, T).
@@ -59,7 +60,7 @@ def interpolate(text: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
     Source: Reed et al. 2016, section 4.3.
     """
     b = weight[:, None]
-    return b * text[: len(partner)] + (1 - b) * text[partner]
+    return b * text[first : first + len(partner)] + (1 - b) * text[partner]
 
 
 def slerp(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ texts. `GanStep` is the mathematics; `train` opens, resumes, and writes down wha
 Source: Reed et al. 2016, Algorithm 1 and section 4.3; the released program's order and weights.
 """
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -21,13 +22,15 @@ from torch import Tensor, nn
 
 from t2i import config as settings
 from t2i import losses, pictures, runtime
-from t2i.checkpoint import Checkpoints, RunLock, load_weights, save_weights, write_atomically
+from t2i.checkpoint import Checkpoints, RunLock, fingerprint, load_weights, save_weights, write_atomically
 from t2i.config import TrainConfig
 from t2i.data import Batch, Loader, PackedDataset, Sampler
+from t2i.distributed import ALONE, Ranks
 from t2i.embeddings import caption_table, encoder_file, holds_encoder, load_text, read_table, settle, text_encoder
 from t2i.encoders import CharCnnRnn, ImageEncoder
 from t2i.errors import ConfigError
 from t2i.networks import Discriminator, Generator
+from t2i.ops.synchronised_norm import synchronise
 from t2i.optim import adam, halved, set_learning_rate, update_average
 from t2i.training import report
 from t2i.training.guard import Guard
@@ -106,6 +109,7 @@ class GanStep:
         device: Where the networks live.
         precision: Of products and convolutions.
         judge: Image side of the joint embedding, frozen, where `config.alignment_weight` asks for it.
+        ranks: The processes that share the batch; a batch is then this process's rows.
     """
 
     def __init__(
@@ -115,12 +119,17 @@ class GanStep:
         device: torch.device,
         precision: torch.dtype,
         judge: ImageEncoder | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config, self.text, self.device, self.precision, self.judge = config, text, device, precision, judge
+        self.ranks = ranks
         layout = torch.channels_last
         self.generator = generator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        if config.sync_batch_norm:
+            synchronise(self.generator, ranks)
+            synchronise(self.discriminator, ranks)
         self.stages = Stages(config.realism_steps, config.realism_goal).to(device) if config.stages else None
         self.recovery: nn.Linear | None = None
         if config.recovery_weight:
@@ -132,7 +141,7 @@ class GanStep:
             [*self.discriminator.parameters(), *learned], config.learning_rate, config.beta1, config.beta2
         )
         kept = [self.generator, self.discriminator, *([] if self.stages is None else [self.stages])]
-        self.guard = Guard(kept, device)
+        self.guard = Guard(kept, device, ranks)
 
     def modules(self) -> dict[str, nn.Module]:
         """Name everything that learns or is kept, for checkpoints."""
@@ -159,7 +168,10 @@ class GanStep:
         set_learning_rate(self.discriminator_adam, learning_rate)
 
     def _noise(self, rows: int, step: int, purpose: str) -> Tensor:
-        return runtime.noise((rows, self.config.noise_dim), self.device, self.config.seed, step, purpose)
+        """Draw this process's rows: of the joined batch's (B, Z), and of the (B/2, Z) of interpolated texts behind them."""
+        shape = (rows * self.ranks.world, self.config.noise_dim)
+        joined = runtime.noise(shape, self.device, self.config.seed, step, purpose)
+        return torch.cat([self.ranks.part(some) for some in joined.split(self.config.batch)])
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Update both networks and the average; returns losses and the mean score of each kind of pair, on the device.
@@ -172,7 +184,8 @@ class GanStep:
             given = text.detach()
             texts = given
             if self.config.interpolation_loss:
-                between = losses.interpolate(given, batch.interpolation_partner, batch.interpolation_weight)
+                partner, weight = batch.interpolation_partner, batch.interpolation_weight
+                between = losses.interpolate(self.ranks.gather(given), partner, weight, self.ranks.rank * len(partner))
                 texts = torch.cat([given, between])  # (1.5 B, T)
             count = len(given)
             noise = self._noise(len(texts), step, "generator")
@@ -182,10 +195,11 @@ class GanStep:
             else:
                 with torch.no_grad():
                     fakes = self.generator(self._noise(count, step, "discriminator"), given)
-            weight = self.config.mismatch_weight if self.stages is None or self.stages.matching(step) else 0.0
-            measured = self.update_discriminator(batch, text, fakes, weight)
+            mismatch = self.config.mismatch_weight if self.stages is None or self.stages.matching(step) else 0.0
+            measured = self.update_discriminator(batch, text, fakes, mismatch)
             if self.stages is not None:
-                self.stages.observe(step, measured["matching"], measured["fake"])
+                scores = self.ranks.mean({name: measured[name] for name in ("matching", "fake")})
+                self.stages.observe(step, scores["matching"], scores["fake"])
             if not self.config.reuse_fakes:
                 drawn = self.generator(noise, texts)
             measured |= self.update_generator(drawn, noise, texts, count, batch.classes)
@@ -228,7 +242,8 @@ class GanStep:
         loss = losses.generator_loss(scores[:count], between, self.config.interpolation_loss)
         measured = {"g_loss": loss.detach()}
         if self.judge is not None:
-            alignment = losses.contrastive_loss(self.judge(drawn[:count]), texts[:count], classes=classes)
+            seen, said = (self.ranks.gather(rows) for rows in (self.judge(drawn[:count]), texts[:count]))  # (B, T) each
+            alignment = losses.contrastive_loss(seen, said, classes=self.ranks.gather(classes))
             loss = loss + self.config.alignment_weight * alignment
             measured["alignment"] = alignment.detach()
         if self.recovery is not None:
@@ -276,16 +291,18 @@ def sample_texts(data: PackedDataset, source: TextSource, rows: int) -> tuple[li
     return [data.captions_of(int(image))[0] for image in chosen], captions[:, None], ids[:, None]
 
 
-def train(config: TrainConfig, data: PackedDataset, folder: Path) -> None:
+def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks = ALONE) -> None:
     """Train, or go on training, in a run folder.
 
     Args:
         config: The settings; written to `folder/config.json`.
         data: Pictures and captions.
         folder: Made where it does not exist.
+        ranks: The processes that train together; all call this, and see the same folder.
 
     Raises:
-        ConfigError: settings that do not fit the data or the run found in the folder.
+        ConfigError: settings that do not fit the data, the run found in the folder or the number of processes.
+        PeerLost: another process has ended.
         Stopped: SIGINT or SIGTERM came; a checkpoint was written.
     """
     if config.size > data.image_size:
@@ -293,13 +310,15 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path) -> None:
             f"--size {config.size} is larger than the pictures of {data.path} ({data.image_size} px); "
             f"prepare them with --size {config.size * 76 // 64} or more"
         )
-    device = runtime.pick_device(config.device)
+    rows = ranks.rows(config.batch)
+    device = runtime.pick_device(ranks.device(config.device))
     precision = runtime.pick_precision(config.precision, device)
     if config.threads:
         torch.set_num_threads(config.threads)
     report.check(config)
-    with RunLock(folder):
+    with ranks.write(RunLock, folder) or contextlib.nullcontext():
         config = dataclasses.replace(config, text=settle(config.text, data))
+        ranks.agree({"settings": settings.to_json(config), "data": data.fingerprint})
         check_resume(config, folder, data)
         if config.text.encoder == "joint":
             begin_text(config, data, folder)
@@ -313,23 +332,27 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path) -> None:
             captions_per_image=config.captions_per_image,
             interpolation=config.interpolation,
             interpolation_weight=config.interpolation_weight,
+            rank=ranks.rank,
+            world=ranks.world,
         )
-        write_atomically(folder / "config.json", settings.to_json(config).encode())
-        facts = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
-        write_atomically(folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
-        source, judge = prepare_text(config, data, folder, device, precision)
+        with ranks.first():  # the others find the text encoder, and its embeddings, ready
+            ranks.write(write_atomically, folder / "config.json", settings.to_json(config).encode())
+            facts = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
+            ranks.write(write_atomically, folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
+            source, judge = prepare_text(config, data, folder, device, precision)
         torch.manual_seed(config.seed)
-        step_of = GanStep(config, source, device, precision, judge)
-        _loop(config, data, folder, sampler, step_of)
+        step_of = GanStep(config, source, device, precision, judge, ranks)
+        _loop(config, data, folder, sampler, step_of, rows)
 
 
-def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampler, gan: GanStep) -> None:
+def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampler, gan: GanStep, rows: int) -> None:
+    ranks = gan.ranks
     epoch_steps = max(1, sampler.images // config.batch)
     steps = config.steps or config.epochs * epoch_steps
     loader = Loader(
         sampler,
         gan.device,
-        batch=config.batch,
+        batch=rows,
         crop=config.size,
         captions_per_image=config.captions_per_image,
         mismatched_images=bool(config.mismatch_weight) and config.mismatch == "image",
@@ -337,16 +360,18 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
     )
     checkpoints = Checkpoints(folder, gan.modules(), gan.optimizers())
     facts = facts_of(config, data, folder)
-    start, damaged = checkpoints.restore(None if config.force else facts)
+    with ranks.first():
+        start, damaged = checkpoints.restore(None if config.force else facts)
     for line in damaged:
-        print(line, file=sys.stderr)
-    progress = Progress(folder / "metrics.jsonl", "gan", start, steps, config.batch)
+        ranks.write(print, line, file=sys.stderr)
+    ranks.agree({"the state they start from": fingerprint(gan.modules(), start)})
+    progress = Progress(folder / "metrics.jsonl", "gan", start, steps, config.batch, ranks.writes)
     watched = sample_texts(data, gan.text, rows=8)
     model: dict[str, nn.Module] = {"generator": gan.average if config.ema else gan.generator}
     if gan.text.encoder is not None:
         model["text"] = gan.text.encoder
     watch = Watch()
-    with StopSignal() as stop, report.Reports(config, folder, start) as reports:
+    with StopSignal() as stop, report.Reports(config, folder, start, ranks.writes) as reports:
         for step in range(start, steps):
             gan.set_learning_rate(halved(config.learning_rate, step, epoch_steps, config.halve_every))
             measured = gan(loader.batch(step), step)
@@ -356,24 +381,25 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
             if log or gan.device.type == "cpu":  # on a GPU, reading the counters would wait for every step
                 skipped = gan.guard.check(done, checkpoints.newest())
             if log:
-                values = {name: float(value) for name, value in measured.items()}
+                values = {name: float(value) for name, value in ranks.mean(measured).items()}
                 values = {name: value for name, value in values.items() if math.isfinite(value)}
                 progress.log(done, values | ({"skipped": skipped} if skipped else {}))
-                watch.scores(done, values)
+                ranks.write(watch.scores, done, values)
             if done % config.sample_every == 0 or done == steps:
-                drawn = _draw_samples(config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
-                watch.pictures(done, drawn)
+                drawn = ranks.write(_draw_samples, config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
+                ranks.write(watch.pictures, done, drawn)
             if log:
                 reports.update()
-            if stop.asked or done % config.checkpoint_every == 0 or done == steps:
-                checkpoints.save(done, facts)
-                save_weights(folder / "model.safetensors", model)
-                if stop.asked and done < steps:
+            stopping = ranks.any(stop.asked)
+            if stopping or done % config.checkpoint_every == 0 or done == steps:
+                ranks.write(checkpoints.save, done, facts)
+                ranks.write(save_weights, folder / "model.safetensors", model)
+                if stopping and done < steps:
                     progress.close()
                     raise Stopped(f"stopped after step {done} of {steps}; the same command goes on from there")
     progress.close()
     if start >= steps:  # a kill may have come between the last checkpoint and its model
-        save_weights(folder / "model.safetensors", model)
+        ranks.write(save_weights, folder / "model.safetensors", model)
 
 
 @torch.no_grad()

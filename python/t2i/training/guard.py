@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from t2i.distributed import ALONE, Ranks
 from t2i.errors import T2IError
 
 IN_A_ROW = 10  # skipped steps that end a run
@@ -26,9 +27,11 @@ class Guard:
     Args:
         modules: Whose running statistics a skipped step must not change either.
         device: Where they live.
+        ranks: The processes that gradients and running statistics are averaged over; all decide alike.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
+    def __init__(self, modules: Iterable[nn.Module], device: torch.device, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         buffers = itertools.chain.from_iterable(module.buffers() for module in modules)
         self.statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
         self.before = [buffer.clone() for buffer in self.statistics]
@@ -45,15 +48,18 @@ class Guard:
 
     @torch.no_grad()
     def step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        """Update, unless the loss or a gradient is NaN or infinite.
+        """Update, by the gradients of all processes, unless the loss or a gradient is NaN or infinite.
 
         Args:
             optimizer: Its gradients are there.
             loss: Scalar they are of.
         """
         weights = (weight for group in optimizer.param_groups for weight in group["params"])
-        norms = torch._foreach_norm([weight.grad for weight in weights if weight.grad is not None])
-        finite = torch.stack([loss.detach().float(), *(norm.float() for norm in norms)]).isfinite().all()
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        value = loss.detach().float().clone()
+        self.ranks.average([*gradients, value])
+        norms = torch._foreach_norm(gradients)
+        finite = torch.stack([value, *(norm.float() for norm in norms)]).isfinite().all()
         found = 1 - finite.float()
         if optimizer.defaults.get("fused"):
             optimizer.found_inf = found  # type: ignore[attr-defined]
@@ -65,6 +71,7 @@ class Guard:
     @torch.no_grad()
     def end(self) -> None:
         """End a step: after a skipped update, put the running statistics back, and count."""
+        self.ranks.average(self.statistics)
         bad = self.bad > 0
         for now, then in zip(self.statistics, self.before, strict=True):
             now.copy_(torch.where(bad, then, now))

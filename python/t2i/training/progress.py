@@ -72,14 +72,17 @@ class Progress:
         start: Steps already done.
         steps: Steps in all.
         batch: Pictures a step.
+        writes: False in a process that leaves bar and file to another.
     """
 
-    def __init__(self, path: Path, name: str, start: int, steps: int, batch: int) -> None:
-        self.path, self.name, self.batch = path, name, batch
-        _forget(path, name, start)
+    def __init__(self, path: Path, name: str, start: int, steps: int, batch: int, writes: bool = True) -> None:
+        self.path, self.name, self.batch, self.writes = path, name, batch, writes
+        if writes:
+            _forget(path, name, start)
         self.bar = tqdm(
-            total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5, smoothing=0.05
-        )
+            total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5, smoothing=0.05,
+            disable=not writes,
+        )  # fmt: skip
         self._since = (start, time.perf_counter())
 
     def advance(self) -> None:
@@ -88,6 +91,8 @@ class Progress:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Write one line of metrics and show the most telling ones."""
+        if not self.writes:
+            return
         before, then = self._since
         now = time.perf_counter()
         speed = (step - before) * self.batch / max(now - then, 1e-9)

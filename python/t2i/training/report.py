@@ -119,11 +119,12 @@ class Reports:
         config: Names the trackers; without any, nothing happens.
         folder: The run folder.
         start: Steps already done: what was reported before.
+        writes: False in a process that leaves the run folder to another.
     """
 
-    def __init__(self, config: TrainConfig, folder: Path, start: int = 0) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, start: int = 0, writes: bool = True) -> None:
         self.folder, self.trackers = folder, list[Tracker]()
-        if os.environ.get("RANK", "0") != "0":  # torchrun: the first process reports
+        if not writes:
             return
         for name in config.trackers:
             self.trackers.append(
