@@ -18,7 +18,7 @@ LAYERS = [  # a module imports from its own layer and those above it in this lis
     {"runtime", "tokenizer", "ops", "distributed"},
     {"data", "loaders", "prepare", "synthetic", "encoders", "networks"},
     {"losses", "optim", "checkpoint", "cache"},
-    {"pipeline", "pictures", "metrics", "embeddings", "image_features", "saved", "card", "hub"},
+    {"pipeline", "pictures", "metrics", "embeddings", "image_features", "saved", "card", "hub", "curves"},
     {"training"},
     {"export", "exported", "bench", "bench_rows", "demo", "demo_guard"},
     {"commands", "flags", "cli"},

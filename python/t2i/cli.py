@@ -25,6 +25,7 @@ from t2i.commands import (
     FromFile,
     Generate,
     Merge,
+    Plot,
     Prepare,
     TrainFlags,
 )
@@ -153,10 +154,24 @@ def _training(kind: type, arguments: Sequence[str], prog: str, preset: str, pref
 
 def _train(arguments: Sequence[str]) -> None:
     kinds = {"gan": _train_gan, "text": _train_text, "style": _train_style}
+    if any(argument.split("=")[0] == "--plot" for argument in arguments):
+        return _plot(arguments)
     if arguments and arguments[0] in kinds:
         kinds[arguments[0]](arguments[1:])
     else:
         _train_gan(arguments)
+
+
+def _plot(arguments: Sequence[str]) -> None:
+    config, _ = flags.read(Plot, arguments, "t2i-train")
+    from t2i import curves, pictures
+
+    out = Path(config.out) if config.out else Path(config.plot) / "curves.png"
+    if out.suffix.lower() not in PICTURES:
+        raise ConfigError(f"--out must end in .png, .jpg or .webp, got {config.out}")
+    folder = Path(config.plot)
+    pictures.save(curves.curves_picture(curves.read_metrics(folder), folder.resolve().name), out)
+    print(out)
 
 
 def _in_one_process(command: str) -> None:
@@ -349,13 +364,16 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 def _evaluate_images(arguments: Sequence[str]) -> None:
     config, _ = flags.read(EvaluateImages, arguments, "t2i-eval images")
+    from t2i.config import from_json
     from t2i.metrics.images import images_of_run
+    from t2i.training.report import evaluated
 
     result = images_of_run(
         Path(config.model), data=config.data, split=config.split, count=config.count, features=config.features,
         captions=config.captions, seed=config.seed, device=config.device, batch=config.batch, full=config.full,
     )  # fmt: skip
     print(result.table())
+    evaluated(Path(config.model), from_json(Path(config.model) / "config.json"), result.figures)
     if config.json:
         print(json.dumps(result.figures))
 

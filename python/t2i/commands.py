@@ -227,3 +227,13 @@ class Bench:
     """auto, cpu, cuda or cuda:N."""
     json: bool = False
     """Print a JSON object a row as well, after the table."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw the curves of a run's metrics.jsonl to one picture."""
+
+    plot: str
+    """Run folder of t2i-train."""
+    out: str | None = None
+    """The picture (.png, .jpg, .webp); without it, curves.png in the run folder."""

@@ -119,7 +119,8 @@ class TextConfig:
 class TrainConfig:
     """Train a text-to-image GAN. The same command again resumes it.
 
-    t2i-train text trains a text encoder alone, t2i-train style a style encoder.
+    t2i-train text trains a text encoder alone, t2i-train style the style encoder of a run; t2i-train --plot RUN draws the
+    curves of a run to a picture.
     """
 
     preset: str = "blossoms"
@@ -162,6 +163,9 @@ class TrainConfig:
     """Steps between picture grids in samples/."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
+    report_to: str = ""
+    """Show the metrics elsewhere too, as they are written: tensorboard, wandb, or both with a comma (extras of these
+    names)."""
 
     size: int = 64
     """Side of the pictures drawn, in pixels: a power of two."""
@@ -234,6 +238,9 @@ class TrainConfig:
             raise ConfigError(f"--steps must be at least 1, got {self.steps}")
         if self.size < 16 or self.size & (self.size - 1):
             raise ConfigError(f"--size must be a power of two of at least 16 (32, 64, 128 ...), got {self.size}")
+        strange = [name for name in self.trackers if name not in ("tensorboard", "wandb")]
+        if strange:
+            raise ConfigError(f"--report-to takes tensorboard and wandb, with a comma between them; got {strange[0]!r}")
         if not 0 <= self.mismatch_weight <= 1:
             raise ConfigError(f"--mismatch-weight must lie in 0..1, got {self.mismatch_weight}")
         if self.stages and not self.mismatch_weight:
@@ -255,6 +262,11 @@ class TrainConfig:
                 "--alignment-weight needs a joint embedding whose image side was learned from pixels: --text.encoder joint "
                 "and --text.image-features joint; or leave it out: --alignment-weight 0"
             )
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in --report-to."""
+        return tuple(dict.fromkeys(name.strip() for name in self.report_to.split(",") if name.strip()))
 
 
 @dataclass(frozen=True)
@@ -452,7 +464,7 @@ def text_size(path: Path) -> int:
 
 FREE = {
     "out", "steps", "epochs", "log_every", "sample_every", "checkpoint_every", "device", "threads", "force", "data",
-    "compile", "cuda_graph", "kernels", "loader",
+    "report_to", "compile", "cuda_graph", "kernels", "loader",
 }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from t2i.errors import CheckpointError, ConfigError
 from t2i.extras import needed
-from t2i.prepare import cache_folder
 from t2i.saved import FILES
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -33,6 +32,8 @@ def download(name: str, revision: str | None = None, token: str | None = None) -
         ConfigError: the extra is not installed.
         CheckpointError: no such model, or no way to the Hub.
     """
+    from t2i.prepare import cache_folder  # only here: a picture's reader is no cost of drawing
+
     hub = needed("huggingface_hub", f"{name} is no folder here; as a name on the Hugging Face Hub it", "hub")
     version = re.sub(r"[^\w.-]", "-", revision or "main")
     place = cache_folder() / "hub" / f"{name.replace('/', '--')}@{version}"

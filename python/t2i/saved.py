@@ -142,7 +142,9 @@ def portable(config: TrainConfig) -> TrainConfig:
     """Take out of settings what belongs to the machine: folders and the device."""
     encoder = config.text.encoder
     text = dataclasses.replace(config.text, encoder=Path(encoder).name or encoder)
-    return dataclasses.replace(config, data=None, out=None, device="auto", threads=0, force=False, text=text)
+    return dataclasses.replace(
+        config, data=None, out=None, device="auto", threads=0, force=False, report_to="", text=text
+    )
 
 
 def write_model(

@@ -21,6 +21,7 @@ from t2i.encoders import ImageEncoder
 from t2i.errors import ConfigError
 from t2i.loaders import make_loader
 from t2i.optim import halved
+from t2i.training import report
 from t2i.training.progress import Progress, Stopped, StopSignal
 from t2i.training.resume import check_resume, facts_of
 from t2i.training.step import FrozenText, GanStep, LearnedText, TextSource
@@ -85,6 +86,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
     precision = runtime.pick_precision(config.precision, device)
     if config.threads:
         torch.set_num_threads(config.threads)
+    report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
         config = dataclasses.replace(config, text=settle(config.text, data))
         ranks.agree({"settings": settings.to_json(config), "data": data.fingerprint})
@@ -136,7 +138,7 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
     if gan.text.encoder is not None:
         model["text"] = gan.text.encoder
     watch = Watch()
-    with StopSignal() as stop:
+    with StopSignal() as stop, report.Reports(config, folder, start, ranks.writes) as reports:
         for step in range(start, steps):
             gan.set_learning_rate(halved(config.learning_rate, step, epoch_steps, config.halve_every))
             measured = gan(loader.batch(step), step)
@@ -154,6 +156,8 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
                 drawn = ranks.write(_draw_samples, config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
                 if drawn is not None:
                     watch.pictures(done, drawn)
+            if log:
+                reports.update()
             stopping = ranks.any(stop.asked)
             if stopping or done % config.checkpoint_every == 0 or done == steps:
                 ranks.write(checkpoints.save, done, facts)
