@@ -17,7 +17,7 @@ LAYERS = [  # a module imports from its own layer and those above it in this lis
     {"config"},
     {"runtime", "tokenizer", "ops"},
     {"data", "prepare", "synthetic", "encoders", "networks"},
-    {"losses", "optim", "checkpoint", "cache"},
+    {"losses", "optim", "checkpoint", "cache", "model_folder"},
     {"pipeline", "pictures", "metrics", "embeddings", "image_features"},
     {"training"},
     {"export", "bench", "demo"},

@@ -21,6 +21,7 @@ from t2i.embeddings import LEARNED, holds_encoder, text_encoder
 from t2i.encoders import CharCnnRnn, StyleEncoder, blurred
 from t2i.errors import CheckpointError, ConfigError
 from t2i.losses import slerp
+from t2i.model_folder import check_model_folder, fitting
 from t2i.networks import Generator
 from t2i.pictures import read_pictures, to_pil
 
@@ -75,18 +76,20 @@ class Pipeline:
         folder = Path(folder)
         if not folder.is_dir():
             raise CheckpointError(f"no such run folder: {folder}; t2i-train makes one")
+        check_model_folder(folder)
         config = settings.from_json(folder / "config.json")
         if not (folder / "model.safetensors").exists():
             raise CheckpointError(
                 f"{folder} has no model.safetensors yet: training has not reached its first checkpoint"
             )
-        text = config.text
-        generator = Generator(config.size, config.generator_width, config.noise_dim, text.dim, config.projection_dim)
+        text, weights = config.text, folder / "model.safetensors"
+        sizes = (config.size, config.generator_width, config.noise_dim, text.dim, config.projection_dim)
+        generator = fitting(weights, "generator", lambda: Generator(*sizes))
         on = runtime.pick_device(device)
         load_weights(folder / "model.safetensors", {"generator": generator})
         if text.encoder not in LEARNED and not holds_encoder(folder / "model.safetensors"):
             return cls(generator.to(on), None, config, folder)
-        encoder = text_encoder(text)
+        encoder = fitting(weights, "text", lambda: text_encoder(text))
         load_weights(folder / "model.safetensors", {"text": encoder})
         return cls(generator.to(on), encoder.to(on), config, folder)
 
@@ -222,7 +225,7 @@ class Pipeline:
             try:
                 facts = json.loads(path.read_text(encoding="utf-8"))
                 width, blur, model = facts["settings"]["width"], facts["settings"]["blur"] > 0, facts["model_sha256"]
-                encoder = StyleEncoder(self.config.size, int(width), self.config.noise_dim)
+                width = int(width)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise CheckpointError(f"{path} cannot be read as the settings of a style encoder: {error}") from error
             if model != model_hash(self.folder):
@@ -230,7 +233,9 @@ class Pipeline:
                     f"the model of {self.folder} has changed since its style encoder was trained; "
                     f"train that anew: t2i-train style --model {self.folder} --force"
                 )
-            load_weights(self.folder / "style.safetensors", {"style": encoder})
+            path = self.folder / "style.safetensors"
+            encoder = fitting(path, "style", lambda: StyleEncoder(self.config.size, width, self.config.noise_dim))
+            load_weights(path, {"style": encoder})
             self._style = encoder.eval().requires_grad_(False).to(self.device), blur
         return self._style
 

@@ -31,6 +31,7 @@ from t2i.networks import Discriminator, Generator
 from t2i.optim import adam, halved, set_learning_rate, update_average
 from t2i.training.guard import Guard
 from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.rescue import rescued
 from t2i.training.stages import Stages
 from t2i.training.text import train_text
 
@@ -347,6 +348,7 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
         characters=gan.text.learned,
     )
     checkpoints = Checkpoints(folder, gan.modules(), gan.optimizers())
+    facts = {"data": data.fingerprint}
     start, damaged = checkpoints.restore()
     for line in damaged:
         print(line, file=sys.stderr)
@@ -358,7 +360,9 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
     with StopSignal() as stop:
         for step in range(start, steps):
             gan.set_learning_rate(halved(config.learning_rate, step, epoch_steps, config.halve_every))
-            measured = gan(loader.batch(step), step)
+            with rescued(step, lambda: checkpoints.save(step, facts)):  # noqa: B023 (called at once, if at all)
+                batch = loader.batch(step)
+            measured = gan(batch, step)
             progress.advance()
             done = step + 1
             log = done % config.log_every == 0 or done == steps
@@ -371,7 +375,7 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
             if done % config.sample_every == 0 or done == steps:
                 _draw_samples(config, gan, watched, folder / "samples" / f"step-{done:07d}.png")
             if stop.asked or done % config.checkpoint_every == 0 or done == steps:
-                checkpoints.save(done, {"data": data.fingerprint})
+                checkpoints.save(done, facts)
                 save_weights(folder / "model.safetensors", model)
                 if stop.asked and done < steps:
                     progress.close()

@@ -30,6 +30,7 @@ from t2i.image_features import DIMENSIONS, picture_features
 from t2i.losses import contrastive_loss, joint_embedding_loss
 from t2i.optim import set_learning_rate
 from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.rescue import rescued
 
 
 def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder:
@@ -111,6 +112,7 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
     else:
         optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, fused=True)
     checkpoints = Checkpoints(folder / "text", {"text": text, "image": image}, {"optimizer": optimizer})
+    facts = {"data": data.fingerprint}
     start, damaged = checkpoints.restore()
     for line in damaged:
         print(line, file=sys.stderr)
@@ -123,7 +125,8 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
             if options.objective == "contrastive":
                 decayed *= min(1.0, (step + 1) / 30, 2 * (1 - step / steps))  # warms up; the second half cools down
             set_learning_rate(optimizer, max(decayed, 1e-8))
-            captions, seen = pairs(step)
+            with rescued(step, lambda: checkpoints.save(step, facts)):  # noqa: B023 (called at once, if at all)
+                captions, seen = pairs(step)
             with runtime.autocast(device, precision):
                 texts, images = text(captions), image(seen)
             loss = joint(images, texts)
@@ -141,7 +144,7 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
                     )
                 progress.log(done, values)
             if stop.asked or (done % config.checkpoint_every == 0 and done < steps):
-                checkpoints.save(done, {"data": data.fingerprint})
+                checkpoints.save(done, facts)
                 if stop.asked:
                     progress.close()
                     raise Stopped(f"stopped after step {done} of the text encoder; the same command goes on from there")
