@@ -160,7 +160,7 @@ impl Pack {
     }
 
     fn add_offsets(&mut self, path: &Path, bytes: &[u8], captions: usize) -> Result<()> {
-        // Not a cast of the mapped bytes: nothing promises that they are aligned.
+        // Not a cast of the bytes: nothing promises that they are aligned.
         let offsets: Vec<i64> = bytes.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
         let last = i64::try_from(captions).map_err(|_| Error::data(path, "has too many captions"))?;
         let base = i64::try_from(self.captions).map_err(|_| Error::data(path, "has too many captions"))?;
@@ -485,8 +485,8 @@ fn check_caption_ids(path: &Path, captions: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
     use crate::fixture::{self, Item, pixel};
-    use std::fs::File;
     use serde_json::{Value, json};
+    use std::fs::File;
 
     /// Two shards of three and two images with one to three captions.
     fn items() -> Vec<Vec<Item>> {

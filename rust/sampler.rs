@@ -455,7 +455,7 @@ mod tests {
     fn open(shards: &[Vec<Item>], classes: &[&str], size: usize) -> Arc<Pack> {
         let folder = tempfile::tempdir().unwrap();
         fixture::write(folder.path(), shards, classes, size);
-        // The shards stay mapped when the folder goes.
+        // The shards are in memory when the folder goes.
         Arc::new(Pack::open(folder.path(), false).unwrap())
     }
 

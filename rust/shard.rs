@@ -169,7 +169,10 @@ fn read_header(mut file: &File, path: &Path, length: u64) -> Result<(Header, usi
     // Deserializing has checked that the tensors follow one another without a gap.
     let end = (header.data_len() as u64).saturating_add(8 + size);
     if text.len() as u64 != size || end != length {
-        return Err(Error::data(path, format!("is not a valid safetensors file: its tensors end at {end} of {length}")));
+        return Err(Error::data(
+            path,
+            format!("is not a valid safetensors file: its tensors end at {end} of {length}"),
+        ));
     }
     Ok((header, 8 + text.len()))
 }
