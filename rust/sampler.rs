@@ -224,7 +224,6 @@ impl Sampler {
     /// For an argument out of range, a split without an image, or one in which no image has a mismatch.
     pub fn new(pack: Arc<Pack>, options: Options) -> Result<Self> {
         check_options(&options, pack.image_size())?;
-        pack.check_unchanged()?;
         let groups = group(&pack, options.split)?;
         let path = pack.path().display();
         if groups.images.is_empty() {
