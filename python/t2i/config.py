@@ -423,7 +423,7 @@ def from_json(path: Path) -> TrainConfig:
         return TrainConfig(**fields, text=text)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
-    except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as the settings of a run: {error}") from error
 
 

@@ -23,6 +23,7 @@ from t2i.loaders import make_loader
 from t2i.optim import halved
 from t2i.training import report
 from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.rescue import rescued
 from t2i.training.resume import check_resume, facts_of
 from t2i.training.step import FrozenText, GanStep, LearnedText, TextSource
 from t2i.training.text import begin_text, train_text
@@ -141,7 +142,9 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
     with StopSignal() as stop, report.Reports(config, folder, start, ranks.writes) as reports:
         for step in range(start, steps):
             gan.set_learning_rate(halved(config.learning_rate, step, epoch_steps, config.halve_every))
-            measured = gan(loader.batch(step), step)
+            with rescued(step, lambda: ranks.write(checkpoints.save, step, facts)):  # noqa: B023 (called at once, if at all)
+                batch = loader.batch(step)
+            measured = gan(batch, step)
             progress.advance()
             done = step + 1
             log = done % config.log_every == 0 or done == steps
