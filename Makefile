@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: all install test rust-test python-test format lint stubtest torture fuzz audit bench docs paper clean
+.PHONY: all install test rust-test python-test format lint stubtest torture fuzz audit bench gpu docs paper clean
 
 all: format lint rust-test python-test  ## what a change must pass
 
@@ -58,6 +58,12 @@ bench: install  ## speed of the native module
 docs: install  ## the pages and the API reference, in build/site
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# On a machine with a card. GPU_PYTHON is any Python that has t2i (a wheel carried there will do); .venv is not made.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+GPU_FLAGS = $(if $(DATA),--data $(DATA)) $(if $(FEATURES),--features $(FEATURES)) $(if $(TEXT),--text $(TEXT)) $(if $(ONLY),--only $(ONLY))
+gpu:  ## CUDA tests, benches, 600 epochs of fast and of paper: make gpu DATA=data/oxford102 FEATURES=inception.safetensors
+	$(GPU_PYTHON) benches/python/gpu.py $(GPU_FLAGS)
 
 paper: install  ## the paper in miniature: four variants, three seeds, written to docs/paper.md (hours on two cores)
 	$(BIN)/python benches/python/paper.py --write docs/paper.md

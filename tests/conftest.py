@@ -1,6 +1,7 @@
 """What several test files need: small data sets drawn by the program, and the real data beside the checkout."""
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels run in the interpreter; read when triton is first imported
 
 import t2i
 from t2i import config as settings

@@ -211,39 +211,39 @@ def pickled(name):
 
 HUGE = 10**9
 FOLDERS = {
-    "weights that are a link out": (replaced("model.safetensors", Path("../secret.safetensors")), "a link out"),
-    "settings that are a link out": (replaced("config.json", Path("../secret.json")), "a link out"),
-    "an absolute link": (replaced("config.json", Path("/etc/passwd")), "a link out"),
-    "a link to a device": (replaced("config.json", Path("/dev/zero")), "a link out"),
-    "a link to nothing": (replaced("model.safetensors", Path("nothing")), "leads nowhere"),
-    "a link to itself": (replaced("config.json", Path("config.json")), "leads nowhere"),
-    "a link of a style encoder": (replaced("style.safetensors", Path("../secret.safetensors")), "a link out"),
-    "a folder of weights": (replaced("model.safetensors", None), "must be a file"),
-    "a folder of settings": (replaced("config.json", None), "must be a file"),
+    "weights that are a link out": (replaced("model.safetensors", Path("../secret.safetensors")), "a link that leads out"),
+    "settings that are a link out": (replaced("config.json", Path("../secret.json")), "a link that leads out"),
+    "an absolute link": (replaced("config.json", Path("/etc/passwd")), "a link that leads out"),
+    "a link to a device": (replaced("config.json", Path("/dev/zero")), "a link that leads out"),
+    "a link to nothing": (replaced("model.safetensors", Path("nothing")), "cannot be read"),
+    "a link to itself": (replaced("config.json", Path("config.json")), "cannot be read"),
+    "a link of a style encoder": (replaced("style.safetensors", Path("../secret.safetensors")), "a link that leads out"),
+    "a folder of weights": (replaced("model.safetensors", None), "not a plain file"),
+    "a folder of settings": (replaced("config.json", None), "not a plain file"),
     "no settings": (lambda folder: (folder / "config.json").unlink(), "no config.json"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors"),
-    "settings of megabytes": (replaced("config.json", b" " * (2 << 20)), "settings have at most"),
+    "settings of megabytes": (replaced("config.json", b" " * (2 << 20)), "were expected"),
     "settings that are none": (replaced("config.json", b"{"), "cannot be read as the settings"),
     "settings that are a list": (replaced("config.json", b"[]"), "cannot be read as the settings"),
     "settings of brackets": (replaced("config.json", b"[" * 100_000), "cannot be read as the settings"),
     "settings that are no text": (replaced("config.json", b"\xff\xfe"), "cannot be read as the settings"),
     "an unknown setting": (edited(unknown=3), "cannot be read as the settings"),
     "a setting of code": (edited(__class__="os.system"), "cannot be read as the settings"),
-    "a generator of terabytes": (edited(generator_width=HUGE), "generator|cannot be made"),
-    "a projection of terabytes": (edited(projection_dim=HUGE), "generator|cannot be made"),
-    "noise of terabytes": (edited(noise_dim=HUGE), "generator|cannot be made"),
-    "a picture of terabytes": (edited(size=2**40), "generator|cannot be made|size"),
-    "a width that wraps round": (edited(generator_width=2**62), "generator|cannot be made"),
-    "a width beyond numbers": (edited(generator_width=10**400), "generator|cannot be made"),
+    "a generator of terabytes": (edited(generator_width=HUGE), "generator|describe"),
+    "a projection of terabytes": (edited(projection_dim=HUGE), "generator|describe"),
+    "noise of terabytes": (edited(noise_dim=HUGE), "generator|describe"),
+    "a picture of terabytes": (edited(size=2**40), "generator|describe|size"),
+    "a width that wraps round": (edited(generator_width=2**62), "generator|describe"),
+    "a width beyond numbers": (edited(generator_width=10**400), "generator|describe"),
     "a width of nothing": (edited(generator_width=0), "must be at least 1"),
     "a width below nothing": (edited(generator_width=-8), "must be at least 1"),
-    "a width of a fraction": (edited(generator_width=8.5), "cannot be made|settings"),
-    "a width of text": (edited(generator_width="8"), "cannot be made|settings"),
-    "a width of a list": (edited(generator_width=[8]), "cannot be made|settings"),
-    "a width that is no number": (edited(generator_width=float("nan")), "cannot be made|settings"),
-    "a text encoder of terabytes": (edited(text={"width": HUGE}), "text|cannot be made"),
-    "channels of terabytes": (edited(text={"channels": [HUGE, HUGE]}), "text|cannot be made"),
-    "a text encoder of another kind": (edited(text={"variant": "none"}), "text|cannot be made|variant"),
+    "a width of a fraction": (edited(generator_width=8.5), "describe|settings"),
+    "a width of text": (edited(generator_width="8"), "describe|settings"),
+    "a width of a list": (edited(generator_width=[8]), "describe|settings"),
+    "a width that is no number": (edited(generator_width=float("nan")), "describe|settings"),
+    "a text encoder of terabytes": (edited(text={"width": HUGE}), "text|describe"),
+    "channels of terabytes": (edited(text={"channels": [HUGE, HUGE]}), "text|describe"),
+    "a text encoder of another kind": (edited(text={"variant": "none"}), "text|describe|variant"),
     "weights of another generator": (other(generator=Generator(16, 12, 8, 16, 8)), "made with other sizes"),
     "weights of another encoder": (
         other(text=text_encoder(dataclasses.replace(TEXT, width=9))), "made with other sizes",
@@ -283,7 +283,7 @@ def test_a_style_encoder_of_terabytes_is_refused(model):
     save_weights(model / "style.safetensors", {"style": StyleEncoder(16, 8, 8)})
     facts = {"settings": {"width": HUGE, "blur": 0}, "model_sha256": model_hash(model)}
     (model / "style.json").write_text(json.dumps(facts))
-    with pytest.raises(t2i.CheckpointError, match=r"other sizes|cannot be made"):
+    with pytest.raises(t2i.CheckpointError, match=r"other sizes|describe"):
         _ = Pipeline.from_pretrained(model).style
 
 

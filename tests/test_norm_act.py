@@ -1,7 +1,5 @@
 """Grouped batch normalisation with activation: against PyTorch's own, group by group, and its kernels in the interpreter."""
 
-import os
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +7,7 @@ from torch import nn
 
 from t2i.ops.norm_act import norm_act
 
-CUDA = torch.cuda.is_available()
-if not CUDA:
-    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
-DEVICE = "cuda" if CUDA else "cpu"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CASES = [  # shape, groups, slope, residual
     ((8, 5, 3, 3), 2, 0.2, False),
     ((6, 3, 4, 4), 3, 0.0, True),  # ReLU, as in the generator

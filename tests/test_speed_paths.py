@@ -14,8 +14,6 @@ from t2i.config import TrainConfig
 from t2i.data import Batch, Loader, PackedDataset, Sampler
 from t2i.training.step import FrozenText, GanStep, LearnedText
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
 CPU = torch.device("cpu")
 TORTURE = bool(os.environ.get("T2I_TORTURE"))
 

@@ -120,6 +120,8 @@ class Pipeline:
         folder = Path(folder)
         if not folder.is_dir():
             raise CheckpointError(f"no such run folder: {folder}; t2i-train makes one")
+        for each in saved.FILES:
+            saved.plain_file(folder, each)
         config = saved.read_settings(folder)
         path = saved.plain_file(folder, "model.safetensors")
         if not path.exists():

@@ -4,7 +4,7 @@ A model folder is `config.json`, `model.safetensors` and, where a style encoder 
 `style.safetensors`; what `Pipeline.save_pretrained` writes has a `README.md` too, and nothing in it of the machine it was
 trained on. A folder may come from a stranger:
 
-* a file must be a plain file of the folder, no link out of it, device or pipe;
+* a file must be a plain file of the folder, no link out of it (but into the blobs of the Hub's cache), device or pipe;
 * settings are read up to a megabyte, and describe networks that are built without memory first;
 * the weights' names, shapes and kinds are compared with those networks from the file's header, before anything is read.
 
@@ -43,7 +43,8 @@ def plain_file(folder: Path, name: str, most: int | None = None) -> Path:
     """
     path = folder / name
     try:
-        if path.is_symlink() and folder.resolve() not in path.resolve(strict=True).parents:
+        real = path.resolve(strict=True) if path.is_symlink() else path
+        if real is not path and folder.resolve() not in real.parents and not _in_hub_cache(folder.resolve(), real):
             raise CheckpointError(f"{path} is a link that leads out of the folder; copy the file itself there")
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{path} is not a plain file")
@@ -53,6 +54,12 @@ def plain_file(folder: Path, name: str, most: int | None = None) -> Path:
     if most is not None and size > most:
         raise CheckpointError(f"{path} has {size:,} bytes; at most {most:,} were expected")
     return path
+
+
+def _in_hub_cache(folder: Path, real: Path) -> bool:
+    """Say whether a file is a blob of the Hub's cache: models--NAME/snapshots/REVISION/ links to models--NAME/blobs/."""
+    model = folder.parent.parent
+    return folder.parent.name == "snapshots" and model.name.startswith("models--") and real.parent == model / "blobs"
 
 
 def read_settings(folder: Path) -> TrainConfig:
