@@ -23,7 +23,8 @@ def prepare(part: int, parts: int, arguments: list[str]) -> tuple[int, str, int,
     command = [sys.executable, "-c", "from t2i.cli import prepare; prepare()", *arguments, "--shard", f"{part}/{parts}"]
     done = subprocess.run(command, capture_output=True, text=True)
     node = ray.get_runtime_context().get_node_id()[:8]
-    return part, f"{socket.gethostname()} ({node})", done.returncode, done.stdout + done.stderr
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip()
+    return part, f"{socket.gethostname()} ({node})", done.returncode, said.splitlines()[-1] if said else ""
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
         ready, waiting = ray.wait(waiting)
         part, machine, code, said = ray.get(ready[0])
         failed |= code != 0
-        print(f"part {part} of {known.parts} on {machine}: {said.strip().splitlines()[-1] if said.strip() else code}")
+        print(f"part {part} of {known.parts} on {machine}: {said or code}")
     if failed or not (Path(known.out) / "pack.json").exists():
         sys.exit(f"{known.out} is not complete; the same command goes on from there")
 

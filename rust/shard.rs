@@ -200,7 +200,10 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Resul
     while !bytes.is_empty() {
         match std::os::windows::fs::FileExt::seek_read(file, bytes, offset)? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            count => (bytes, offset) = (&mut bytes[count..], offset + count as u64),
+            count => {
+                let rest = bytes;
+                (bytes, offset) = (&mut rest[count..], offset + count as u64);
+            }
         }
     }
     Ok(())
