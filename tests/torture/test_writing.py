@@ -72,7 +72,7 @@ def checkpoints_of(folder):
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("case", cases(3))
 def test_a_full_disk_keeps_the_checkpoint_before_and_says_what_to_do(forge, unbroken, tmp_path, case):
-    """The disk fills up after four of six steps, with 0 to 23/24 of a checkpoint's room: in metrics, a picture, a checkpoint."""
+    """The disk fills up after four of six steps, with room for 0 to 23/24 of a checkpoint: in metrics, a picture or a save."""
     with small_disk(tmp_path / "disk", 64 << 20) as disk:
         folder = disk / "run"
         arguments = {"data": unbroken.data, "folder": folder}
