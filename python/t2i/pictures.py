@@ -1,5 +1,6 @@
 """Picture grids and strips: what a person looks at."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from t2i import _native
+from t2i.checkpoint import write_atomically
 from t2i.data import normalise
 from t2i.errors import ConfigError, DataError
 
@@ -60,12 +62,19 @@ def grid(pictures: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """Write a picture; its format follows the ending of the name (.png, .jpg, .webp). ConfigError where it cannot be."""
+    """Write a picture, whole or not at all; its format follows the ending of the name (.png, .jpg, .webp).
+
+    Raises:
+        ConfigError: the folder cannot be made.
+        CheckpointError: the file cannot be written, on a full disk for one.
+    """
+    encoded = io.BytesIO()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        picture.save(encoded, format=Image.registered_extensions().get(path.suffix.lower()))
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
+    write_atomically(path, encoded.getvalue())
 
 
 def table(

@@ -118,8 +118,10 @@ def test_force_goes_on_with_another_setting_and_another_data_set(begun, tiny_blo
 @pytest.mark.parametrize("name", sorted(settings.FREE))
 def test_where_how_long_and_on_what_device_may_change(begun, blossoms, name):
     value = getattr(BASE, name)
-    other = {"data": "elsewhere", "out": "elsewhere", "device": "auto", "epochs": 7, "force": True}.get(name)
-    check_resume(dataclasses.replace(BASE, **{name: value + 1 if other is None else other}), begun, blossoms)
+    words = {"data": "elsewhere", "out": "elsewhere", "device": "auto", "compile": "on", "kernels": "triton"} | {
+        "loader": "host", "epochs": 7, "force": True, "cuda_graph": not value,
+    }  # fmt: skip
+    check_resume(dataclasses.replace(BASE, **{name: words[name] if name in words else value + 1}), begun, blossoms)
 
 
 def test_every_setting_is_one_or_the_other():
