@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: all install test rust-test python-test format lint stubtest torture bench paper clean
+.PHONY: all install test rust-test python-test format lint stubtest torture fuzz audit bench docs paper clean
 
 all: format lint rust-test python-test  ## what a change must pass
 
@@ -25,13 +25,13 @@ python-test: install
 
 format: install
 	cargo fmt
-	$(BIN)/ruff format python tests benches
+	$(BIN)/ruff format python tests benches examples
 
 lint: install stubtest
 	cargo fmt --check
 	cargo clippy --quiet --locked --all-targets --features python -- -D warnings
-	$(BIN)/ruff format --check python tests benches
-	$(BIN)/ruff check python tests benches
+	$(BIN)/ruff format --check python tests benches examples
+	$(BIN)/ruff check python tests benches examples
 	$(BIN)/mypy
 
 stubtest: install
@@ -40,8 +40,24 @@ stubtest: install
 torture: install  ## the failure tests at their full counts, written to docs/method.md (hours on two cores)
 	T2I_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m promise --promises-table docs/method.md
 
+FUZZ_SECONDS ?= 60
+fuzz:  ## cargo-fuzz on each target for FUZZ_SECONDS (needs cargo-fuzz and a nightly compiler: cargo install cargo-fuzz)
+	cd fuzz && for target in tokenizer image pack; do \
+		mkdir -p corpus/$$target && { [ $$target != image ] || cp ../rust/testdata/* corpus/image; } && \
+		cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+audit: install  ## published advisories about what is depended on; ADVISORIES=a clone of RustSec/advisory-db where there is no network
+	cargo audit $(if $(ADVISORIES),--db $(ADVISORIES) --no-fetch --stale)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --strict --skip-editable
+
 bench: install  ## speed of the native module
 	cargo bench --locked
+
+docs: install  ## the pages and the API reference, in build/site
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 paper: install  ## the paper in miniature: four variants, three seeds, written to docs/paper.md (hours on two cores)
 	$(BIN)/python benches/python/paper.py --write docs/paper.md

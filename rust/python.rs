@@ -13,7 +13,7 @@ use numpy::{
     BorrowError, Element, IntoPyArray, PyArray1, PyArray3, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods,
     PyReadonlyArrayDyn, PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
 };
-use pyo3::exceptions::{PyIndexError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyImportError, PyIndexError, PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyString;
@@ -360,11 +360,12 @@ fn load_images(
     Ok(results.into_iter().map(|result| result.map(describe)).collect())
 }
 
-/// A packed data set, mapped read-only.
+/// A packed data set, read-only: a copy in memory, or read from its files where it is larger.
 ///
 /// Args:
 ///     path: the folder with pack.json.
 ///     verify: whether the SHA-256 of every shard is checked too.
+///     memory: a pack of at most so many bytes is copied to memory.
 ///
 /// Raises:
 ///     DataError: for whatever is not as the format says, with the file, the value found and the value expected.
@@ -374,9 +375,10 @@ struct Pack(Arc<pack::Pack>);
 #[pymethods]
 impl Pack {
     #[new]
-    #[pyo3(signature = (path, verify = false))]
-    fn new(py: Python<'_>, path: PathBuf, verify: bool) -> PyResult<Self> {
-        Ok(Self(Arc::new(py.detach(|| pack::Pack::open(&path, verify))?)))
+    #[pyo3(signature = (path, verify = false, memory = pack::MEMORY))]
+    #[pyo3(text_signature = "(path, verify=False, memory=2147483648)")]
+    fn new(py: Python<'_>, path: PathBuf, verify: bool, memory: u64) -> PyResult<Self> {
+        Ok(Self(Arc::new(py.detach(|| pack::Pack::open_within(&path, verify, memory))?)))
     }
 
     /// The folder.
@@ -715,4 +717,21 @@ mod _native {
     const CAPTION_LENGTH: usize = crate::tokenizer::CAPTION_LENGTH;
     #[pymodule_export]
     const UNKNOWN: u8 = crate::tokenizer::UNKNOWN;
+
+    use super::{Bound, PyAnyMethods, PyImportError, PyModule, PyResult};
+
+    /// Refuses to be the other half of a Python part of another version: their names and shapes need not fit.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let package = module.py().import("t2i")?;
+        let version = package.getattr("__version__").and_then(|found| found.extract::<String>());
+        match version {
+            Ok(version) if version == __version__ => Ok(()),
+            other => Err(PyImportError::new_err(format!(
+                "t2i's native module is version {__version__} and its Python part {}: install both together, with pip \
+                 install --force-reinstall t2i, or with make install in a checkout",
+                other.unwrap_or_else(|_| "of none".into())
+            ))),
+        }
+    }
 }

@@ -43,13 +43,13 @@ class Promise(NamedTuple):
 
 
 PROMISES = {
-    1: Promise("SIGKILL at any moment, then the same command: the unbroken run's weights", 3, 50),
+    1: Promise("SIGKILL at any moment, then the same command: the unbroken run's weights", 2, 50),
     2: Promise("a checkpoint writer stopped after byte k: the newest whole one loads", 12, 200),
     3: Promise("a full disk: the checkpoint before is whole, nothing half written, one line says what to do", 2, 24),
     4: Promise("every save: the file flushed, renamed, its folder flushed", 3, 3),
     5: Promise("one bit of a checkpoint flipped: refused, the one before is taken", 60, 1000),
     6: Promise("SIGTERM, SIGINT: a checkpoint within a step; a second signal ends at once", 4, 20),
-    7: Promise("1, 2 and 4 processes see the same samples; a killed rank resumes to the same weights", 6, 60),
+    7: Promise("1, 2 and 4 processes see the same samples; a killed rank resumes to the same weights", 8, 120),
     8: Promise("changed settings or data are refused with the difference shown", 8, 60),
     9: Promise("a second run on a folder is refused; a dead process's lock is taken over", 4, 40),
     10: Promise("JPEGs cut at random bytes are reported, none accepted", 50, 1000),
@@ -64,10 +64,10 @@ PROMISES = {
     19: Promise("t2i-prepare killed, then the same command: the checksums of a clean run", 3, 50),
     20: Promise("hostile safetensors: refused within a second and 200 MB", 30, 30),
     21: Promise("fork, spawn and forkserver after native threads ran: no deadlock", 8, 100),
-    22: Promise("training steps: memory grows under 1%, open files stay", 400, 20_000),
+    22: Promise("training steps: memory grows under 1%, open files stay", 60, 20_000),
     23: Promise("NaN or infinity in a loss or gradient: skipped, counted, never saved", 4, 50),
     24: Promise("compiled equals eager; fused operations' gradients equal the reference in float64", 4, 100),
-    25: Promise("two runs of one seed are equal to the bit", 2, 10),
+    25: Promise("two runs of one seed are equal to the bit (CPU)", 1, 10),
     26: Promise("hostile requests to the demo: only 2xx and 4xx, memory bounded", 40, 1000),
     27: Promise("hostile model folders are refused; no road to a pickle", 10, 40),
     28: Promise("ten steps: read-only home, no network, LANG=C, few file descriptors, not root", 1, 6),

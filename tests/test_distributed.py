@@ -24,9 +24,10 @@ from t2i.embeddings import text_encoder
 from t2i.encoders import ImageEncoder
 from t2i.ops.synchronised_norm import synchronise
 from t2i.training import gan
-from t2i.training.gan import FrozenText, GanStep, LearnedText
+from t2i.training.step import FrozenText, GanStep, LearnedText
 
 pytestmark = [
+    pytest.mark.timeout(600),  # several processes on a busy machine
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed"),
 ]
@@ -105,6 +106,31 @@ def test_processes_with_joined_statistics_have_the_gradients_of_one_with_the_joi
         limit = 1e-6 if name.startswith("measured") else 1e-9
         assert np.abs(parts[0][name] - value).max() <= limit, name
     assert len([name for name in expected if name.startswith("gradient")]) > 40
+
+
+def exchanges(ranks, folder, config):
+    """Count what a step sends: the numbers in each all-reduce."""
+    sent, real = [], torch.distributed.all_reduce
+
+    def counted(tensor, *arguments, **options):
+        sent.append(tensor.numel())
+        return real(tensor, *arguments, **options)
+
+    torch.distributed.all_reduce = counted
+    found = one_step(ranks, folder, config)
+    sizes = {
+        net: sum(value.size for name, value in found.items() if name.startswith(f"gradient {net}."))
+        for net in ("generator", "discriminator")
+    }
+    return sent, sizes
+
+
+def test_gradients_travel_as_one_all_reduce_a_network(tiny_blossoms_folder):
+    config = small(text=dataclasses.replace(TEXT, encoder="joint"))
+    for sent, sizes in results(2, exchanges, tiny_blossoms_folder, config):
+        # Each with the loss behind it; then the running statistics; the last is the measures', which only a log asks for.
+        assert sent[:2] == [sizes["discriminator"] + 1, sizes["generator"] + 1]
+        assert len(sent) == 4
 
 
 def drawn(ranks, folder, step):
@@ -334,7 +360,7 @@ def test_half_a_launcher_is_refused(monkeypatch, name, value):
 
 KILLED = """
 import os, signal
-from t2i.training.gan import GanStep
+from t2i.training.step import GanStep
 step = GanStep.__call__
 def call(self, batch, number):
     if number == {at} and os.environ["RANK"] == "{rank}" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
@@ -373,7 +399,7 @@ def test_a_killed_process_is_started_again_by_torchrun_and_the_run_ends_with_the
     script.write_text(KILLED.format(at=(3 + moment) % 6, rank=(1 + moment) % 2))
     chosen = dataclasses.replace(config, checkpoint_every=2, data=str(tiny_blossoms_folder), out=str(tmp_path / "run"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", str(script)]
-    done = subprocess.run([*command, *flags(chosen)], capture_output=True, text=True, timeout=110)
+    done = subprocess.run([*command, *flags(chosen)], capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert re.search("SIGKILL|exitcode.*-9|Signal 9", done.stderr), done.stderr
     assert digest(tmp_path / "run") == digest(folder)

@@ -13,15 +13,15 @@ import t2i
 
 PACKAGE = Path(t2i.__file__).parent
 LAYERS = [  # a module imports from its own layer and those above it in this list; a package stands for its modules
-    {"_native", "errors", "extras"},
-    {"config"},
+    {"_native", "errors", "extras", "locking"},
+    {"config", "config_file"},
     {"runtime", "tokenizer", "ops", "distributed"},
-    {"data", "prepare", "synthetic", "encoders", "networks"},
+    {"data", "loaders", "prepare", "synthetic", "encoders", "networks"},
     {"losses", "optim", "checkpoint", "cache"},
     {"pipeline", "pictures", "metrics", "embeddings", "image_features", "saved", "card", "hub", "curves"},
     {"training"},
-    {"export", "exported", "bench", "demo", "demo_guard"},
-    {"commands", "cli"},
+    {"export", "exported", "bench", "bench_rows", "demo", "demo_guard"},
+    {"commands", "flags", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -112,8 +112,22 @@ def test_the_commands_are_installed_and_lead_to_functions():
         assert callable(script.load())
 
 
-def test_the_version_is_the_distributions():
-    assert t2i.__version__ == importlib.metadata.version("t2i")
+def test_the_version_is_the_distributions_and_the_native_modules():
+    import t2i._native
+
+    assert t2i.__version__ == importlib.metadata.version("t2i") == t2i._native.__version__
+
+
+@pytest.mark.parametrize("change", ["t2i.__version__ = '9.9.9'", "del t2i.__version__"])
+def test_a_native_module_of_another_version_is_one_clear_error(change):
+    done = subprocess.run(
+        [sys.executable, "-c", f"import t2i; {change}; import t2i._native"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: t2i's native module is version ")
+    assert ("9.9.9" in last) == ("9.9.9" in change)
+    assert "install both together" in last
 
 
 @pytest.mark.parametrize(

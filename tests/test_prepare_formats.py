@@ -8,11 +8,13 @@ import tarfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import t2i
 from t2i import prepare
 from t2i.data import PackedDataset
+from t2i.embeddings import encoder_file, read_table
 from t2i.prepare.pickles import load
 from t2i.prepare.tar import Fault, Member, members
 
@@ -353,6 +355,9 @@ def test_stackgans_pickles_are_read_with_their_embeddings(tmp_path, protocol):
         BIRDS[0]: (["001 first", "001 second"], "001.Albatross", 0, RED),
         BIRDS[1]: (["002 first", "002 second"], "002.Auklet", 0, GREEN),
     }
+    assert torch.equal(
+        read_table(encoder_file(str(data.path)), data), torch.tensor([0.0, 0, 1, 1])[:, None].expand(4, 5)
+    )
     assert data.extra("embeddings").tolist() == [[[0.0] * 5] * 2, [[1.0] * 5] * 2]
     assert report.skipped == []
 

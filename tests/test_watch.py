@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from t2i.training import gan
-from t2i.training.watch import LINES, Watch
+from t2i.training import gan, step
+from t2i.training.watch import EARLY, LINES, Watch
 from test_training import config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 HEALTHY = {"matching": 0.6, "mismatched": 0.5, "fake": 0.4}
 SURE = {"matching": 0.999, "mismatched": 0.002, "fake": 0.001}
@@ -17,8 +19,8 @@ LOST = {"matching": 0.501, "mismatched": 0.5, "fake": 0.499}
 def warnings_of(lines):
     said = []
     watch = Watch(said.append)
-    for step, values in enumerate(lines):
-        watch.scores(step, values)
+    for done, values in enumerate(lines):
+        watch.scores(done, values)
     return said
 
 
@@ -72,27 +74,28 @@ def drawn(by_text, by_noise, seed=0):
 def test_pictures_that_ignore_noise_or_sentence_are_named_after_two_looks(by_text, by_noise, says):
     said = []
     watch = Watch(said.append)
-    watch.pictures(100, drawn(by_text, by_noise))
+    for done in (EARLY - 2, EARLY - 1, EARLY):  # an untrained generator draws gray: it has one look of these three
+        watch.pictures(done, drawn(by_text, by_noise))
     assert said == []
-    for step in (200, 300):
-        watch.pictures(step, drawn(by_text, by_noise))
+    for done in (300, 400):
+        watch.pictures(done, drawn(by_text, by_noise))
     assert len(said) == len(says)
     for line, expected in zip(said, says, strict=True):
         assert expected in line
-        assert "step 200" in line
+        assert "step 300" in line
 
 
 def test_one_text_or_one_noise_has_nothing_to_compare():
     said = []
     watch = Watch(said.append)
     for _ in range(5):
-        watch.pictures(1, torch.zeros(1, 1, 3, 4, 4))
+        watch.pictures(1000, torch.zeros(1, 1, 3, 4, 4))
     assert said == []
 
 
 def test_a_run_whose_generator_draws_one_picture_says_so_and_goes_on(tiny_blossoms, tmp_path, capsys, monkeypatch):
     """A generator whose last layer is zero draws gray for every noise and sentence."""
-    real = gan.generator
+    real = step.generator
 
     def gray(config):
         made = real(config)
@@ -100,7 +103,8 @@ def test_a_run_whose_generator_draws_one_picture_says_so_and_goes_on(tiny_blosso
             torch.nn.init.zeros_(weight)
         return made
 
-    monkeypatch.setattr(gan, "generator", gray)
+    monkeypatch.setattr(step, "generator", gray)
+    monkeypatch.setattr("t2i.training.watch.EARLY", 0)
     settings = dataclasses.replace(config(steps=3, sample_every=1, learning_rate=1e-9), out=str(tmp_path))
     gan.train(settings, tiny_blossoms, tmp_path)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]

@@ -94,7 +94,16 @@ def load(usual: nn.Module, ours: nn.Module) -> None:
 
 def _place(name: str) -> tuple[int, int]:
     """Order t2i's names as the sequential network has them."""
-    generator = ["seed.", "seed_norm", "seed_residual", "grow.0", "grow_norm.0", "grow_residual", "grow.1", "grow_norm.1"]
+    generator = [
+        "seed.",
+        "seed_norm",
+        "seed_residual",
+        "grow.0",
+        "grow_norm.0",
+        "grow_residual",
+        "grow.1",
+        "grow_norm.1",
+    ]
     generator += ["grow.2", "grow_norm.2", "picture"]
     discriminator = ["shrink.0", "shrink.1", "shrink_norm.0", "shrink.2", "shrink_norm.1", "shrink.3", "shrink_norm.2"]
     discriminator += ["residual", "join.", "join_norm", "score"]
@@ -115,7 +124,9 @@ class UsualStep:
         learning_rate: Adam's.
     """
 
-    def __init__(self, generator: "t2i.Generator", discriminator: "t2i.Discriminator", learning_rate: float = 2e-4) -> None:
+    def __init__(
+        self, generator: "t2i.Generator", discriminator: "t2i.Discriminator", learning_rate: float = 2e-4
+    ) -> None:
         device = next(generator.parameters()).device
         width, shrink = generator.picture.weight.shape[0], discriminator.shrink[0].weight.shape[0]
         self.generator = UsualGenerator(width, generator.noise_dim, generator.text_dim, generator.text.out_features)
@@ -125,7 +136,9 @@ class UsualStep:
         self.generator.to(device)
         self.discriminator.to(device)
         self.generator_adam = torch.optim.Adam(self.generator.parameters(), lr=learning_rate, betas=(0.5, 0.999))
-        self.discriminator_adam = torch.optim.Adam(self.discriminator.parameters(), lr=learning_rate, betas=(0.5, 0.999))
+        self.discriminator_adam = torch.optim.Adam(
+            self.discriminator.parameters(), lr=learning_rate, betas=(0.5, 0.999)
+        )
 
     def __call__(
         self, images: Tensor, wrong_text: Tensor, text: Tensor, noise_d: Tensor, noise_g: Tensor

@@ -11,13 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from t2i._native import __version__
     from t2i.data import PackedDataset, Sampler
     from t2i.encoders import CharCnnRnn, ImageEncoder, StyleEncoder
     from t2i.errors import CheckpointError, ConfigError, DataError, T2IError
     from t2i.networks import Discriminator, Generator
     from t2i.pipeline import Pipeline
     from t2i.tokenizer import ALPHABET, decode, encode, one_hot
+
+__version__ = "0.1.0"  # the native module, built from the same tree, refuses to be loaded by another one
 
 _HOMES = {
     "ALPHABET": "tokenizer",
@@ -33,7 +34,6 @@ _HOMES = {
     "Sampler": "data",
     "StyleEncoder": "encoders",
     "T2IError": "errors",
-    "__version__": "_native",
     "decode": "tokenizer",
     "encode": "tokenizer",
     "one_hot": "tokenizer",

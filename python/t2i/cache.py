@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ def kept(
         return found
     computed = compute().cpu().contiguous()
     try:
+        for left in folder.glob(f".{name}-*.partial"):  # of a process that was killed while it wrote
+            if time.time() - left.stat().st_mtime > 3600:  # another run may be writing right now
+                left.unlink(missing_ok=True)
         write_atomically(path, serialise({name: computed}))
         files = sorted(folder.glob(f"{name}-*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
         for old in files[:-KEPT]:

@@ -13,11 +13,11 @@ is no pickle on any path.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from t2i.errors import CheckpointError, ConfigError
+from t2i.locking import lock
 
 KEPT = 2  # checkpoints
+WITHOUT_CHECKSUM = {"step", "sha256", "data"}  # all that state.json held at first; no flipped bit makes this of today's
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -50,6 +52,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(path: Path) -> None:
+    if sys.platform == "win32":
+        return  # has no flush of a folder
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -180,6 +184,8 @@ def _read_record(path: Path) -> dict[str, Any]:
     """Read state.json; CheckpointError where it is not what `_record` writes, to the byte."""
     data = path.read_bytes()
     facts: dict[str, Any] = json.loads(data)
+    if isinstance(facts, dict) and set(facts) == WITHOUT_CHECKSUM:
+        return facts
     if not isinstance(facts, dict) or facts.pop("checksum", None) is None or _record(facts) != data:
         raise CheckpointError("the checksum of state.json differs")
     return facts
@@ -192,6 +198,14 @@ def _compare(folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any]) 
         raise ConfigError(
             f"{folder} was made from something else ({'; '.join(changed)}); choose another --out or add --force"
         )
+
+
+def check_newest(run: Path, facts: Mapping[str, Any]) -> None:
+    """Compare the facts of a run folder's newest checkpoint, as far as it can be read; ConfigError where they differ."""
+    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+        with contextlib.suppress(OSError, ValueError, CheckpointError):  # damaged: restoring says so
+            _compare(folder, _read_record(folder / "state.json"), facts)
+            return
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -335,7 +349,7 @@ class RunLock:
                 f"cannot use {folder} as a run folder: {error.strerror}; choose another --out"
             ) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
         except BlockingIOError as error:
             holder = self._read()
             self._file.close()

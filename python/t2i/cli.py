@@ -13,16 +13,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from t2i import config as settings
-from t2i.commands import Demo, EvaluateImages, EvaluateStyle, EvaluateText, Export, Generate, Merge, Plot, Prepare
-from t2i.config import JointOptions, StyleConfig, TextConfig, TrainConfig
+from t2i import flags
+from t2i.commands import (
+    Bench,
+    Demo,
+    EvaluateImages,
+    EvaluateStyle,
+    EvaluateText,
+    Export,
+    FromFile,
+    Generate,
+    Merge,
+    Plot,
+    Prepare,
+    TrainFlags,
+)
+from t2i.config import StyleConfig, TextConfig, TrainConfig
+from t2i.config_file import over, read_toml, to_toml
 from t2i.errors import ConfigError, T2IError
 
 EXAMPLE = "a flower with five red petals and a yellow centre"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 FILMS = (".gif", ".webp")
+SHARED = ("preset", "size", "text")  # what a joint embedding by itself takes from a preset
 
 
 def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
@@ -62,16 +76,32 @@ def demo() -> None:
     _guarded("t2i-demo", _demo)
 
 
+def bench() -> None:
+    """t2i-bench: time the parts."""
+    _guarded("t2i-bench", _bench)
+
+
 def export() -> None:
     """t2i-export: write a model as ONNX."""
     _guarded("t2i-export", _export)
+
+
+def _bench(arguments: Sequence[str]) -> None:
+    config, _ = flags.read(Bench, arguments, "t2i-bench")
+    from t2i import bench as timing
+
+    rows, known = timing.measure(
+        config.what, data=config.data, model=config.model, device=config.device, rounds=config.rounds,
+        batch=config.batch, folder=config.rivals, threads=config.threads, pictures=config.pictures,
+    )  # fmt: skip
+    print(timing.report(rows, known, config.json))
 
 
 def _prepare(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] == "merge":
         _merge(arguments[1:])
         return
-    config = tyro.cli(Prepare, args=arguments, prog="t2i-prepare")
+    config, _ = flags.read(Prepare, arguments, "t2i-prepare")
     from t2i import prepare as preparing
 
     out = Path(config.out)
@@ -94,7 +124,7 @@ def _prepare(arguments: Sequence[str]) -> None:
 
 
 def _merge(arguments: Sequence[str]) -> None:
-    config = tyro.cli(Merge, args=arguments, prog="t2i-prepare merge")
+    config, _ = flags.read(Merge, arguments, "t2i-prepare merge")
     from t2i import prepare as preparing
 
     report = preparing.merge([Path(part) for part in config.parts], Path(config.out), config.force)
@@ -102,14 +132,24 @@ def _merge(arguments: Sequence[str]) -> None:
     print(f"packed into {config.out}; next: t2i-train --data {config.out} --preset flowers")
 
 
-def _preset_of(arguments: Sequence[str], default: str = "blossoms") -> TrainConfig:
-    """Find --preset before the other flags are read: it sets their defaults."""
-    for position, argument in enumerate(arguments):
-        if argument == "--preset" and position + 1 < len(arguments):
-            return settings.preset(arguments[position + 1])
-        if argument.startswith("--preset="):
-            return settings.preset(argument.partition("=")[2])
-    return settings.preset(default)
+def _training(kind: type, arguments: Sequence[str], prog: str, preset: str, prefixes: bool = True) -> tuple[Any, Any]:
+    """Read a training's settings: flags over the file of --config over the preset. --print-config ends here."""
+    file = flags.value_of(arguments, "--config")
+    named = read_toml(Path(file), kind) if file else {}
+    known = {field.name for field in dataclasses.fields(kind)}
+    base: dict[str, Any] = {}
+    if "preset" in known:
+        chosen = settings.preset(flags.value_of(arguments, "--preset") or named.get("preset") or preset)
+        base = {
+            name: value for name, value in dataclasses.asdict(chosen).items() if kind is TrainConfig or name in SHARED
+        }
+        base["text"] = {name: value for name, value in base["text"].items() if kind is TrainConfig or name != "encoder"}
+    also = TrainFlags if kind is TrainConfig else FromFile
+    config, wanted = flags.read(kind, arguments, prog, defaults=over(named, base), also=also, prefixes=prefixes)
+    if wanted.print_config:
+        print(to_toml(config), end="")
+        sys.exit(0)
+    return config, wanted
 
 
 def _train(arguments: Sequence[str]) -> None:
@@ -123,7 +163,7 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def _plot(arguments: Sequence[str]) -> None:
-    config = tyro.cli(Plot, args=arguments, prog="t2i-train")
+    config, _ = flags.read(Plot, arguments, "t2i-train")
     from t2i import curves, pictures
 
     out = Path(config.out) if config.out else Path(config.plot) / "curves.png"
@@ -142,12 +182,7 @@ def _in_one_process(command: str) -> None:
 
 def _train_text(arguments: Sequence[str]) -> None:
     _in_one_process("t2i-train text")
-    preset = _preset_of(arguments, "paper")
-    text = {field.name: getattr(preset.text, field.name) for field in dataclasses.fields(JointOptions)}
-    default = TextConfig(preset=preset.preset, size=preset.size, text=JointOptions(**text))
-    config = tyro.cli(
-        TextConfig, args=arguments, prog="t2i-train text", default=default, config=(tyro.conf.OmitArgPrefixes,)
-    )
+    config, _ = _training(TextConfig, arguments, "t2i-train text", "paper", prefixes=False)
     from t2i.data import PackedDataset
     from t2i.prepare import embedded_blossoms
     from t2i.training import text as training
@@ -163,7 +198,7 @@ def _train_text(arguments: Sequence[str]) -> None:
 
 def _train_style(arguments: Sequence[str]) -> None:
     _in_one_process("t2i-train style")
-    config = tyro.cli(StyleConfig, args=arguments, prog="t2i-train style")
+    config, _ = _training(StyleConfig, arguments, "t2i-train style", "")
     from t2i.training.style import train_style
 
     folder = train_style(config)
@@ -172,8 +207,7 @@ def _train_style(arguments: Sequence[str]) -> None:
 
 
 def _train_gan(arguments: Sequence[str]) -> None:
-    default = _preset_of(arguments)
-    config = tyro.cli(TrainConfig, args=arguments, prog="t2i-train", default=default)
+    config, wanted = _training(TrainConfig, arguments, "t2i-train", "blossoms")
     if config.data is None and config.preset != "blossoms":
         raise ConfigError(f"--preset {config.preset} needs --data: a folder that t2i-prepare wrote")
     from t2i import distributed
@@ -185,8 +219,16 @@ def _train_gan(arguments: Sequence[str]) -> None:
     with distributed.join(config.device) as ranks:
         with ranks.first():
             data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
+        if wanted.dry_run:
+            return ranks.write(_dry_run, config, data, folder)
         gan.train(config, data, folder, ranks)
     ranks.write(_say_what_next, config, data, folder)
+
+
+def _dry_run(config: TrainConfig, data: Any, folder: Path) -> None:
+    from t2i.training.dry_run import dry_run
+
+    print(dry_run(config, data, folder))
 
 
 def _say_what_next(config: TrainConfig, data: Any, folder: Path) -> None:
@@ -216,7 +258,7 @@ def _names_a_picture(word: str) -> bool:
 
 
 def _generate(arguments: Sequence[str]) -> None:
-    config = tyro.cli(Generate, args=_one_a_flag(arguments), prog="t2i-generate")
+    config, _ = flags.read(Generate, _one_a_flag(arguments), "t2i-generate")
     ways = {
         "--style": config.style, "--interpolate-text": config.interpolate_text,
         "--interpolate-noise": config.interpolate_noise, "--arithmetic": config.arithmetic,
@@ -321,7 +363,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _evaluate_images(arguments: Sequence[str]) -> None:
-    config = tyro.cli(EvaluateImages, args=arguments, prog="t2i-eval images")
+    config, _ = flags.read(EvaluateImages, arguments, "t2i-eval images")
     from t2i.config import from_json
     from t2i.metrics.images import images_of_run
     from t2i.training.report import evaluated
@@ -337,7 +379,7 @@ def _evaluate_images(arguments: Sequence[str]) -> None:
 
 
 def _evaluate_text(arguments: Sequence[str]) -> None:
-    config = tyro.cli(EvaluateText, args=arguments, prog="t2i-eval text")
+    config, _ = flags.read(EvaluateText, arguments, "t2i-eval text")
     from t2i.metrics.zero_shot import zero_shot_of_run
 
     result = zero_shot_of_run(Path(config.model), data=config.data, split=config.split, device=config.device)
@@ -347,7 +389,7 @@ def _evaluate_text(arguments: Sequence[str]) -> None:
 
 
 def _evaluate_style(arguments: Sequence[str]) -> None:
-    config = tyro.cli(EvaluateStyle, args=arguments, prog="t2i-eval style")
+    config, _ = flags.read(EvaluateStyle, arguments, "t2i-eval style")
     out = Path(config.out) if config.out else Path(config.model) / "style-roc.png"
     if out.suffix.lower() not in PICTURES:
         raise ConfigError(f"--out must end in .png, .jpg or .webp, got {config.out}")
@@ -365,7 +407,7 @@ def _evaluate_style(arguments: Sequence[str]) -> None:
 
 
 def _export(arguments: Sequence[str]) -> None:
-    config = tyro.cli(Export, args=arguments, prog="t2i-export")
+    config, _ = flags.read(Export, arguments, "t2i-export")
     from t2i.export import export as write
     from t2i.pipeline import Pipeline
 
@@ -374,7 +416,7 @@ def _export(arguments: Sequence[str]) -> None:
 
 
 def _demo(arguments: Sequence[str]) -> None:
-    config = tyro.cli(Demo, args=arguments, prog="t2i-demo")
+    config, _ = flags.read(Demo, arguments, "t2i-demo")
     from t2i.demo import Server
     from t2i.pipeline import Pipeline
 

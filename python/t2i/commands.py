@@ -3,7 +3,25 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """Flags of the trainings that are no settings."""
+
+    config: str | None = None
+    """A TOML file of settings, as --print-config writes it; flags win over the file, the file over the preset."""
+    print_config: FlagCreatePairsOff[bool] = False
+    """Print the settings as such a file, and do nothing else."""
+
+
+@dataclass(frozen=True)
+class TrainFlags(FromFile):
+    """Flags of t2i-train that are no settings."""
+
+    dry_run: FlagCreatePairsOff[bool] = False
+    """Train nothing: show sizes, memory and work, and draw the first batch with all that the discriminator is told."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,7 @@ class Generate:
 
 @dataclass(frozen=True)
 class EvaluateImages:
-    """Measure a model's pictures: how real, how varied, and how true to their captions they are."""
+    """Measure a model's pictures: how real, how varied, how true to their captions."""
 
     model: str
     """Run folder of t2i-train."""
@@ -135,7 +153,7 @@ class EvaluateText:
 
 @dataclass(frozen=True)
 class EvaluateStyle:
-    """Measure a model's style encoder: does it tell one style from two, does it find the noise again?"""
+    """Measure a style encoder: does it tell one style from two, find the noise again?"""
 
     model: str
     """Run folder of t2i-train, after t2i-train style."""
@@ -183,6 +201,32 @@ class Demo:
     """Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 whoever can reach it."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time t2i beside what a user would pick instead: the data path, a training step, drawing."""
+
+    what: Positional[tuple[Literal["data", "step", "generate"], ...]] = ("data", "step", "generate")
+    """Which parts."""
+    data: str | None = None
+    """Packed data set for the data rows; without it, blossoms drawn by the program."""
+    pictures: str | None = None
+    """Folder of JPEG files for the row prepare; without it the row is left out."""
+    model: str | None = None
+    """Run folder whose generator draws; without it, the paper's generator with random weights."""
+    rounds: int = 5
+    """Timed rounds of each row, rival and self in turn."""
+    batch: int = 64
+    """Pictures a step."""
+    rivals: str | None = None
+    """Folder of the rivals; without it, benches/rivals of the repository, if it is there."""
+    threads: int = 0
+    """CPU threads; 0 leaves it to torch."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print a JSON object a row as well, after the table."""
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,13 @@ class TextOptions(JointOptions):
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Train a joint embedding of captions and pictures, for t2i-train --text.encoder RUN. Again resumes it."""
+    """Train a joint embedding of captions and pictures. Again resumes it.
+
+    A GAN then takes it: t2i-train --text.encoder RUN.
+    """
 
     preset: str = "paper"
-    """Where the other settings start from: blossoms, flowers, paper, paper-coco."""
+    """Where the other settings start from: blossoms, flowers, fast, paper, paper-coco."""
     data: str | None = None
     """Folder that t2i-prepare wrote. Without it: blossoms, drawn by the program."""
     out: str = "runs/text"
@@ -121,7 +124,7 @@ class TrainConfig:
     """
 
     preset: str = "blossoms"
-    """Where the other settings start from: blossoms, flowers, paper, paper-coco."""
+    """Where the other settings start from: blossoms, flowers, fast, paper, paper-coco."""
     data: str | None = None
     """Folder that t2i-prepare wrote. Without it: blossoms, drawn by the program."""
     out: str | None = None
@@ -134,6 +137,14 @@ class TrainConfig:
     """Arithmetic of the networks; auto is bfloat16 where the hardware has it."""
     threads: int = 0
     """CPU threads; 0 leaves it to torch."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Let torch.compile make the networks' kernels; auto does so on a GPU."""
+    cuda_graph: bool = True
+    """On a GPU, record a whole step once and replay it (one process, not with --stages)."""
+    kernels: Literal["reference", "triton"] = "reference"
+    """What carries out normalisation, activation and crops: PyTorch's definitions, or t2i's own kernels (a GPU)."""
+    loader: Literal["auto", "host", "device"] = "auto"
+    """Where batches are put together; device keeps the whole data set on the GPU; auto does so where it fits."""
     sync_batch_norm: bool = False
     """Several processes (torchrun): batch statistics over the rows of all, as one process would have them, instead of each
     process's own."""
@@ -260,7 +271,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class StyleConfig:
-    """Train the style encoder of a run: it reads from a picture the noise that would draw it. Again resumes it."""
+    """Train the style encoder of a run. Again resumes it.
+
+    It reads from a picture the noise that would draw it.
+    """
 
     model: str
     """Run folder of t2i-train; its generator and text encoder stay as they are."""
@@ -332,6 +346,16 @@ PRESETS: dict[str, TrainConfig] = {
         crop_low=1,
         text=TextOptions(variant="long"),
     ),
+    # The paper's networks without the work that need not be done: the discriminator's trunk runs once for a picture with its
+    # own and with another's text, and the generator learns from the fakes that the discriminator has just seen. GAN-CLS.
+    "fast": TrainConfig(
+        preset="fast",
+        crop_low=1,
+        mismatch="text",
+        reuse_fakes=True,
+        interpolation_loss=0.0,
+        text=TextOptions(objective="contrastive", steps=3000, batch=64, learning_rate=1e-3, decay=1.0),
+    ),
     # Real photographs on a CPU in under an hour: a narrower net, the same method.
     "flowers": TrainConfig(
         preset="flowers",
@@ -399,7 +423,7 @@ def from_json(path: Path) -> TrainConfig:
         return TrainConfig(**fields, text=text)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
-    except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as the settings of a run: {error}") from error
 
 
@@ -439,18 +463,9 @@ def text_size(path: Path) -> int:
 
 
 FREE = {
-    "out",
-    "steps",
-    "epochs",
-    "log_every",
-    "sample_every",
-    "checkpoint_every",
-    "device",
-    "threads",
-    "force",
-    "data",
-    "report_to",
-}
+    "out", "steps", "epochs", "log_every", "sample_every", "checkpoint_every", "device", "threads", "force", "data",
+    "report_to", "compile", "cuda_graph", "kernels", "loader",
+}  # fmt: skip
 
 
 def binding(config: TrainConfig) -> dict[str, Any]:

@@ -238,7 +238,7 @@ class Pipeline:
         return pictures
 
     def mix(self, captions: Sequence[str], weights: Tensor | Sequence[Sequence[float]]) -> Tensor:
-        """Add captions up: row i is sum_j weights[i][j] phi(captions[j]), (n, T).
+        """Add captions up: row i is `sum_j weights[i][j] phi(captions[j])`, (n, T).
 
         Interpolation has weights (1 - w, w), the arithmetic A - B + C has (1, -1, 1).
         """

@@ -11,6 +11,7 @@ The child calls the function and exits with what it returns (0 for None), 2 afte
 Stopped, 1 after anything else. The answer holds the exit code (negative: the signal) and what the child wrote to stderr.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -24,6 +25,7 @@ import traceback
 def child(request, stderr):
     """Run one request in a forked child; never returns."""
     os.setsid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive the forge
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)

@@ -34,6 +34,7 @@ class Forge:
         return answer["code"], answer["stderr"]
 
     def close(self):
+        self.process.kill()  # it keeps nothing; a child that still runs, after an interrupt, ends with it
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()

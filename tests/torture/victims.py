@@ -6,18 +6,23 @@ writer hands to the disk. So every case happens at the same place on every machi
 
 import builtins
 import dataclasses
+import itertools
 import json
+import math
 import os
 import signal
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from t2i import checkpoint
 from t2i.config import StyleConfig, TextOptions, TrainConfig
 from t2i.data import PackedDataset
+from t2i.errors import CheckpointError
+from t2i.training.progress import Progress
 
 TEXT = TextOptions(
     encoder="joint", width=8, channels=(8, 8), dim=16, steps=5, batch=8, objective="contrastive", image_width=8
@@ -44,7 +49,7 @@ def train(data, folder, what="gan", **changes):
     if what == "gan":
         gan.train(config_of(out=folder, **changes), PackedDataset(data), Path(folder))
     else:
-        style.train_style(dataclasses.replace(STYLE_RUN, model=folder, data=data))
+        style.train_style(dataclasses.replace(STYLE_RUN, model=folder, data=data, **changes))
 
 
 class CallCounter:
@@ -168,7 +173,7 @@ def killed_in_write(data, folder, at, **changes):
 
 def signalled(data, folder, at, number, out, twice=False, **changes):
     """Train, and send oneself a signal at call `at`; write down how many steps began before it and after it."""
-    from t2i.training.gan import GanStep
+    from t2i.training.step import GanStep
     from t2i.training.style import StyleStep
     from t2i.training.text import Pairs
 
@@ -248,13 +253,97 @@ def recorded(data, folder, out, **changes):
     Path(out).write_text(json.dumps(events))
 
 
-def hold_lock(folder, ready):
-    """Take a folder's lock, say so, and wait to be killed."""
-    with checkpoint.RunLock(Path(folder)):
-        Path(ready).write_text(str(os.getpid()))
-        signal.pause()
-
-
-def take_lock(folder):
-    with checkpoint.RunLock(Path(folder)):
+def two_runs(data, folder, way):
+    """Hold a folder in another process, be refused, see that one end as `way` says, and take the folder over."""
+    folder = Path(folder)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if way == "training":
+                Progress.advance = lambda self: os.write(writing, b"held")
+                train(data, str(folder), steps=10**6)
+            with checkpoint.RunLock(folder):
+                os.write(writing, b"held")
+                signal.pause()
+        finally:
+            os._exit(0 if way == "ended" else 1)
+    assert os.read(reading, 4) == b"held"
+    with pytest.raises(CheckpointError) as caught:
+        train(data, str(folder))
+    expected = f"{folder} is in use by another run (process {pid}); wait for it or choose another --out"
+    require(expected in str(caught.value), str(caught.value))
+    os.kill(pid, signal.SIGTERM if way == "ended" else signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with checkpoint.RunLock(folder):
         pass
+
+
+def forks_after_threads(data, paths, times):
+    """Let native threads run, then fork `times` times; every child does the same work and must get the same."""
+    import natives
+
+    expected = natives.work(data, paths)
+    for _ in range(times):
+        code = natives.in_child(lambda: require(natives.work(data, paths) == expected, "other bytes"))
+        require(code == 0, f"the forked child {'hung' if code is None else f'ended with {code}'}")
+
+
+def require(true, message):
+    if not true:
+        raise AssertionError(message)
+
+
+def not_root(data, folder):
+    """Train ten steps as nobody."""
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    os.environ["HOME"] = "/nonexistent"
+    train(data, folder, steps=10)
+
+
+def measured(data, folder, steps, out):
+    """Train `steps` steps, and write down resident memory (KB) and open files at every twentieth of them."""
+    seen, advance = [], Progress.advance
+
+    def noted(self):
+        advance(self)
+        if self.name == "gan" and self.bar.n % (steps // 20) == 0:
+            (memory,) = [line for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line]
+            seen.append([int(memory.split()[1]), len(os.listdir("/proc/self/fd"))])
+
+    Progress.advance = noted
+    every = max(20, steps // 100)
+    lean = {"batch": 4, "alignment_weight": 0.0, "mismatch": "text", "reuse_fakes": True, "interpolation_loss": 0.0}
+    train(data, folder, steps=steps, log_every=every, checkpoint_every=every, sample_every=5 * every, **lean)
+    Path(out).write_text(json.dumps(seen))
+
+
+VALUES = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def spoiled(data, folder, what, place, value, calls, **changes):
+    """Train, and put a value that is not finite into losses or gradients, at the given updates counted from 0.
+
+    Args:
+        place: "loss", or "gradient" for one element of one weight's gradient.
+        calls: Of all updates in the order in which they come; a step of the GAN has two.
+    """
+    from t2i.training.guard import Guard
+
+    step, count, value = Guard.step, itertools.count(), VALUES[value]
+
+    def noted(self, optimizer, loss):
+        number = next(count)
+        if number in calls and place == "loss":
+            loss = loss + value
+        elif number in calls:
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            gradient = gradients[number % len(gradients)]
+            gradient[(0,) * gradient.dim()] = value
+        step(self, optimizer, loss)
+
+    Guard.step = noted
+    train(data, folder, what, **changes)

@@ -56,6 +56,8 @@ def transposed_convolution(
 
 def _pays(x: Tensor, weight: Tensor, side: int) -> bool:
     """Say whether the matrix product is the faster weight gradient here."""
+    if torch.compiler.is_compiling():
+        return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return (
         side <= SMALL.get(dtype, 0)
@@ -63,7 +65,6 @@ def _pays(x: Tensor, weight: Tensor, side: int) -> bool:
         and x.device.type == "cpu"
         and weight.requires_grad
         and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
     )
 
 

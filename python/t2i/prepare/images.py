@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from t2i import _native
 from t2i.errors import DataError
@@ -95,6 +95,10 @@ def _load_with_pillow(
             if opened.width * opened.height > max_pixels:
                 return f"too large: {opened.width} x {opened.height} pixels, the limit is {max_pixels}"
             picture = ImageOps.exif_transpose(opened).convert("RGBA")
+    except Image.DecompressionBombError as error:  # Pillow's own limit is higher, but asked at once
+        return f"too large: {error}"
+    except UnidentifiedImageError:
+        return "broken: no picture of a known format"
     except Exception as error:  # Pillow's parsers raise whatever they meet: struct.error, IndexError, EOFError, ...
         return f"broken: {' '.join(str(error).split()) or type(error).__name__}"
     white = Image.new("RGBA", picture.size, "white")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i import config as settings
+from t2i.checkpoint import check_newest
 from t2i.config import TrainConfig
 from t2i.data import PackedDataset
 from t2i.embeddings import encoder_file
@@ -20,7 +21,10 @@ from t2i.errors import CheckpointError, ConfigError
 def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None:
     """Refuse to go on in a run folder that was made with other settings or other data, showing what differs."""
     path = folder / "config.json"
-    if not path.exists() or config.force:
+    if config.force:
+        return
+    if not path.exists():  # lost: the checkpoints know too, and nothing has been written yet that would hide them
+        check_newest(folder, {"data": data.fingerprint, "settings": settings.binding(config)})
         return
     changed = settings.differences(settings.from_json(path), config)
     record = folder / "data.json"

@@ -31,6 +31,7 @@ from t2i.losses import contrastive_loss, joint_embedding_loss
 from t2i.optim import set_learning_rate
 from t2i.training.guard import Guard
 from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.rescue import rescued
 
 
 def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder:
@@ -132,7 +133,8 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
             if options.objective == "contrastive":
                 decayed *= min(1.0, (step + 1) / 30, 2 * (1 - step / steps))  # warms up; the second half cools down
             set_learning_rate(optimizer, max(decayed, 1e-8))
-            captions, seen = pairs(step)
+            with rescued(step, lambda: checkpoints.save(step, facts)):  # noqa: B023 (called at once, if at all)
+                captions, seen = pairs(step)
             guard.begin()
             with runtime.autocast(device, precision):
                 texts, images = text(captions), image(seen)

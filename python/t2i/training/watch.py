@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 LINES = 20  # log lines in a row after which a state counts as lasting
 LOOKS = 2  # picture grids in a row
+EARLY = 200  # steps before which every picture is the same gray
 SURE = 0.99  # mean score of real pairs above it, and of the others below 1 - SURE: right about every pair
 APART = 0.01  # difference of mean scores below which pairs are not told apart
 CHANGE = 0.02  # standard deviation of pixels (-1..1) that noise or sentence must cause: two or three grey levels of 255
@@ -53,6 +54,8 @@ class Watch:
 
     def pictures(self, step: int, drawn: Tensor) -> None:
         """Look at pictures (texts, noises, ...) in -1..1, of which a row shares its text and a column its noise."""
+        if step < EARLY:
+            return
         by_noise = float(drawn.std(dim=1).mean()) if drawn.shape[1] > 1 else CHANGE
         by_text = float(drawn.std(dim=0).mean()) if drawn.shape[0] > 1 else CHANGE
         self._judge(

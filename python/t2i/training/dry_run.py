@@ -1,0 +1,198 @@
+"""What a training would do, without doing it: sizes, memory, work, and a picture of what the discriminator is told.
+
+Everything is measured on one real step of four rows, and scaled to the batch.
+"""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from t2i import _native, pictures, runtime
+from t2i.config import TrainConfig
+from t2i.data import Loader, PackedDataset, Sampler
+from t2i.embeddings import settle, text_encoder
+from t2i.encoders import CharCnnRnn, ImageEncoder
+from t2i.training.gan import FrozenText, GanStep, LearnedText
+
+ROWS = 4  # of the step that is measured: the fewest that a batch may have
+SHOWN = 8  # rows of the batch that are drawn
+
+
+class _AnyText(FrozenText):
+    """Embeddings of the right size that nobody has learned yet."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(torch.empty(0, dim), None)
+
+    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        """Draw (B, T) for (B, K) caption rows."""
+        return torch.randn(len(rows), self.table.shape[1], device=self.table.device)
+
+
+def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
+    """Describe a training, and draw its first batch to `folder`/dry-run.png.
+
+    Args:
+        config: The settings; checked as a training would.
+        data: Pictures and captions.
+        folder: The run folder; nothing else is written there.
+
+    Raises:
+        ConfigError, DataError: as the training would.
+    """
+    device = runtime.pick_device(config.device)
+    config = dataclasses.replace(config, text=settle(config.text, data))
+    sampler = _sampler(config, data, config.batch)
+    epoch_steps = max(1, sampler.images // config.batch)
+    steps = config.steps or config.epochs * epoch_steps
+    path = folder / "dry-run.png"
+    pictures.save(_batch_picture(config, data), path)
+    step, shapes, flops, saved = _measured(config, data, device)
+    passes = steps * config.batch / sampler.images
+    work = flops * config.batch / ROWS
+    lines = [
+        f"data        {data.path}: {sampler.images:,} pictures of {data.image_size} px to train on, {data.captions:,} captions",
+        f"run         {steps:,} steps of {config.batch} pictures, {passes:,.1f} passes over them",
+        "",
+        *_networks(step),
+        "",
+        "shapes      of one picture, from noise and text to a verdict",
+        *shapes,
+        "",
+        *_memory(step, saved * config.batch / ROWS),
+        f"work        {_flop(work)} a step, {_flop(work * steps)} the run, without the text encoder's own",
+        "",
+        f"first batch {path}: what the discriminator is told",
+    ]
+    return "\n".join(lines)
+
+
+def _sampler(config: TrainConfig, data: PackedDataset, batch: int) -> Sampler:
+    return Sampler(
+        data, batch=batch, seed=config.seed, crop=config.size, crop_low=min(config.crop_low, data.image_size - config.size),
+        flip=config.flip, captions_per_image=config.captions_per_image, interpolation=config.interpolation,
+        interpolation_weight=config.interpolation_weight,
+    )  # fmt: skip
+
+
+def _measured(
+    config: TrainConfig, data: PackedDataset, device: torch.device
+) -> tuple[GanStep, list[str], float, float]:
+    """Take one step of a few rows: the step, the shapes it passed through, its operations, and the bytes it kept."""
+    small = dataclasses.replace(config, batch=ROWS, sync_batch_norm=False)
+    precision = runtime.pick_precision(config.precision, device)
+    learned = config.text.encoder == "end-to-end"
+    text = LearnedText(text_encoder(config.text).to(device)) if learned else _AnyText(config.text.dim)
+    judge = None
+    if config.alignment_weight:
+        judge = (
+            ImageEncoder(config.size, config.text.image_width, config.text.dim).eval().requires_grad_(False).to(device)
+        )
+    step = GanStep(small, text, device, precision, judge)
+    loader = Loader(
+        _sampler(small, data, ROWS), device, batch=ROWS, crop=config.size, captions_per_image=config.captions_per_image,
+        mismatched_images=config.mismatch == "image", characters=learned,
+    )  # fmt: skip
+    batch = loader.batch(0)
+    shapes: dict[str, str] = {}
+    hooks = [
+        layer.register_forward_hook(partial(_note_shape, shapes, f"{of}.{name}" if name else of))
+        for of, net in (("generator", step.generator), ("discriminator", step.discriminator))
+        for name, layer in net.named_modules()
+        if not name or (isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.Linear)) and "residual." not in name)
+    ]
+    kept: dict[int, int] = {}
+    weights = {weight.untyped_storage().data_ptr() for net in step.modules().values() for weight in net.parameters()}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = max(kept.get(storage.data_ptr(), 0), storage.nbytes())
+        return tensor
+
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+    ):
+        step(batch, 0)
+    for hook in hooks:
+        hook.remove()
+    width = max(map(len, shapes), default=0)
+    listed = [f"            {name:{width}}  {shape}" for name, shape in shapes.items()]
+    return step, listed, float(counter.get_total_flops()), float(sum(kept.values()))
+
+
+def _note_shape(shapes: dict[str, str], name: str, layer: nn.Module, given: Any, made: Tensor) -> None:
+    shapes.setdefault(name, " x ".join(map(str, made.shape[1:])) or "1")
+
+
+def _flop(count: float) -> str:
+    """Write a number of floating-point operations (a multiplication and an addition are two) with three digits."""
+    for size, unit in ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")):
+        if count >= size:
+            return f"{count / size:#.3g} {unit}"
+    return f"{count / 1e6:#.3g} MFLOP"
+
+
+def _networks(step: GanStep) -> list[str]:
+    nets: list[tuple[str, nn.Module | None]] = [
+        ("generator", step.generator), ("discriminator", step.discriminator), ("noise reader", step.recovery),
+        ("text encoder", step.text.encoder), ("judge", step.judge),
+    ]  # fmt: skip
+    lines = [f"{name}: {sum(w.numel() for w in net.parameters()):,}" for name, net in nets if net is not None]
+    return [f"{'parameters' if not row else '':12}{line}" for row, line in enumerate(lines)]
+
+
+def _memory(step: GanStep, saved: float) -> list[str]:
+    """Estimate what training holds: weights, gradients, two moments, the average, and what backward needs."""
+    bytes_of = {
+        name: sum(tensor.nbytes for tensor in net.state_dict().values())
+        for name, net in step.modules().items()
+        if not isinstance(net, CharCnnRnn) or step.text.learned
+    }
+    average = bytes_of.pop("average")
+    weights = sum(bytes_of.values())
+    rows = [
+        ("weights and average", weights + average),
+        ("gradients and moments", 3 * weights),
+        ("kept for the backward passes, at most", saved),
+    ]
+    lines = [f"{what}: {size / 2**20:,.0f} MiB" for what, size in rows]
+    lines.append(f"together: {sum(size for _, size in rows) / 2**20:,.0f} MiB")
+    return [f"{'memory' if not row else '':12}{line}" for row, line in enumerate(lines)]
+
+
+def _batch_picture(config: TrainConfig, data: PackedDataset) -> Image.Image:
+    """Draw rows of the first batch: each matching pair, and below it the mismatched one as the settings make it."""
+    sampler = _sampler(config, data, config.batch)
+    device = torch.device("cpu")
+    loader = Loader(
+        sampler, device, batch=config.batch, crop=config.size, captions_per_image=config.captions_per_image,
+        mismatched_images=True,
+    )  # fmt: skip
+    batch, plan = loader.batch(0), sampler.plan(0)
+    assert batch.mismatched_images is not None
+    captions = [_captions(data, rows) for rows in plan.caption[:SHOWN]]
+    others = [_captions(data, rows) for rows in plan.mismatched_caption[:SHOWN]]
+    real, other = pictures.to_uint8(batch.images[:SHOWN]), pictures.to_uint8(batch.mismatched_images[:SHOWN])
+    by_text = config.mismatch == "text"
+    shown, labels = [], []
+    for row, caption in enumerate(captions):
+        shown.append(real[row])
+        labels.append(f"{row + 1}. FITS: {caption}")
+        if config.mismatch_weight:
+            shown.append(real[row] if by_text else other[row])
+            labels.append(f"{row + 1}. DOES NOT FIT: {others[row] if by_text else caption}")
+    return pictures.grid(np.stack(shown)[:, None], labels, side=max(96, config.size), text_width=420)
+
+
+def _captions(data: PackedDataset, rows: NDArray[np.int64]) -> str:
+    return " / ".join(_native.decode(data.read_captions(rows)))
