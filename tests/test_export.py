@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import t2i
+from promises import TORTURE
 from t2i import cli, runtime, tokenizer
 from t2i import export as exporting
 from t2i.exported import Exported
@@ -18,7 +19,7 @@ from t2i.pipeline import Pipeline
 onnx = pytest.importorskip("onnx", reason="the extra is not installed: pip install 't2i[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra is not installed: pip install 't2i[export]'")
 pytest.importorskip("onnxscript", reason="the extra is not installed: pip install 't2i[export]'")
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(400)]  # tracing is slow on a busy machine
 
 SENTENCES = ["a flower with red petals", "\U0001f33b of BLUE, naïve", "x" * 300]
 
@@ -46,9 +47,9 @@ def traced_once():
 
 @pytest.fixture(scope="module")
 def written(pipe, tmp_path_factory):
-    """The same model in each precision: its file and what the export said."""
+    """The same model with weights of four bytes and of one: its file and what the export said."""
     folder = tmp_path_factory.mktemp("exported")
-    return {each: exporting.export(pipe, folder / f"{each}.onnx", each) for each in ("float32", "float16", "int8")}
+    return {each: exporting.export(pipe, folder / f"{each}.onnx", each) for each in ("float32", "int8")}
 
 
 def run_graph(path, ids, noise):
@@ -74,15 +75,11 @@ def test_padding_and_unknown_characters_are_the_tables_zeros(pipe, written):
     np.testing.assert_allclose(run_graph(written["float32"].path, ids, noise), expected, rtol=0, atol=1e-4)
 
 
-def test_the_smaller_forms_are_smaller_and_near(pipe, written):
-    sizes = [written[each].bytes for each in ("float32", "float16", "int8")]
-    assert sizes == sorted(sizes, reverse=True)
+def test_int8_is_smaller_and_near(pipe, written):
+    assert written["int8"].bytes < written["float32"].bytes
     ids, noise = tokenizer.encode(SENTENCES), np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
-    exact = run_graph(written["float32"].path, ids, noise)
-    for each, allowed in (("float16", 0.005), ("int8", 0.02)):
-        found = run_graph(written[each].path, ids, noise)
-        assert found.dtype == np.float32
-        assert 0 < np.abs(found - exact).mean() < allowed, each
+    exact, found = (run_graph(written[each].path, ids, noise) for each in ("float32", "int8"))
+    assert 0 < np.abs(found - exact).mean() < 0.02
 
 
 def test_int8_keeps_every_large_weight_in_a_byte_within_half_a_step_of_its_channel(pipe, written):
@@ -128,17 +125,26 @@ def test_the_exported_model_draws_what_the_pipeline_draws(pipe, written):
     assert [picture.size for picture in drawn.images] == [(16, 16)] * 6
 
 
-def test_a_long_encoder_and_wide_ids_export_too(tmp_path):
-    text = t2i.config.TextOptions(variant="long", width=8, channels=(8, 8), dim=16)
+@pytest.mark.parametrize(
+    "variant",
+    ["short", pytest.param("long", marks=pytest.mark.skipif(not TORTURE, reason="18 gated steps: set T2I_TORTURE=1"))],
+)
+def test_half_precision_and_wide_ids_export_too(tmp_path, variant):
+    text = t2i.config.TextOptions(variant=variant, width=8, channels=(8, 8), dim=16)
     config = t2i.config.TrainConfig(size=16, generator_width=8, noise_dim=8, projection_dim=8, text=text)
     torch.manual_seed(1)
-    pipe = Pipeline(t2i.Generator(16, 8, 8, 16, 8), t2i.CharCnnRnn("long", 8, 16, (8, 8)), config)
-    written = exporting.export(pipe, tmp_path / "long.onnx", ids="int64")
-    assert written.worst <= 1e-4
-    assert Exported(written.path)("a bird").tensor.shape == (1, 3, 16, 16)
-    noise = runtime.noise((1, 8), torch.device("cpu"), 0, 0, "generate").numpy()
-    found = run_graph(written.path, t2i.encode(["a bird"]).astype(np.int64), noise)
-    np.testing.assert_allclose(found, pipe("a bird").tensor, rtol=0, atol=1e-4)
+    pipe = Pipeline(t2i.Generator(16, 8, 8, 16, 8), t2i.CharCnnRnn(variant, 8, 16, (8, 8)), config)
+    with torch.no_grad():
+        pipe.generator.picture.weight *= 50
+    written = exporting.export(pipe, tmp_path / "half.onnx", "float16", ids="int64")
+    weights = [t for t in onnx.load(written.path).graph.initializer if np.prod(t.dims) > 100]
+    assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
+    expected = pipe(SENTENCES).tensor.numpy()
+    drawn = Exported(written.path)(SENTENCES).tensor.numpy()
+    noise = runtime.noise((1, 8), torch.device("cpu"), 0, 0, "generate").expand(3, -1).numpy()
+    for found in (drawn, run_graph(written.path, t2i.encode(SENTENCES).astype(np.int64), noise)):
+        assert found.dtype == np.float32
+        assert 0 < np.abs(found - expected).mean() < 0.005 * expected.std() / 0.1
 
 
 def test_a_graph_that_draws_something_else_is_refused_and_not_written(pipe, tmp_path, monkeypatch):
