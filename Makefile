@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: all install test rust-test python-test format lint stubtest bench docs paper clean
+.PHONY: all install test rust-test python-test format lint stubtest torture fuzz audit bench docs paper clean
 
 all: format lint rust-test python-test  ## what a change must pass
 
@@ -36,6 +36,21 @@ lint: install stubtest
 
 stubtest: install
 	MYPYPATH=python $(BIN)/python -m mypy.stubtest t2i._native
+
+torture: install  ## the failure tests at their full counts, written to docs/method.md (hours on two cores)
+	T2I_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m promise --promises-table docs/method.md
+
+FUZZ_SECONDS ?= 60
+fuzz:  ## cargo-fuzz on each target for FUZZ_SECONDS (needs cargo-fuzz and a nightly compiler: cargo install cargo-fuzz)
+	cd fuzz && for target in tokenizer image pack; do \
+		mkdir -p corpus/$$target && { [ $$target != image ] || cp ../rust/testdata/* corpus/image; } && \
+		cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+audit: install  ## published advisories about what is depended on; ADVISORIES=a clone of RustSec/advisory-db where there is no network
+	cargo audit $(if $(ADVISORIES),--db $(ADVISORIES) --no-fetch --stale)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --strict --skip-editable
 
 bench: install  ## speed of the native module
 	cargo bench --locked

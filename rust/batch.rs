@@ -1,5 +1,7 @@
 //! A plan executed: pixels and captions gathered from the pack into the caller's buffers.
 
+use std::panic::resume_unwind;
+
 use crate::error::{Error, Result};
 use crate::image::crop_and_flip;
 use crate::pack::Pack;
@@ -77,20 +79,21 @@ pub fn fill(plan: &Plan, pack: &Pack, buffers: Buffers<'_>, threads: usize) -> R
             });
         }
     }
-    let run = |share: Vec<Task<'_>>| share.into_iter().for_each(|task| execute(task, plan, pack));
+    let run = |share: Vec<Task<'_>>| share.into_iter().try_for_each(|task| execute(task, plan, pack));
     let mut shares = shares.into_iter();
     let own = shares.next();
     // Threads of this call only: those of a lasting pool would be missing in a forked child.
     std::thread::scope(|scope| {
+        let mut running = Vec::new();
         for share in shares {
-            std::thread::Builder::new().spawn_scoped(scope, move || run(share)).map_err(Error::Thread)?;
+            running.push(std::thread::Builder::new().spawn_scoped(scope, move || run(share)).map_err(Error::Thread)?);
         }
-        own.into_iter().for_each(run);
-        Ok(())
+        let own = own.map_or(Ok(()), run);
+        running.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).and(own)
     })
 }
 
-fn execute(task: Task<'_>, plan: &Plan, pack: &Pack) {
+fn execute(task: Task<'_>, plan: &Plan, pack: &Pack) -> Result<()> {
     match task {
         Task::Images { rows, mismatched, out } => {
             let (images, crops, flips) = if mismatched {
@@ -101,18 +104,19 @@ fn execute(task: Task<'_>, plan: &Plan, pack: &Pack) {
             let crop = plan.crop_size;
             for (row, target) in rows.zip(out.chunks_exact_mut(crop * crop * 3)) {
                 let corner = (place(crops[2 * row]), place(crops[2 * row + 1]));
-                let source = pack.image(place(images[row]));
-                crop_and_flip(source, pack.image_size(), corner, flips[row] != 0, crop, target);
+                let source = pack.image(place(images[row]))?;
+                crop_and_flip(&source, pack.image_size(), corner, flips[row] != 0, crop, target);
             }
         }
         Task::Captions { rows, mismatched, out } => {
             let captions = if mismatched { &plan.mismatched_caption } else { &plan.caption };
             let captions = &captions[rows.start * plan.captions_per_image..];
             for (&caption, target) in captions.iter().zip(out.chunks_exact_mut(CAPTION_LENGTH)) {
-                target.copy_from_slice(pack.caption(place(caption)));
+                target.copy_from_slice(&pack.caption(place(caption))?);
             }
         }
     }
+    Ok(())
 }
 
 fn place(index: impl TryInto<usize>) -> usize {
@@ -197,7 +201,7 @@ mod tests {
                 expected_images(crop, &plan.mismatched_image, &plan.mismatched_crop, &plan.mismatched_flip)
             );
             let captions = |rows: &[i64]| -> Vec<u8> {
-                rows.iter().flat_map(|&row| pack.caption(place(row)).to_vec()).collect()
+                rows.iter().flat_map(|&row| pack.caption(place(row)).unwrap().to_vec()).collect()
             };
             prop_assert_eq!(found.captions, captions(&plan.caption));
             prop_assert_eq!(found.mismatched_captions, captions(&plan.mismatched_caption));

@@ -2,7 +2,7 @@
 //!
 //! * [`tokenizer`]: captions to character ids and back, and one-hot character tensors;
 //! * [`image`]: strict decoding, resizing, cropping and flipping;
-//! * [`pack`]: a packed data set, mapped read-only and checked when opened;
+//! * [`pack`]: a packed data set, read-only and checked when opened;
 //! * [`sampler`]: the batch plan, a pure function of (data set, arguments, step);
 //! * [`batch`]: a plan executed into the caller's buffers on many threads;
 //! * [`rng`]: the counter-based draws below the sampler.
@@ -18,6 +18,7 @@ pub mod image;
 pub mod pack;
 pub mod rng;
 pub mod sampler;
+mod shard;
 pub mod tokenizer;
 
 #[cfg(test)]

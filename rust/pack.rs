@@ -1,27 +1,30 @@
-//! The packed data set: a folder of plain safetensors shards and a `pack.json`, mapped read-only.
+//! The packed data set: a folder of plain safetensors shards and a `pack.json`, read-only.
 //!
 //! Everything that later code relies on is checked when the pack is opened, and every refusal names the file, the value
 //! found and the value expected. Files are untrusted: a shard is a plain name inside the folder, and links that lead
 //! out of it are refused.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use memmap2::Mmap;
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::shard::{ShardFile, hex};
 use crate::tokenizer::{CAPTION_LENGTH, UNKNOWN};
 
 /// The largest `pack.json` read.
 const MANIFEST_LIMIT: u64 = 16 << 20;
-/// The largest safetensors header read; ours have a few hundred bytes.
-const HEADER_LIMIT: u64 = 1 << 20;
+/// A pack of at most so many bytes is copied to memory when it is opened; a larger one is read where it is needed. CUB
+/// and Oxford-102 have 0.2 GB, COCO 1.6.
+pub const MEMORY: u64 = 2 << 30;
+/// Shards that are looked at before each batch; of more, the next so many.
+const WATCHED: usize = 16;
 /// The largest image edge accepted.
 const LARGEST_IMAGE: usize = 16_384;
 
@@ -57,12 +60,10 @@ struct ShardEntry {
     sha256: String,
 }
 
-/// One mapped shard; the byte offsets of its tensors were checked against the map.
+/// One shard; the byte offsets of its tensors were checked against its length.
 #[derive(Debug)]
 struct Shard {
-    path: PathBuf,
-    file: File,
-    map: Mmap,
+    file: ShardFile,
     images_at: usize,
     captions_at: usize,
     first_image: usize,
@@ -77,6 +78,8 @@ pub struct Pack {
     class_names: Vec<String>,
     fingerprint: String,
     shards: Vec<Shard>,
+    /// The shard that is looked at next.
+    watched: AtomicUsize,
     classes: Vec<i32>,
     splits: Vec<u8>,
     caption_offsets: Vec<i64>,
@@ -89,6 +92,14 @@ impl Pack {
     /// # Errors
     /// [`Error::Data`] for whatever is not as the format says.
     pub fn open(path: &Path, verify: bool) -> Result<Self> {
+        Self::open_within(path, verify, MEMORY)
+    }
+
+    /// As [`Self::open`]; shards of more than `memory` bytes together stay in their files.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for whatever is not as the format says.
+    pub fn open_within(path: &Path, verify: bool, memory: u64) -> Result<Self> {
         let folder = path.canonicalize().map_err(|error| Error::data(path, format!("cannot be opened: {error}")))?;
         let manifest_path = path.join("pack.json");
         let manifest = read_manifest(path, &folder, &manifest_path)?;
@@ -99,35 +110,28 @@ impl Pack {
             class_names: manifest.classes.clone(),
             fingerprint: fingerprint(&manifest),
             shards: Vec::new(),
+            watched: AtomicUsize::new(0),
             classes: Vec::new(),
             splits: Vec::new(),
             caption_offsets: vec![0],
             captions: 0,
         };
+        let total = manifest.shards.iter().fold(0, |total: u64, entry| total.saturating_add(entry.bytes));
         for entry in &manifest.shards {
-            pack.add_shard(entry, &folder, verify)?;
+            pack.add_shard(entry, &folder, verify, total <= memory)?;
         }
         pack.check_totals(&manifest, &manifest_path)?;
         Ok(pack)
     }
 
-    fn add_shard(&mut self, entry: &ShardEntry, folder: &Path, verify: bool) -> Result<()> {
+    fn add_shard(&mut self, entry: &ShardEntry, folder: &Path, verify: bool, memory: bool) -> Result<()> {
         let path = self.path.join(&entry.file);
-        let (file, map) = map_shard(entry, &path, folder)?;
+        let real = inside(&path, folder)?;
+        let (file, metadata, data_at) = ShardFile::open(&path, &real, entry.bytes, &entry.sha256, memory)?;
         if verify {
-            let found = hex(&Sha256::digest(&map));
-            if !found.eq_ignore_ascii_case(&entry.sha256) {
-                return Err(Error::data(&path, format!("sha256 must be {}, got {found}", entry.sha256)));
-            }
+            file.verify()?;
         }
-        let header = u64::from_le_bytes(map[..8].try_into().expect("eight bytes"));
-        if header > HEADER_LIMIT {
-            let message = format!("safetensors header must be at most {HEADER_LIMIT} bytes, got {header}");
-            return Err(Error::data(&path, message));
-        }
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|error| Error::data(&path, format!("is not a valid safetensors file: {error}")))?;
-        let tensors = Tensors { path: &path, metadata: &metadata, data_at: 8 + header, map: &map };
+        let tensors = Tensors { path: &path, metadata: &metadata, data_at, length: file.length() };
         let (n, m, size) = (entry.images, entry.captions, self.image_size);
         let images_at = tensors.find("images", Dtype::U8, &[n, size, size, 3])?.start;
         let captions = tensors.find("captions", Dtype::U8, &[m, CAPTION_LENGTH])?;
@@ -135,27 +139,28 @@ impl Pack {
         let classes = tensors.find("classes", Dtype::I32, &[n])?;
         let splits = tensors.find("splits", Dtype::U8, &[n])?;
         let names = tensors.find_list("names", Dtype::U8)?;
-        std::str::from_utf8(&map[names])
+        std::str::from_utf8(&file.bytes(names)?)
             .map_err(|error| Error::data(&path, format!("names must be UTF-8, got {error}")))?;
 
-        check_caption_ids(&path, &map[captions.clone()])?;
-        self.add_offsets(&path, &map[offsets], m)?;
-        self.add_classes(&path, &map[classes])?;
-        let splits = &map[splits];
+        check_caption_ids(&path, &file.bytes(captions.clone())?)?;
+        self.add_offsets(&path, &file.bytes(offsets)?, m)?;
+        self.add_classes(&path, &file.bytes(classes)?)?;
+        let splits = file.bytes(splits)?;
         if let Some(row) = splits.iter().position(|&split| split > 1) {
             let message = format!("split of image {row} must be 0 (train) or 1 (test), got {}", splits[row]);
             return Err(Error::data(&path, message));
         }
         let (first_image, first_caption) = (self.splits.len(), self.captions);
-        self.splits.extend_from_slice(splits);
+        self.splits.extend_from_slice(&splits);
+        drop(splits);
         self.captions += m;
         let captions_at = captions.start;
-        self.shards.push(Shard { path, file, map, images_at, captions_at, first_image, first_caption });
+        self.shards.push(Shard { file, images_at, captions_at, first_image, first_caption });
         Ok(())
     }
 
     fn add_offsets(&mut self, path: &Path, bytes: &[u8], captions: usize) -> Result<()> {
-        // Not a cast of the mapped bytes: nothing promises that they are aligned.
+        // Not a cast of the bytes: nothing promises that they are aligned.
         let offsets: Vec<i64> = bytes.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
         let last = i64::try_from(captions).map_err(|_| Error::data(path, "has too many captions"))?;
         let base = i64::try_from(self.captions).map_err(|_| Error::data(path, "has too many captions"))?;
@@ -267,27 +272,31 @@ impl Pack {
 
     /// The pixels of one image, (size, size, 3).
     ///
+    /// # Errors
+    /// [`Error::Data`] for a shard that stays in its file and cannot be read any more.
+    ///
     /// # Panics
     /// If there is no such image.
-    #[must_use]
-    pub fn image(&self, index: usize) -> &[u8] {
+    pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>> {
         assert!(index < self.images(), "image {index} of {}", self.images());
         let shard = &self.shards[self.shards.partition_point(|shard| shard.first_image <= index) - 1];
         let length = self.image_size * self.image_size * 3;
         let at = shard.images_at + (index - shard.first_image) * length;
-        &shard.map[at..at + length]
+        shard.file.bytes(at..at + length)
     }
 
     /// The ids of one caption by its global row.
     ///
+    /// # Errors
+    /// [`Error::Data`] for a shard that stays in its file and cannot be read any more.
+    ///
     /// # Panics
     /// If there is no such caption.
-    #[must_use]
-    pub fn caption(&self, row: usize) -> &[u8] {
+    pub fn caption(&self, row: usize) -> Result<Cow<'_, [u8]>> {
         assert!(row < self.captions, "caption {row} of {}", self.captions);
         let shard = &self.shards[self.shards.partition_point(|shard| shard.first_caption <= row) - 1];
         let at = shard.captions_at + (row - shard.first_caption) * CAPTION_LENGTH;
-        &shard.map[at..at + CAPTION_LENGTH]
+        shard.file.bytes(at..at + CAPTION_LENGTH)
     }
 
     /// Copies images to `out` (n, size, size, 3).
@@ -308,20 +317,15 @@ impl Pack {
         copy_rows("caption", index, self.captions, CAPTION_LENGTH, out, check, |row| self.caption(row))
     }
 
-    /// Refuses shards that were cut or extended after they were mapped. Reading beyond the end of a cut file would be
-    /// a SIGBUS; asking before each batch costs a microsecond a shard and leaves only the moment between the two.
+    /// Refuses a pack with a shard that was cut, replaced, deleted or made unreadable since it was opened. Of many shards
+    /// this looks at the next few: one call costs some microseconds, and a few calls see them all.
     ///
     /// # Errors
     /// [`Error::Data`] naming the shard.
     pub fn check_unchanged(&self) -> Result<()> {
-        for shard in &self.shards {
-            let length = shard.file.metadata().map_err(|error| Error::data(&shard.path, error.to_string()))?.len();
-            if length != shard.map.len() as u64 {
-                let message = format!("changed while in use: it had {} bytes, now {length}", shard.map.len());
-                return Err(Error::data(&shard.path, message));
-            }
-        }
-        Ok(())
+        let count = self.shards.len().min(WATCHED);
+        let first = self.watched.fetch_add(count, Ordering::Relaxed);
+        (0..count).try_for_each(|at| self.shards[first.wrapping_add(at) % self.shards.len()].file.check_unchanged())
     }
 }
 
@@ -332,7 +336,7 @@ fn copy_rows<'a>(
     row_bytes: usize,
     out: &mut [u8],
     check: impl FnOnce() -> Result<()>,
-    get: impl Fn(usize) -> &'a [u8],
+    get: impl Fn(usize) -> Result<Cow<'a, [u8]>>,
 ) -> Result<()> {
     Error::check_length(
         if name == "image" { "image buffer" } else { "caption buffer" },
@@ -349,7 +353,7 @@ fn copy_rows<'a>(
         .collect::<Result<Vec<usize>>>()?;
     check()?;
     for (target, row) in out.chunks_exact_mut(row_bytes).zip(rows) {
-        target.copy_from_slice(get(row));
+        target.copy_from_slice(&get(row)?);
     }
     Ok(())
 }
@@ -421,41 +425,12 @@ fn fingerprint(manifest: &Manifest) -> String {
     hex(&Sha256::digest(text))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes all");
-        text
-    })
-}
-
-fn map_shard(entry: &ShardEntry, path: &Path, folder: &Path) -> Result<(File, Mmap)> {
-    let unreadable = |error: std::io::Error| Error::data(path, format!("cannot be opened: {error}"));
-    let file = File::open(inside(path, folder)?).map_err(unreadable)?;
-    let length = file.metadata().map_err(unreadable)?.len();
-    if length != entry.bytes {
-        return Err(Error::data(path, format!("must have {} bytes as pack.json says, got {length}", entry.bytes)));
-    }
-    if length < 8 {
-        return Err(Error::data(path, format!("is not a safetensors file: it has {length} bytes")));
-    }
-    // SAFETY: the map is read-only and private to this module, and bytes of any value are valid, so another process
-    // that rewrites the file can give us wrong pictures but no undefined values. One that cuts it would turn a read
-    // into a SIGBUS: `check_unchanged` compares the length before every batch. Reading by copies instead would
-    // double the memory of data sets that are meant to stay in the page cache, shared between processes.
-    #[expect(unsafe_code, reason = "a file cannot be mapped without it; see above")]
-    let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
-    if map.len() as u64 != length {
-        return Err(Error::data(path, format!("changed while it was opened: {length} bytes, then {}", map.len())));
-    }
-    Ok((file, map))
-}
-
 /// The tensors of a shard that is being checked.
 struct Tensors<'a> {
     path: &'a Path,
     metadata: &'a Metadata,
     data_at: usize,
-    map: &'a Mmap,
+    length: usize,
 }
 
 impl Tensors<'_> {
@@ -486,8 +461,8 @@ impl Tensors<'_> {
     /// The library has checked that offsets lie in the file; this crate does not rely on it.
     fn range(&self, (start, end): (usize, usize)) -> Result<std::ops::Range<usize>> {
         let (start, end) = (self.data_at.saturating_add(start), self.data_at.saturating_add(end));
-        if start > end || end > self.map.len() {
-            return Err(Error::data(self.path, format!("has a tensor at {start}..{end} of {} bytes", self.map.len())));
+        if start > end || end > self.length {
+            return Err(Error::data(self.path, format!("has a tensor at {start}..{end} of {} bytes", self.length)));
         }
         Ok(start..end)
     }
@@ -511,6 +486,7 @@ mod tests {
     use super::*;
     use crate::fixture::{self, Item, pixel};
     use serde_json::{Value, json};
+    use std::fs::File;
 
     /// Two shards of three and two images with one to three captions.
     fn items() -> Vec<Vec<Item>> {
@@ -535,13 +511,13 @@ mod tests {
         assert_eq!(pack.splits(), [0, 0, 1, 1, 0]);
         assert_eq!(pack.caption_offsets(), [0, 2, 3, 6, 7, 9]);
         for image in 0..5 {
-            for (at, &value) in pack.image(image).iter().enumerate() {
+            for (at, &value) in pack.image(image).unwrap().iter().enumerate() {
                 assert_eq!(value, pixel(image, at / 15, at / 3 % 5, at % 3));
             }
         }
         let texts: Vec<String> = items().concat().into_iter().flat_map(|item| item.captions).collect();
         for (row, text) in texts.iter().enumerate() {
-            assert_eq!(crate::tokenizer::decode(pack.caption(row), row).unwrap(), *text);
+            assert_eq!(crate::tokenizer::decode(&pack.caption(row).unwrap(), row).unwrap(), *text);
         }
     }
 
@@ -552,10 +528,10 @@ mod tests {
         let pack = Pack::open(folder.path(), false).unwrap();
         let mut out = vec![0; 3 * 75];
         pack.read_images(&[4, 0, 3], &mut out).unwrap();
-        assert_eq!(out, [pack.image(4), pack.image(0), pack.image(3)].concat());
+        assert_eq!(out, [4, 0, 3].map(|image| pack.image(image).unwrap()).concat());
         let mut out = vec![0; 2 * 201];
         pack.read_captions(&[8, 0], &mut out).unwrap();
-        assert_eq!(out, [pack.caption(8), pack.caption(0)].concat());
+        assert_eq!(out, [8, 0].map(|row| pack.caption(row).unwrap()).concat());
         for bad in [-1, 9, i64::MAX, i64::MIN] {
             let message = pack.read_captions(&[0, bad], &mut out).unwrap_err().to_string();
             assert_eq!(message, format!("caption index must be from 0 to 8, got {bad} at row 1"));
@@ -793,25 +769,88 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_shard_cut_under_a_running_reader_is_noticed_and_named() {
-        let folder = tempfile::tempdir().unwrap();
-        fixture::write(folder.path(), &items(), &["rose", "bluebell"], 5);
-        let pack = Pack::open(folder.path(), false).unwrap();
-        let shard = folder.path().join("shard-00001.safetensors");
-        File::options().write(true).open(&shard).unwrap().set_len(100).unwrap();
-        let message = pack.read_images(&[0], &mut [0; 75]).unwrap_err().to_string();
-        assert!(message.contains("shard-00001.safetensors: changed while in use"), "{message}");
+    /// A pack in memory and the same one in its files.
+    fn both(folder: &Path) -> [Pack; 2] {
+        [2 << 30, 0].map(|memory| Pack::open_within(folder, true, memory).unwrap())
     }
 
     #[test]
-    fn a_deleted_shard_stays_readable_while_it_is_mapped() {
+    fn a_pack_in_its_files_reads_as_one_in_memory() {
         let folder = tempfile::tempdir().unwrap();
         fixture::write(folder.path(), &items(), &["rose", "bluebell"], 5);
+        let [memory, file] = both(folder.path());
+        for image in 0..5 {
+            assert_eq!(memory.image(image).unwrap(), file.image(image).unwrap());
+        }
+        for row in 0..9 {
+            assert_eq!(memory.caption(row).unwrap(), file.caption(row).unwrap());
+        }
+        assert_eq!(memory.fingerprint(), file.fingerprint());
+    }
+
+    #[test]
+    fn a_shard_that_changes_under_a_running_reader_is_noticed_and_named() {
+        let cases: [(&str, &dyn Fn(&Path)); 5] = [
+            ("it had", &|shard| drop(File::options().write(true).open(shard).unwrap().set_len(100))),
+            ("it had", &|shard| std::fs::write(shard, []).unwrap()),
+            ("its sha256 was", &|shard| {
+                let mut bytes = std::fs::read(shard).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                std::fs::write(shard.with_extension("new"), bytes).unwrap();
+                std::fs::rename(shard.with_extension("new"), shard).unwrap();
+            }),
+            ("No such file", &|shard| std::fs::remove_file(shard).unwrap()),
+            ("nobody has the permission", &|shard| {
+                std::fs::set_permissions(shard, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+            }),
+        ];
+        for (says, change) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            fixture::write(folder.path(), &items(), &["rose", "bluebell"], 5);
+            let packs = both(folder.path());
+            change(&folder.path().join("shard-00001.safetensors"));
+            for pack in packs {
+                let message = pack.read_images(&[0], &mut [0; 75]).unwrap_err().to_string();
+                assert!(message.contains("shard-00001.safetensors: changed while in use"), "{message}");
+                assert!(message.contains(says), "expected {says:?} in {message:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_of_the_same_content_may_take_a_shards_place() {
+        let folder = tempfile::tempdir().unwrap();
+        fixture::write(folder.path(), &items(), &["rose", "bluebell"], 5);
+        let packs = both(folder.path());
+        let shard = folder.path().join("shard-00001.safetensors");
+        std::fs::copy(&shard, folder.path().join("copy")).unwrap();
+        std::fs::rename(folder.path().join("copy"), &shard).unwrap();
+        for pack in packs {
+            for _ in 0..2 {
+                pack.read_images(&[4], &mut [0; 75]).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_cut_between_the_look_and_the_read_is_an_error_and_no_signal() {
+        let folder = tempfile::tempdir().unwrap();
+        fixture::write(folder.path(), &items(), &["rose", "bluebell"], 5);
+        let [memory, file] = both(folder.path());
+        let shard = folder.path().join("shard-00001.safetensors");
+        File::options().write(true).open(shard).unwrap().set_len(8).unwrap();
+        assert_eq!(memory.image(4).unwrap()[0], pixel(4, 0, 0, 0));
+        assert!(file.image(4).unwrap_err().to_string().contains("changed while in use"));
+    }
+
+    #[test]
+    fn of_many_shards_each_is_looked_at_in_its_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let shards: Vec<Vec<Item>> = (0..40).map(|image| vec![Item::new(image % 2, 0, &["a"])]).collect();
+        fixture::write(folder.path(), &shards, &["rose", "bluebell"], 2);
         let pack = Pack::open(folder.path(), false).unwrap();
-        std::fs::remove_file(folder.path().join("shard-00001.safetensors")).unwrap();
-        let mut out = vec![0; 75];
-        pack.read_images(&[4], &mut out).unwrap();
-        assert_eq!(out[0], pixel(4, 0, 0, 0));
+        std::fs::remove_file(folder.path().join("shard-00033.safetensors")).unwrap();
+        let noticed = (0..3).filter(|_| pack.check_unchanged().is_err()).count();
+        assert_eq!(noticed, 1);
     }
 }

@@ -360,11 +360,12 @@ fn load_images(
     Ok(results.into_iter().map(|result| result.map(describe)).collect())
 }
 
-/// A packed data set, mapped read-only.
+/// A packed data set, read-only: a copy in memory, or read from its files where it is larger.
 ///
 /// Args:
 ///     path: the folder with pack.json.
 ///     verify: whether the SHA-256 of every shard is checked too.
+///     memory: a pack of at most so many bytes is copied to memory.
 ///
 /// Raises:
 ///     DataError: for whatever is not as the format says, with the file, the value found and the value expected.
@@ -374,9 +375,10 @@ struct Pack(Arc<pack::Pack>);
 #[pymethods]
 impl Pack {
     #[new]
-    #[pyo3(signature = (path, verify = false))]
-    fn new(py: Python<'_>, path: PathBuf, verify: bool) -> PyResult<Self> {
-        Ok(Self(Arc::new(py.detach(|| pack::Pack::open(&path, verify))?)))
+    #[pyo3(signature = (path, verify = false, memory = pack::MEMORY))]
+    #[pyo3(text_signature = "(path, verify=False, memory=2147483648)")]
+    fn new(py: Python<'_>, path: PathBuf, verify: bool, memory: u64) -> PyResult<Self> {
+        Ok(Self(Arc::new(py.detach(|| pack::Pack::open_within(&path, verify, memory))?)))
     }
 
     /// The folder.

@@ -225,8 +225,7 @@ impl Sampler {
     /// For an argument out of range, a split without an image, or one in which no image has a mismatch.
     pub fn new(pack: Arc<Pack>, options: Options) -> Result<Self> {
         check_options(&options, pack.image_size())?;
-        pack.check_unchanged()?;
-        let groups = group(&pack, options.split);
+        let groups = group(&pack, options.split)?;
         let path = pack.path().display();
         if groups.images.is_empty() {
             return Err(Error::DataSet(format!("{path} has no image in its {}", options.split.describe())));
@@ -413,31 +412,32 @@ fn check_options(options: &Options, image_size: usize) -> Result<()> {
 
 /// The split's images by class, or by equal captions if there are no classes. Groups are in order of class, or of
 /// first appearance, so that nothing depends on a hash map's order.
-fn group(pack: &Pack, split: Split) -> Groups {
+fn group(pack: &Pack, split: Split) -> Result<Groups> {
     let images = (0..pack.images()).filter(|&image| split.holds(pack.splits()[image]));
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); pack.class_names().len()];
     let mut seen = HashMap::new();
     for image in images {
-        let group = usize::try_from(pack.classes()[image]).unwrap_or_else(|_| {
-            *seen.entry(caption_set(pack, image)).or_insert_with(|| {
+        let group = match usize::try_from(pack.classes()[image]) {
+            Ok(class) => class,
+            Err(_) => *seen.entry(caption_set(pack, image)?).or_insert_with(|| {
                 members.push(Vec::new());
                 members.len() - 1
-            })
-        });
+            }),
+        };
         members[group].push(image);
     }
     members.retain(|images| !images.is_empty());
-    Groups::new(members)
+    Ok(Groups::new(members))
 }
 
 /// A digest of an image's set of captions: order and repetition do not matter.
-fn caption_set(pack: &Pack, image: usize) -> [u8; 32] {
+fn caption_set(pack: &Pack, image: usize) -> Result<[u8; 32]> {
     let row = |at: usize| usize::try_from(pack.caption_offsets()[at]).expect("a pack's offsets rise");
-    let mut captions: Vec<&[u8]> = (row(image)..row(image + 1)).map(|row| pack.caption(row)).collect();
+    let mut captions = (row(image)..row(image + 1)).map(|row| pack.caption(row)).collect::<Result<Vec<_>>>()?;
     captions.sort_unstable();
     captions.dedup();
     // Captions all have one length, so joining them is unambiguous.
-    captions.into_iter().fold(Sha256::new(), Digest::chain_update).finalize().into()
+    Ok(captions.into_iter().fold(Sha256::new(), Digest::chain_update).finalize().into())
 }
 
 #[cfg(test)]
@@ -457,7 +457,7 @@ mod tests {
     fn open(shards: &[Vec<Item>], classes: &[&str], size: usize) -> Arc<Pack> {
         let folder = tempfile::tempdir().unwrap();
         fixture::write(folder.path(), shards, classes, size);
-        // The shards stay mapped when the folder goes.
+        // The shards are in memory when the folder goes.
         Arc::new(Pack::open(folder.path(), false).unwrap())
     }
 

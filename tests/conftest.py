@@ -1,5 +1,6 @@
 """What several test files need: small data sets drawn by the program, and the real data beside the checkout."""
 
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,16 @@ import hypothesis
 import pytest
 import torch
 
+import t2i
+from t2i import config as settings
 from t2i import prepare
+from t2i.checkpoint import save_weights
+from t2i.config import TextOptions, TrainConfig
 from t2i.data import PackedDataset
+from t2i.demo import Server
+from t2i.pipeline import Pipeline, model_hash
+
+pytest_plugins = ["promises"]  # the failure tests' counts and table
 
 torch.set_num_threads(2)
 hypothesis.settings.register_profile("t2i", max_examples=40, deadline=None, database=None, derandomize=True)
@@ -51,6 +60,45 @@ def tiny_blossoms_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_blossoms(tiny_blossoms_folder: Path) -> PackedDataset:
     return PackedDataset(tiny_blossoms_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with random weights of width 8 at 16 px, and batch statistics that a training would leave."""
+    folder = tmp_path_factory.mktemp("run")
+    text = TextOptions(width=8, channels=(8, 8), dim=16)
+    config = TrainConfig(size=16, generator_width=8, noise_dim=8, projection_dim=8, alignment_weight=0.0, text=text)
+    torch.manual_seed(0)
+    generator = t2i.Generator(16, 8, 8, 16, 8)
+    encoder = t2i.CharCnnRnn("short", 8, 16, (8, 8))
+    for _ in range(20):
+        generator(torch.randn(16, 8), 5 * torch.randn(16, 16))
+    with torch.no_grad():
+        generator.picture.weight *= 50  # contrast, as a trained one has
+    save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
+    (folder / "config.json").write_text(settings.to_json(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run_with_style(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, with a style encoder of random weights."""
+    folder = tmp_path_factory.mktemp("run-with-style")
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((tiny_run / name).read_bytes())
+    torch.manual_seed(1)
+    save_weights(folder / "style.safetensors", {"style": t2i.StyleEncoder(16, 8, 8)})
+    facts = {"settings": {"width": 8, "blur": 0.5}, "model_sha256": model_hash(folder)}
+    (folder / "style.json").write_text(json.dumps(facts))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(tiny_run_with_style: Path) -> Iterator[Server]:
+    """The web demo of that run, served from a thread."""
+    pytest.importorskip("gradio", reason="the extra is not installed: pip install 't2i[demo]'")
+    with Server(Pipeline.from_pretrained(tiny_run_with_style)) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

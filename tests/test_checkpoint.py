@@ -136,7 +136,62 @@ def test_a_checkpoint_says_its_step_its_checksum_and_the_facts(tmp_path):
     _, _, checkpoints = state(tmp_path)
     folder = checkpoints.save(3, {"data": "fingerprint"})
     checksum = hashlib.sha256((folder / "state.safetensors").read_bytes()).hexdigest()
-    assert json.loads((folder / "state.json").read_text()) == {"step": 3, "sha256": checksum, "data": "fingerprint"}
+    record = json.loads((folder / "state.json").read_text())
+    own = record.pop("checksum")
+    assert record == {"step": 3, "sha256": checksum, "data": "fingerprint"}
+    assert own == hashlib.sha256(json.dumps(record, indent=2).encode()).hexdigest()
+
+
+def test_a_checkpoint_of_the_first_version_which_had_no_checksum_of_its_facts_is_read(tmp_path):
+    net, _, checkpoints = state(tmp_path)
+    record = checkpoints.save(3, {"data": "fingerprint"}) / "state.json"
+    first = {name: value for name, value in json.loads(record.read_text()).items() if name != "checksum"}
+    record.write_text(json.dumps(first, indent=2) + "\n")
+    restored, _, checkpoints = state(tmp_path, seed=9)
+    assert checkpoints.restore({"data": "fingerprint", "settings": {}}) == (3, [])
+    assert equal(restored, net)
+    with pytest.raises(t2i.ConfigError, match="data: fingerprint -> another"):
+        checkpoints.restore({"data": "another"})
+
+
+def test_a_checkpoint_made_from_other_facts_is_refused_with_the_difference_and_changes_nothing(tmp_path):
+    _, _, checkpoints = state(tmp_path)
+    checkpoints.save(3, {"data": "a" * 64, "settings": {"batch": 8, "text": {"channels": (8, 8)}}})
+    net, _, checkpoints = state(tmp_path, seed=9)
+    facts = {"data": "b" * 64, "settings": {"batch": 16, "text": {"channels": (8, 8)}}, "new": 1}
+    with pytest.raises(t2i.ConfigError) as caught:
+        checkpoints.restore(facts)
+    assert f"(data: {'a' * 12} -> {'b' * 12}; settings.batch: 8 -> 16)" in str(caught.value)
+    assert equal(net, network(9))
+    assert checkpoints.restore() == (3, [])  # --force asks no questions
+    assert checkpoints.restore({"data": "a" * 64, "settings": {"batch": 8, "text": {"channels": (8, 8)}}}) == (3, [])
+
+
+def test_a_damaged_checkpoint_does_not_count_among_the_two_that_are_kept(tmp_path):
+    _, _, checkpoints = state(tmp_path)
+    for step in (10, 20, 30):
+        checkpoints.save(step, {})
+    flip(tmp_path / "checkpoints" / "step-00000030" / "state.safetensors", 500)
+    assert checkpoints.restore()[0] == 20
+    checkpoints.save(25, {})
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000020", "step-00000025"]
+
+
+def test_weights_with_a_flipped_bit_are_refused_or_the_bit_was_not_in_a_weight(tmp_path):
+    path, refused = tmp_path / "model.safetensors", 0
+    save_weights(path, {"net": network(1)})
+    offsets = range(8, len(path.read_bytes()), 7)
+    for offset in offsets:
+        flip(path, offset)
+        net = network(2)
+        try:
+            load_weights(path, {"net": net})
+        except t2i.CheckpointError:
+            refused += 1
+        else:
+            assert equal(net, network(1))  # it was in the name of the format, or of the checksum
+        flip(path, offset)
+    assert refused > 0.9 * len(offsets)
 
 
 def flip(path, offset):
@@ -271,7 +326,7 @@ sys.stdin.read()
 def test_a_second_run_is_refused_and_the_lock_of_a_dead_one_is_free(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path / ".lock")]
     with RunLock(tmp_path):
-        with pytest.raises(t2i.CheckpointError, match=r"in use by another run; .* another --out"):
+        with pytest.raises(t2i.CheckpointError, match=r"in use by another run \(process \d+\); .* another --out"):
             RunLock(tmp_path)
         assert subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode == 1
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

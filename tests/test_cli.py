@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from t2i import cli, prepare
-from t2i.training.gan import GanStep
+from t2i.training.step import GanStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -59,11 +59,17 @@ def test_under_autocast_the_weight_gradient_is_float32_and_within_bfloat16_of_th
     assert (gradient - exact).abs().max() < 0.02 * exact.abs().max()
 
 
-@pytest.mark.parametrize("reason", ["float32", "large map", "bias", "frozen weight"])
+def test_in_float32_the_product_is_chosen_for_the_smallest_maps():
+    x, weight = torch.randn(2, 4, 8, 8), torch.randn(4, 4, 4, 4, requires_grad=True)
+    assert convolution(x, weight, None, 2, 1).grad_fn.name().startswith("_Convolution")
+
+
+@pytest.mark.parametrize("reason", ["float32", "large map", "bias", "frozen weight", "1x1"])
 def test_the_library_is_left_alone_where_the_product_does_not_pay(reason):
-    side = 32 if reason == "large map" else 8
+    side = {"large map": 32, "float32": 16}.get(reason, 8)
     x = torch.randn(2, 4, side, side, requires_grad=True)
-    weight = torch.randn(4, 4, 4, 4, requires_grad=reason != "frozen weight")
+    taps = 1 if reason == "1x1" else 4
+    weight = torch.randn(4, 4, taps, taps, requires_grad=reason != "frozen weight")
     bias = torch.zeros(4) if reason == "bias" else None
     with torch.autocast("cpu", torch.bfloat16, enabled=reason != "float32"):
         out = convolution(x, weight, bias, 2, 1)

@@ -24,7 +24,7 @@ from t2i.embeddings import text_encoder
 from t2i.encoders import ImageEncoder
 from t2i.ops.synchronised_norm import synchronise
 from t2i.training import gan
-from t2i.training.gan import FrozenText, GanStep, LearnedText
+from t2i.training.step import FrozenText, GanStep, LearnedText
 
 pytestmark = [
     pytest.mark.timeout(600),  # several processes on a busy machine
@@ -363,7 +363,7 @@ def test_half_a_launcher_is_refused(monkeypatch, name, value):
 
 KILLED = """
 import os, signal
-from t2i.training.gan import GanStep
+from t2i.training.step import GanStep
 step = GanStep.__call__
 def call(self, batch, number):
     if number == {at} and os.environ["RANK"] == "{rank}" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":

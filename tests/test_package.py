@@ -13,14 +13,14 @@ import t2i
 
 PACKAGE = Path(t2i.__file__).parent
 LAYERS = [  # a module imports from its own layer and those above it in this list; a package stands for its modules
-    {"_native", "errors", "locking"},
+    {"_native", "errors", "extras", "locking"},
     {"config", "config_file"},
     {"runtime", "tokenizer", "ops", "distributed"},
-    {"data", "prepare", "synthetic", "encoders", "networks"},
+    {"data", "loaders", "prepare", "synthetic", "encoders", "networks"},
     {"losses", "optim", "checkpoint", "cache"},
-    {"pipeline", "pictures", "metrics", "embeddings", "image_features"},
+    {"pipeline", "pictures", "metrics", "embeddings", "image_features", "saved", "card", "hub", "curves"},
     {"training"},
-    {"export", "bench", "demo"},
+    {"export", "exported", "bench", "bench_rows", "demo", "demo_guard"},
     {"commands", "flags", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -107,7 +107,7 @@ def test_the_papers_networks_have_the_shapes_of_the_readme():
 
 def test_the_commands_are_installed_and_lead_to_functions():
     scripts = {s.name: s for s in importlib.metadata.entry_points(group="console_scripts") if s.name.startswith("t2i-")}
-    assert {"t2i-prepare", "t2i-train", "t2i-generate", "t2i-eval"} <= set(scripts)
+    assert {"t2i-prepare", "t2i-train", "t2i-generate", "t2i-eval", "t2i-export", "t2i-demo"} <= set(scripts)
     for script in scripts.values():
         assert callable(script.load())
 

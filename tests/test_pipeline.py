@@ -8,35 +8,21 @@ import torch
 import t2i
 from t2i import config as settings
 from t2i import runtime
-from t2i.checkpoint import save_weights
-from t2i.config import TextOptions, TrainConfig
 from t2i.pipeline import Pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CONFIG = TrainConfig(
-    size=16,
-    generator_width=8,
-    noise_dim=8,
-    projection_dim=8,
-    alignment_weight=0.0,
-    text=TextOptions(width=8, channels=(8, 8), dim=16),
-)
 RED, BLUE = "a flower with red petals", "a flower with blue petals"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run folder with random weights, and statistics of batch normalisation that a training would leave."""
-    folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    generator = t2i.Generator(16, 8, 8, 16, 8)
-    encoder = t2i.CharCnnRnn("short", 8, 16, (8, 8))
-    for _ in range(20):
-        generator(torch.randn(16, 8), 5 * torch.randn(16, 16))
-    save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
-    (folder / "config.json").write_text(settings.to_json(CONFIG))
-    return folder
+def run(tiny_run):
+    return tiny_run
+
+
+def with_setting(folder, **changes):
+    config = settings.from_json(folder / "config.json")
+    (folder / "config.json").write_text(settings.to_json(dataclasses.replace(config, **changes)))
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +107,11 @@ def test_capitals_do_not_matter(pipe):
         (lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04."), "not a readable safetensors file"),  # a pickle
         (lambda f: (f / "config.json").write_text("[]"), "cannot be read as the settings"),
         (
-            lambda f: (f / "config.json").write_text(settings.to_json(dataclasses.replace(CONFIG, noise_dim=9))),
+            lambda f: with_setting(f, noise_dim=9),
             r"generator\.seed\.weight must be \(17, .*\), got \(16, .*\)",
         ),
         (
-            lambda f: (f / "config.json").write_text(settings.to_json(dataclasses.replace(CONFIG, size=32))),
+            lambda f: with_setting(f, size=32),
             r"generator\.",
         ),
     ],

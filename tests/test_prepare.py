@@ -520,7 +520,7 @@ def test_what_a_stopped_preparation_left_is_replaced(tmp_path):
 
 
 def test_many_pictures_fill_several_shards_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "SHARD_IMAGES", 3)
+    monkeypatch.setattr("t2i.prepare.writer.SHARD_IMAGES", 3)
     source = tmp_path / "mine"
     for number in range(8):
         captioned(source / f"{number}.png", *(f"caption {number}",) * (number + 1), colour=(number, 0, 0))

@@ -9,8 +9,8 @@ import torch
 from t2i import config as settings
 from t2i.data import Loader, PackedDataset, Sampler
 from t2i.errors import ConfigError
-from t2i.training.gan import FrozenText, GanStep
 from t2i.training.stages import Stages
+from t2i.training.step import FrozenText, GanStep
 
 
 def scores(real: float, fake: float) -> tuple[torch.Tensor, torch.Tensor]:

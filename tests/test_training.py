@@ -21,8 +21,8 @@ from t2i.config import TextOptions, TrainConfig
 from t2i.data import Loader, Sampler
 from t2i.embeddings import text_encoder
 from t2i.training import gan
-from t2i.training.gan import FrozenText, GanStep, LearnedText
-from t2i.training.progress import Stopped, StopSignal
+from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.step import FrozenText, GanStep, LearnedText
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -188,7 +188,7 @@ def test_each_kind_of_pair_is_normalised_by_its_own_batch(tiny_blossoms, mismatc
         pair = (batch.mismatched_images, text) if mismatch == "image" else (batch.images, other)
         mismatched = reference(*pair)
         fake = reference(fakes, text)
-    measured = step.update_discriminator(batch, text, fakes, 0.5)
+    measured = step.update_discriminator(step.inputs(batch, 0), text, fakes, 0.5)
     expected = losses.discriminator_loss(matching, mismatched, fake, 0.5)
     assert measured["d_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     for name, layer in normalisations(step.discriminator).items():
@@ -360,6 +360,28 @@ def test_a_damaged_newest_checkpoint_falls_back_and_ends_with_the_same_bits(unbr
     newest.write_bytes(newest.read_bytes()[:-1])
     assert run(dataclasses.replace(chosen, checkpoint_every=2), tiny_blossoms, tmp_path) == expected
     assert "skipped a damaged checkpoint" in capsys.readouterr().err
+
+
+def test_a_damaged_text_encoder_is_trained_again_to_the_same_bits(tiny_blossoms, tmp_path, capsys):
+    chosen = config(text={"encoder": "joint"}, steps=2)
+    expected = run(chosen, tiny_blossoms, tmp_path)
+    path = tmp_path / "text.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] + bytes(100))
+    assert run(chosen, tiny_blossoms, tmp_path) == expected
+    assert path.read_bytes() == whole
+    assert "training the text encoder again" in capsys.readouterr().err
+
+
+def test_lines_of_metrics_that_are_made_again_are_dropped_with_the_half_line_of_a_crash(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [("text", 1), ("text", 2), ("gan", 1), ("gan", 2), ("gan", 3)]
+    path.write_text("".join(f'{{"phase": "{phase}", "step": {step}}}\n' for phase, step in lines) + '{"phase": "ga')
+    progress = Progress(path, "gan", 1, 5, 8)
+    progress.log(2, {"g_loss": 1.0})
+    progress.close()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(record["phase"], record["step"]) for record in records] == [*lines[:3], ("gan", 2)]
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,15 @@
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from t2i.checkpoint import read_tensors, write_atomically
+from t2i.checkpoint import read_tensors, serialise, write_atomically
 from t2i.errors import CheckpointError
 
 KEPT = 4  # files of a name: each new encoder makes one
@@ -42,7 +42,10 @@ def kept(
         return found
     computed = compute().cpu().contiguous()
     try:
-        write_atomically(path, save({name: computed}))
+        for left in folder.glob(f".{name}-*.partial"):  # of a process that was killed while it wrote
+            if time.time() - left.stat().st_mtime > 3600:  # another run may be writing right now
+                left.unlink(missing_ok=True)
+        write_atomically(path, serialise({name: computed}))
         files = sorted(folder.glob(f"{name}-*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
         for old in files[:-KEPT]:
             old.unlink(missing_ok=True)

@@ -5,12 +5,14 @@ A run folder:
     config.json                  the settings
     model.safetensors            what draws: averaged generator and text encoder
     metrics.jsonl  samples/      what happened
-    checkpoints/step-00001000/   what resuming needs: state.safetensors, state.json (step and checksum)
+    checkpoints/step-00001000/   what resuming needs: state.safetensors, state.json (step, facts, checksums of both)
 
 Every file is written beside its place, flushed to the disk and renamed; the two newest checkpoints are kept, so that a
-power cut at any moment leaves one that is whole. There is no pickle on any path.
+power cut at any moment leaves one that is whole. Weight files carry a checksum of their tensors in their own header. There
+is no pickle on any path.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,13 +24,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from t2i.errors import CheckpointError
+from t2i.errors import CheckpointError, ConfigError
 from t2i.locking import lock
 
 KEPT = 2  # checkpoints
+WITHOUT_CHECKSUM = {"step", "sha256", "data"}  # all that state.json held at first; no flipped bit makes this of today's
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -58,14 +61,41 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _serialise(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
+def _make_folder(path: Path) -> None:
+    """Make a folder that outlives a power cut: its name is flushed in the folder above it."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def serialise(tensors: Mapping[str, Tensor]) -> bytes:
+    """Write tensors as safetensors, with a checksum of them in the header that `read_tensors` compares."""
+    plain = _plain(tensors)
+    data = save(plain, {"format": "pt", "sha256": _digest(plain)})
+    length = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # the library writes them in any order
+    return data[:8] + json.dumps(header, separators=(",", ":")).encode().ljust(length - 8) + data[length:]
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Sum names, dtypes, shapes and bytes of plain tensors up, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:
     """Write modules into one safetensors file; tensor names are prefixed with the module's."""
     tensors = {f"{prefix}.{name}": t for prefix, module in modules.items() for name, t in module.state_dict().items()}
-    write_atomically(path, _serialise(tensors, {"format": "pt"}))
+    write_atomically(path, serialise(tensors))
 
 
 def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:
@@ -90,13 +120,25 @@ def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; CheckpointError where it is missing or damaged."""
+    """Read a safetensors file; CheckpointError where it is missing or damaged, as far as it carries a checksum."""
     if not path.is_file():
         raise CheckpointError(f"no such weight file: {path}")
     try:
-        return load_file(path)
+        data = path.read_bytes()
+        tensors = load(data)
+        expected = _header(data).get("sha256")
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if expected is not None and expected != _digest(tensors):
+        raise CheckpointError(f"{path} is damaged: the checksum of its tensors differs; take it from where it came")
+    return tensors
+
+
+def _header(data: bytes) -> dict[str, str]:
+    """Read the metadata that a safetensors file, known to be well formed, carries."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    found: dict[str, str] = header.get("__metadata__") or {}
+    return found
 
 
 def fingerprint(modules: Mapping[str, nn.Module], step: int) -> str:
@@ -131,6 +173,59 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
                 slots[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
+def _record(facts: Mapping[str, Any]) -> bytes:
+    """Write state.json: facts, and a checksum of them as the last line."""
+    body = json.dumps(facts, indent=2)
+    checksum = hashlib.sha256(body.encode()).hexdigest()
+    return (json.dumps({**facts, "checksum": checksum}, indent=2) + "\n").encode()
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Read state.json; CheckpointError where it is not what `_record` writes, to the byte."""
+    data = path.read_bytes()
+    facts: dict[str, Any] = json.loads(data)
+    if isinstance(facts, dict) and set(facts) == WITHOUT_CHECKSUM:
+        return facts
+    if not isinstance(facts, dict) or facts.pop("checksum", None) is None or _record(facts) != data:
+        raise CheckpointError("the checksum of state.json differs")
+    return facts
+
+
+def _compare(folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a checkpoint was made from other facts, and show which."""
+    changed = differences(record, json.loads(json.dumps(facts)))  # tuples become lists, as they did when written
+    if changed:
+        raise ConfigError(
+            f"{folder} was made from something else ({'; '.join(changed)}); choose another --out or add --force"
+        )
+
+
+def check_newest(run: Path, facts: Mapping[str, Any]) -> None:
+    """Compare the facts of a run folder's newest checkpoint, as far as it can be read; ConfigError where they differ."""
+    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+        with contextlib.suppress(OSError, ValueError, CheckpointError):  # damaged: restoring says so
+            _compare(folder, _read_record(folder / "state.json"), facts)
+            return
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Say what differs in two nested records, as "name: before -> after"; what one lacks, another version did not write."""
+    changed = []
+    for key in (key for key in before if key in after):
+        old, new = before[key], after[key]
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changed.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
+    return changed
+
+
+def _short(value: object) -> str:
+    """Cut a fingerprint to what tells it from another."""
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
+
+
 def _folder_name(step: int) -> str:
     return f"step-{step:08d}"
 
@@ -150,20 +245,20 @@ class Checkpoints:
         self.folder, self.modules, self.optimizers = folder / "checkpoints", modules, optimizers
 
     def save(self, step: int, facts: Mapping[str, Any]) -> Path:
-        """Write the state after `step` steps, with `facts` that resuming must agree with, and drop the oldest."""
+        """Write the state after `step` steps, with `facts` that resuming must agree with; keep it and the one before."""
         tensors = {f"{p}/{k}": t for p, module in self.modules.items() for k, t in module.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             tensors |= {f"{name}/{key}": tensor for key, tensor in _optimizer_tensors(optimizer).items()}
-        data = _serialise(tensors)
+        data = save(_plain(tensors))
         final = self.folder / _folder_name(step)
         partial = self.folder / f".partial-{os.getpid()}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
+            _make_folder(partial)
             write_atomically(partial / "state.safetensors", data)
-            record = {"step": step, "sha256": hashlib.sha256(data).hexdigest(), **facts}
-            write_atomically(partial / "state.json", (json.dumps(record, indent=2) + "\n").encode())
-            if final.exists():  # the same step of a run that was stopped after writing it
+            record = _record({"step": step, "sha256": hashlib.sha256(data).hexdigest(), **facts})
+            write_atomically(partial / "state.json", record)
+            if final.exists():  # damaged, or resuming would not have come to this step again
                 shutil.rmtree(final)
             partial.rename(final)
             _sync_folder(self.folder)
@@ -171,8 +266,11 @@ class Checkpoints:
             raise CheckpointError(f"cannot write {final}: {error.strerror}; free some space") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        for old in self._present()[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+        present = self._present()
+        kept = [folder for folder in present if folder.name <= final.name][-KEPT:]  # later ones are damaged, as above
+        for other in present:
+            if other not in kept:
+                shutil.rmtree(other, ignore_errors=True)
         return final
 
     def _present(self) -> list[Path]:
@@ -183,25 +281,34 @@ class Checkpoints:
         present = self._present()
         return f"the last good checkpoint is {present[-1]}" if present else "there is no checkpoint yet"
 
-    def restore(self) -> tuple[int, list[str]]:
+    def restore(self, facts: Mapping[str, Any] | None = None) -> tuple[int, list[str]]:
         """Load the newest whole checkpoint into networks and optimizers.
+
+        Args:
+            facts: What it must have been made from; None takes any.
 
         Returns:
             The number of steps it was made after (0: none), and a line for each newer one that was damaged.
+
+        Raises:
+            ConfigError: it was made from something else; the message shows the difference.
         """
         damaged: list[str] = []
         for left in self.folder.glob(".partial-*"):  # of a process that was killed while it wrote
             shutil.rmtree(left, ignore_errors=True)
         for folder in reversed(self._present()):
             try:
-                record = json.loads((folder / "state.json").read_text())
-                if hashlib.sha256((folder / "state.safetensors").read_bytes()).hexdigest() != record["sha256"]:
-                    raise CheckpointError(f"{folder} is damaged: the checksum differs")
+                record = _read_record(folder / "state.json")
+                data = (folder / "state.safetensors").read_bytes()
+                if hashlib.sha256(data).hexdigest() != record["sha256"]:
+                    raise CheckpointError("the checksum of state.safetensors differs")
                 step = int(record["step"])
-                if folder.name != _folder_name(step):  # state.json itself has no checksum
-                    raise CheckpointError(f"{folder} is damaged: it says that it was made after step {step}")
-                self._load(read_tensors(folder / "state.safetensors"))
-            except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
+                if folder.name != _folder_name(step):
+                    raise CheckpointError(f"it says that it was made after step {step}")
+                if facts is not None:
+                    _compare(folder, record, facts)
+                self._load(load(data))
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError, CheckpointError) as error:
                 damaged.append(f"skipped a damaged checkpoint, {folder}: {error}")
                 continue
             return step, damaged
@@ -230,7 +337,7 @@ class RunLock:
     """One run folder, one process: the second is refused; the lock of a dead process is gone with it.
 
     Raises:
-        CheckpointError: another process holds the folder.
+        CheckpointError: another process holds the folder, or it cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -243,14 +350,40 @@ class RunLock:
             ) from error
         try:
             lock(self._file)
+        except BlockingIOError as error:
+            holder = self._read()
+            self._file.close()
+            raise CheckpointError(
+                f"{folder} is in use by another run{holder}; wait for it or choose another --out"
+            ) from error
         except OSError as error:
             self._file.close()
-            raise CheckpointError(f"{folder} is in use by another run; wait for it or choose another --out") from error
+            raise CheckpointError(
+                f"cannot lock {folder}: {error.strerror}; choose an --out on a disk that has locks"
+            ) from error
+        self._sign()
         for left in folder.glob(".*.partial"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
+
+    def _read(self) -> str:
+        """Say who holds the lock, as far as they wrote it down."""
+        try:
+            self._file.seek(0)
+            number = self._file.read(20).strip()
+        except (OSError, ValueError):
+            return ""
+        return f" (process {number})" if number.isdigit() else ""
+
+    def _sign(self) -> None:
+        """Write down who holds the lock, for the message alone: a full disk does not matter."""
+        with contextlib.suppress(OSError):
+            self._file.truncate(0)
+            self._file.write(f"{os.getpid()}\n")
+            self._file.flush()
 
     def __enter__(self) -> "RunLock":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what _sign could not write
+            self._file.close()

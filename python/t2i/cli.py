@@ -15,7 +15,20 @@ from typing import Any
 
 from t2i import config as settings
 from t2i import flags
-from t2i.commands import EvaluateImages, EvaluateStyle, EvaluateText, FromFile, Generate, Prepare, TrainFlags
+from t2i.commands import (
+    Bench,
+    Demo,
+    EvaluateImages,
+    EvaluateStyle,
+    EvaluateText,
+    Export,
+    FromFile,
+    Generate,
+    Merge,
+    Plot,
+    Prepare,
+    TrainFlags,
+)
 from t2i.config import StyleConfig, TextConfig, TrainConfig
 from t2i.config_file import over, read_toml, to_toml
 from t2i.errors import ConfigError, T2IError
@@ -58,7 +71,36 @@ def evaluate() -> None:
     _guarded("t2i-eval", _evaluate)
 
 
+def demo() -> None:
+    """t2i-demo: draw in the browser."""
+    _guarded("t2i-demo", _demo)
+
+
+def bench() -> None:
+    """t2i-bench: time the parts."""
+    _guarded("t2i-bench", _bench)
+
+
+def export() -> None:
+    """t2i-export: write a model as ONNX."""
+    _guarded("t2i-export", _export)
+
+
+def _bench(arguments: Sequence[str]) -> None:
+    config, _ = flags.read(Bench, arguments, "t2i-bench")
+    from t2i import bench as timing
+
+    rows, known = timing.measure(
+        config.what, data=config.data, model=config.model, device=config.device, rounds=config.rounds,
+        batch=config.batch, folder=config.rivals, threads=config.threads, pictures=config.pictures,
+    )  # fmt: skip
+    print(timing.report(rows, known, config.json))
+
+
 def _prepare(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] == "merge":
+        _merge(arguments[1:])
+        return
     config, _ = flags.read(Prepare, arguments, "t2i-prepare")
     from t2i import prepare as preparing
 
@@ -70,10 +112,24 @@ def _prepare(arguments: Sequence[str]) -> None:
     else:
         report = preparing.pack(
             config.kind, Path(config.source), out, size=config.size, fit=config.fit, boxes=config.boxes,
-            max_pixels=config.max_pixels, force=config.force,
+            max_pixels=config.max_pixels, force=config.force, shard=config.shard, shard_images=config.shard_images,
         )  # fmt: skip
     print(report.summary())
+    if report.missing:
+        print(
+            f"{report.missing} shards of {out} are left to other parts; t2i-prepare merge joins parts of other folders"
+        )
+        return
     print(f"packed into {out}; next: t2i-train --data {out} --preset flowers")
+
+
+def _merge(arguments: Sequence[str]) -> None:
+    config, _ = flags.read(Merge, arguments, "t2i-prepare merge")
+    from t2i import prepare as preparing
+
+    report = preparing.merge([Path(part) for part in config.parts], Path(config.out), config.force)
+    print(report.summary())
+    print(f"packed into {config.out}; next: t2i-train --data {config.out} --preset flowers")
 
 
 def _training(kind: type, arguments: Sequence[str], prog: str, preset: str, prefixes: bool = True) -> tuple[Any, Any]:
@@ -98,10 +154,24 @@ def _training(kind: type, arguments: Sequence[str], prog: str, preset: str, pref
 
 def _train(arguments: Sequence[str]) -> None:
     kinds = {"gan": _train_gan, "text": _train_text, "style": _train_style}
+    if any(argument.split("=")[0] == "--plot" for argument in arguments):
+        return _plot(arguments)
     if arguments and arguments[0] in kinds:
         kinds[arguments[0]](arguments[1:])
     else:
         _train_gan(arguments)
+
+
+def _plot(arguments: Sequence[str]) -> None:
+    config, _ = flags.read(Plot, arguments, "t2i-train")
+    from t2i import curves, pictures
+
+    out = Path(config.out) if config.out else Path(config.plot) / "curves.png"
+    if out.suffix.lower() not in PICTURES:
+        raise ConfigError(f"--out must end in .png, .jpg or .webp, got {config.out}")
+    folder = Path(config.plot)
+    pictures.save(curves.curves_picture(curves.read_metrics(folder), folder.resolve().name), out)
+    print(out)
 
 
 def _in_one_process(command: str) -> None:
@@ -205,12 +275,22 @@ def _generate(arguments: Sequence[str]) -> None:
     ending = Path(config.out).suffix.lower()
     if ending not in PICTURES and not (film and ending in FILMS):
         raise ConfigError(f"--out must end in .png, .jpg or .webp{' or .gif' if film else ''}, got {config.out}")
+    if config.truncation is not None and (chosen or config.model.lower().endswith(".onnx")):
+        raise ConfigError("--truncation goes with plain sentences and a run folder")
     if config.side < 8:
         raise ConfigError(f"--side must be at least 8, got {config.side}")
     from t2i import pictures
     from t2i.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(config.model, config.device)
+    pipe: Any
+    if config.model.lower().endswith(".onnx"):
+        from t2i.exported import Exported
+
+        if chosen:
+            raise ConfigError(f"an .onnx draws sentences only: {chosen[0]} needs the run folder it was made of")
+        pipe = Exported(Path(config.model))
+    else:
+        pipe = Pipeline.from_pretrained(config.model, config.device)
     if config.style:
         _draw_styles(config, pipe)
     elif film:
@@ -222,7 +302,8 @@ def _generate(arguments: Sequence[str]) -> None:
             drawn = pipe.arithmetic(config.arithmetic, weights, count=config.count, seed=config.seed)
         else:
             labels = list(config.captions)
-            drawn = pipe(config.captions, count=config.count, seed=config.seed)
+            cut = {} if config.truncation is None else {"truncation": config.truncation}
+            drawn = pipe(config.captions, count=config.count, seed=config.seed, **cut)
         rows = _in_rows(pictures.to_uint8(drawn.tensor), len(labels))
         pictures.save(pictures.grid(rows, labels, side=config.side), Path(config.out))
     print(config.out)
@@ -283,13 +364,16 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 def _evaluate_images(arguments: Sequence[str]) -> None:
     config, _ = flags.read(EvaluateImages, arguments, "t2i-eval images")
+    from t2i.config import from_json
     from t2i.metrics.images import images_of_run
+    from t2i.training.report import evaluated
 
     result = images_of_run(
         Path(config.model), data=config.data, split=config.split, count=config.count, features=config.features,
         captions=config.captions, seed=config.seed, device=config.device, batch=config.batch, full=config.full,
     )  # fmt: skip
     print(result.table())
+    evaluated(Path(config.model), from_json(Path(config.model) / "config.json"), result.figures)
     if config.json:
         print(json.dumps(result.figures))
 
@@ -320,3 +404,22 @@ def _evaluate_style(arguments: Sequence[str]) -> None:
     print(f"curves: {out}")
     if config.json:
         print(json.dumps(result.figures))
+
+
+def _export(arguments: Sequence[str]) -> None:
+    config, _ = flags.read(Export, arguments, "t2i-export")
+    from t2i.export import export as write
+    from t2i.pipeline import Pipeline
+
+    print(write(Pipeline.from_pretrained(config.model), Path(config.out), config.precision, config.ids).summary())
+    print(f'next: t2i-generate --model {shlex.quote(config.out)} "{EXAMPLE}" --out picture.png')
+
+
+def _demo(arguments: Sequence[str]) -> None:
+    config, _ = flags.read(Demo, arguments, "t2i-demo")
+    from t2i.demo import Server
+    from t2i.pipeline import Pipeline
+
+    server = Server(Pipeline.from_pretrained(config.model, config.device), config.host, config.port)
+    print(f"drawing on {server.url} (Ctrl-C ends it)", flush=True)
+    server.run()

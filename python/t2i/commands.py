@@ -28,11 +28,18 @@ class TrainFlags(FromFile):
 class Prepare:
     """Turn a folder of captioned pictures into a packed data set for t2i-train."""
 
-    kind: Positional[Literal["folder", "oxford102", "cub", "blossoms"]]
+    kind: Positional[
+        Literal[
+            "folder", "huggingface", "csv", "coco", "webdataset", "parquet", "stackgan", "oxford102", "cub", "blossoms"
+        ]
+    ]
     """folder: pictures with metadata.jsonl (file_name, text) or a .txt of captions beside each, class = subfolder;
-    oxford102, cub: the official layouts; blossoms: drawn by the program (no source)."""
+    huggingface: a folder of the datasets library; csv: a table of path and caption; coco: captions_*.json;
+    webdataset: tar shards of img2dataset; parquet: pictures inside; stackgan: also AttnGAN's and DF-GAN's pickles;
+    oxford102, cub: the official layouts; blossoms: drawn by the program (no source).
+    `t2i-prepare merge PART PART ... --out DIR` joins parts that --shard wrote."""
     source: Positional[str] = ""
-    """The folder, as it was unpacked."""
+    """The folder, as it was unpacked; for csv, coco, webdataset and parquet also a single file."""
     out: str = "data/pack"
     """Where the packed data set goes."""
     size: int = 76
@@ -47,6 +54,22 @@ class Prepare:
     """blossoms: which ones."""
     max_pixels: int = 100_000_000
     """Larger pictures are refused before they are decoded."""
+    shard: str | None = None
+    """i/n: prepare only part i of n (from 0), on any machine; the part that finds all others in --out completes it."""
+    shard_images: int | None = None
+    """Most pictures in one file of the data set, and in one piece of work; 4096 if not given."""
+    force: bool = False
+    """Replace a packed data set that is there."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Join the parts of a data set that t2i-prepare --shard i/n wrote into folders of their own."""
+
+    parts: Positional[tuple[str, ...]]
+    """Folders of the parts, all of them."""
+    out: str = "data/pack"
+    """Where the packed data set goes."""
     force: bool = False
     """Replace a packed data set that is there."""
 
@@ -58,13 +81,15 @@ class Generate:
     captions: Positional[tuple[str, ...]]
     """What to draw, a sentence each, in quotes."""
     model: str
-    """Run folder of t2i-train."""
+    """Run folder of t2i-train, or an .onnx of t2i-export."""
     out: str = "pictures.png"
     """The grid, one row a sentence (.png, .jpg, .webp)."""
     count: int = 8
     """Pictures of each sentence."""
     seed: int = 0
     """Chooses the noise; picture i of every sentence shares it."""
+    truncation: float | None = None
+    """Largest magnitude a number of noise may have: 0.5 is typical and alike, 2 nearly everything."""
     side: int = 128
     """Pixels each picture is shown at."""
     device: str = "cpu"
@@ -148,3 +173,67 @@ class EvaluateStyle:
     """auto, cpu, cuda or cuda:N."""
     json: bool = False
     """Print the figures as one JSON object, last."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained model as one ONNX file: caption ids and noise in, pictures out. It is checked before it is written."""
+
+    model: str
+    """Run folder of t2i-train."""
+    out: str = "model.onnx"
+    """The file."""
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    """float16: half the file, half precision; int8: weights of one byte, a quarter of the file, float32 arithmetic."""
+    ids: Literal["uint8", "int64"] = "uint8"
+    """Type of the caption ids that the graph takes."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Draw in the browser: sentences, what lies between two, noise, a style picture."""
+
+    model: str
+    """Run folder of t2i-train."""
+    port: int = 7860
+    """Where the page is; 0 takes a free port."""
+    host: str = "127.0.0.1"
+    """Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 whoever can reach it."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time t2i beside what a user would pick instead: the data path, a training step, drawing."""
+
+    what: Positional[tuple[Literal["data", "step", "generate"], ...]] = ("data", "step", "generate")
+    """Which parts."""
+    data: str | None = None
+    """Packed data set for the data rows; without it, blossoms drawn by the program."""
+    pictures: str | None = None
+    """Folder of JPEG files for the row prepare; without it the row is left out."""
+    model: str | None = None
+    """Run folder whose generator draws; without it, the paper's generator with random weights."""
+    rounds: int = 5
+    """Timed rounds of each row, rival and self in turn."""
+    batch: int = 64
+    """Pictures a step."""
+    rivals: str | None = None
+    """Folder of the rivals; without it, benches/rivals of the repository, if it is there."""
+    threads: int = 0
+    """CPU threads; 0 leaves it to torch."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print a JSON object a row as well, after the table."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw the curves of a run's metrics.jsonl to one picture."""
+
+    plot: str
+    """Run folder of t2i-train."""
+    out: str | None = None
+    """The picture (.png, .jpg, .webp); without it, curves.png in the run folder."""

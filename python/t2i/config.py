@@ -79,7 +79,7 @@ class TextConfig:
     """
 
     preset: str = "paper"
-    """Where the other settings start from: blossoms, flowers, paper, paper-coco."""
+    """Where the other settings start from: blossoms, flowers, fast, paper, paper-coco."""
     data: str | None = None
     """Folder that t2i-prepare wrote. Without it: blossoms, drawn by the program."""
     out: str = "runs/text"
@@ -119,11 +119,12 @@ class TextConfig:
 class TrainConfig:
     """Train a text-to-image GAN. The same command again resumes it.
 
-    t2i-train text trains a text encoder alone, t2i-train style a style encoder.
+    t2i-train text trains a text encoder alone, t2i-train style the style encoder of a run; t2i-train --plot RUN draws the
+    curves of a run to a picture.
     """
 
     preset: str = "blossoms"
-    """Where the other settings start from: blossoms, flowers, paper, paper-coco."""
+    """Where the other settings start from: blossoms, flowers, fast, paper, paper-coco."""
     data: str | None = None
     """Folder that t2i-prepare wrote. Without it: blossoms, drawn by the program."""
     out: str | None = None
@@ -136,6 +137,14 @@ class TrainConfig:
     """Arithmetic of the networks; auto is bfloat16 where the hardware has it."""
     threads: int = 0
     """CPU threads; 0 leaves it to torch."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Let torch.compile make the networks' kernels; auto does so on a GPU."""
+    cuda_graph: bool = True
+    """On a GPU, record a whole step once and replay it (one process, not with --stages)."""
+    kernels: Literal["reference", "triton"] = "reference"
+    """What carries out normalisation, activation and crops: PyTorch's definitions, or t2i's own kernels (a GPU)."""
+    loader: Literal["auto", "host", "device"] = "auto"
+    """Where batches are put together; device keeps the whole data set on the GPU; auto does so where it fits."""
     sync_batch_norm: bool = False
     """Several processes (torchrun): batch statistics over the rows of all, as one process would have them, instead of each
     process's own."""
@@ -154,6 +163,9 @@ class TrainConfig:
     """Steps between picture grids in samples/."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
+    report_to: str = ""
+    """Show the metrics elsewhere too, as they are written: tensorboard, wandb, or both with a comma (extras of these
+    names)."""
 
     size: int = 64
     """Side of the pictures drawn, in pixels: a power of two."""
@@ -226,6 +238,9 @@ class TrainConfig:
             raise ConfigError(f"--steps must be at least 1, got {self.steps}")
         if self.size < 16 or self.size & (self.size - 1):
             raise ConfigError(f"--size must be a power of two of at least 16 (32, 64, 128 ...), got {self.size}")
+        strange = [name for name in self.trackers if name not in ("tensorboard", "wandb")]
+        if strange:
+            raise ConfigError(f"--report-to takes tensorboard and wandb, with a comma between them; got {strange[0]!r}")
         if not 0 <= self.mismatch_weight <= 1:
             raise ConfigError(f"--mismatch-weight must lie in 0..1, got {self.mismatch_weight}")
         if self.stages and not self.mismatch_weight:
@@ -247,6 +262,11 @@ class TrainConfig:
                 "--alignment-weight needs a joint embedding whose image side was learned from pixels: --text.encoder joint "
                 "and --text.image-features joint; or leave it out: --alignment-weight 0"
             )
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in --report-to."""
+        return tuple(dict.fromkeys(name.strip() for name in self.report_to.split(",") if name.strip()))
 
 
 @dataclass(frozen=True)
@@ -326,6 +346,16 @@ PRESETS: dict[str, TrainConfig] = {
         crop_low=1,
         text=TextOptions(variant="long"),
     ),
+    # The paper's networks without the work that need not be done: the discriminator's trunk runs once for a picture with its
+    # own and with another's text, and the generator learns from the fakes that the discriminator has just seen. GAN-CLS.
+    "fast": TrainConfig(
+        preset="fast",
+        crop_low=1,
+        mismatch="text",
+        reuse_fakes=True,
+        interpolation_loss=0.0,
+        text=TextOptions(objective="contrastive", steps=3000, batch=64, learning_rate=1e-3, decay=1.0),
+    ),
     # Real photographs on a CPU in under an hour: a narrower net, the same method.
     "flowers": TrainConfig(
         preset="flowers",
@@ -393,7 +423,7 @@ def from_json(path: Path) -> TrainConfig:
         return TrainConfig(**fields, text=text)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
-    except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as the settings of a run: {error}") from error
 
 
@@ -432,21 +462,19 @@ def text_size(path: Path) -> int:
         raise CheckpointError(f"{record} cannot be read as the settings of a text encoder: {error}") from error
 
 
+FREE = {
+    "out", "steps", "epochs", "log_every", "sample_every", "checkpoint_every", "device", "threads", "force", "data",
+    "report_to", "compile", "cuda_graph", "kernels", "loader",
+}  # fmt: skip
+
+
+def binding(config: TrainConfig) -> dict[str, Any]:
+    """List the settings that make another model: all but those about places, devices and how long."""
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in FREE}
+    return kept | {f"text.{name}": value for name, value in kept.pop("text").items()}
+
+
 def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
     """Name the settings that differ in a way that makes another model, as "name: before -> after"."""
-    free = {
-        "out",
-        "steps",
-        "epochs",
-        "log_every",
-        "sample_every",
-        "checkpoint_every",
-        "device",
-        "threads",
-        "force",
-        "data",
-    }
-    old, new = dataclasses.asdict(before), dataclasses.asdict(after)
-    old |= {f"text.{key}": value for key, value in old.pop("text").items()}
-    new |= {f"text.{key}": value for key, value in new.pop("text").items()}
-    return [f"{key}: {old[key]} -> {new[key]}" for key in old if key not in free and old[key] != new[key]]
+    old, new = binding(before), binding(after)
+    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]

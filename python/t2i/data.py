@@ -1,6 +1,6 @@
 """The packed data set, the sampler over it, and the loader that turns a plan into a batch.
 
-* `PackedDataset`: a folder of safetensors shards that `t2i-prepare` wrote, mapped read-only by the native module.
+* `PackedDataset`: a folder of safetensors shards that `t2i-prepare` wrote, read by the native module, never mapped.
 * `Sampler.plan(step)`: a few hundred integers, a pure function of (data set, seed, step): resuming needs only the step.
 * `Loader.batch(step)`: the plan carried out, as tensors on the device.
 """
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor
 
 from t2i import _native
 from t2i.errors import ConfigError, DataError
 
 Plan = _native.Plan
+RING = 3  # sets of pinned buffers of a loader that feeds a GPU
 
 
 class PackedDataset:
@@ -28,6 +28,7 @@ class PackedDataset:
     Args:
         path: The folder that `t2i-prepare` wrote (the one with pack.json).
         verify: Compare every shard with its checksum first (reads everything once).
+        memory: A pack of at most so many bytes is copied to memory; a larger one is read from its files, batch by batch.
 
     Raises:
         DataError: no such folder, not a packed data set, or a damaged one; the message names the file.
@@ -38,7 +39,7 @@ class PackedDataset:
         (2, 76, 76, 3)
     """
 
-    def __init__(self, path: str | Path, verify: bool = False) -> None:
+    def __init__(self, path: str | Path, verify: bool = False, memory: int = 2 * 2**30) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
             raise DataError(f"no such folder: {self.path}; t2i-prepare makes one from your pictures")
@@ -46,7 +47,7 @@ class PackedDataset:
             raise DataError(
                 f"{self.path} is not a packed data set (no pack.json); run t2i-prepare on your pictures first"
             )
-        self.native = _native.Pack(str(self.path), verify)
+        self.native = _native.Pack(str(self.path), verify, memory)
         self.images = self.native.images
         self.captions = self.native.captions
         self.image_size = self.native.image_size
@@ -99,11 +100,29 @@ class PackedDataset:
         parts = []
         manifest = json.loads((self.path / "pack.json").read_text(encoding="utf-8"))
         for shard in [self.path / entry["file"] for entry in manifest["shards"]]:
-            with safe_open(shard, framework="numpy") as tensors:
-                if name not in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                    raise DataError(f"{shard} has no tensor {name!r}")
-                parts.append(tensors.get_tensor(name))
+            parts.append(_read_tensor(shard, name))
         return np.concatenate(parts)
+
+
+_HEADER_LIMIT = 1 << 20  # bytes, as in the native module
+_DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
+
+
+def _read_tensor(shard: Path, name: str) -> NDArray[Any]:
+    """Read one tensor of a shard whose header the native module has checked; read, not mapped: the file may change."""
+    try:
+        with open(shard, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, _HEADER_LIMIT)))
+            if name not in header:
+                raise DataError(f"{shard} has no tensor {name!r}")
+            start, end = header[name]["data_offsets"]
+            file.seek(8 + size + start)
+            return np.frombuffer(file.read(end - start), _DTYPES[header[name]["dtype"]]).reshape(header[name]["shape"])
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{shard} changed while in use: {error}") from error
 
 
 def dataset_of_run(run: Path, path: str | None = None) -> PackedDataset:
@@ -216,26 +235,35 @@ class Loader:
         pictures = (batch, crop, crop, 3)
         letters = (batch, captions_per_image, _native.CAPTION_LENGTH)
 
-        def buffer(shape: tuple[int, ...]) -> Tensor:
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        def buffers() -> dict[str, Tensor]:
+            shapes: dict[str, tuple[int, ...]] = {"images": pictures}
+            if mismatched_images:
+                shapes["mismatched_images"] = pictures
+            if characters:
+                shapes |= {"captions": letters, "mismatched_captions": letters}
+            return {name: torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for name, shape in shapes.items()}
 
-        self.buffers = {"images": buffer(pictures)}
-        if mismatched_images:
-            self.buffers["mismatched_images"] = buffer(pictures)
-        if characters:
-            self.buffers |= {"captions": buffer(letters), "mismatched_captions": buffer(letters)}
+        self.ring = [
+            buffers() for _ in range(RING if pinned else 1)
+        ]  # one is filled while others are still being copied
+        self.sent: list[torch.cuda.Event | None] = [None] * len(self.ring)
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         return torch.tensor(array).to(self.device, non_blocking=True)  # a copy: a plan's arrays are read-only
 
     def batch(self, step: int) -> Batch:
         """Read the batch of one step."""
-        plan = self.sampler.plan(step)
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()  # the last copy out of the pinned buffers is over
-        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in self.buffers.items()}
+        plan, place = self.sampler.plan(step), step % len(self.ring)
+        buffers, event = self.ring[place], self.sent[place]
+        if event is not None:
+            event.synchronize()  # the copy out of these buffers, RING steps ago
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in buffers.items()}
         self.sampler.data.native.fill(plan, **arrays)
-        sent = {name: tensor.to(self.device, non_blocking=True, copy=True) for name, tensor in self.buffers.items()}
+        sent = {name: tensor.to(self.device, non_blocking=True, copy=True) for name, tensor in buffers.items()}
+        if self.device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record()
+            self.sent[place] = event
         mismatched = sent.get("mismatched_images")
         return Batch(
             images=normalise(sent["images"]),

@@ -40,13 +40,15 @@ def load_text(path: Path, options: JointOptions) -> CharCnnRnn:
 
 
 def encoder_file(name: str) -> Path:
-    """Find the weights that `--text.encoder NAME` means: a file, or those of a run folder.
+    """Find the weights that `--text.encoder NAME` means: a file, those of a run folder, or a pack with embeddings in it.
 
     Raises:
         ConfigError: there is no such file.
     """
     path = Path(name)
     if path.is_dir():
+        if (path / "pack.json").is_file():
+            return path
         found = [path / each for each in ("text.safetensors", "model.safetensors") if (path / each).is_file()]
         if not found:
             raise ConfigError(f"--text.encoder {name}: the folder has no text.safetensors; t2i-train text makes one")
@@ -130,9 +132,12 @@ def read_table(path: Path, data: PackedDataset) -> Tensor:
 
 def _table(path: Path, data: PackedDataset) -> NDArray[Any]:
     """Open embeddings and check their shape against the data; the numbers are not read yet where the format allows."""
-    if path.suffix == ".npy":
+    found: NDArray[Any]
+    if path.is_dir():
+        found = PackedDataset(path).extra("embeddings")
+    elif path.suffix == ".npy":
         try:
-            found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(
                 f"{path} is not a readable .npy of numbers; write one with numpy.save (arrays of objects are never loaded)"

@@ -254,7 +254,7 @@ class StyleEncoder(nn.Module):
         super().__init__()
         if size < 16 or size & (size - 1):
             raise ConfigError(f"picture size must be a power of two of at least 16 (32, 64, 128 ...), got {size}")
-        self.size, self.noise_dim = size, noise_dim
+        self.size, self.width, self.noise_dim = size, width, noise_dim
         layers: list[nn.Module] = []
         before, side, level = 3, size, 0
         while side > 4:

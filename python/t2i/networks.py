@@ -15,9 +15,12 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from t2i.errors import ConfigError
 from t2i.ops.convolution import convolution, transposed_convolution
+from t2i.ops.norm_act import Impl, activate, norm_act
+from t2i.ops.text_join import text_join
 
 LEAK = 0.2  # slope of every LeakyReLU
 
@@ -73,11 +76,11 @@ class Residual(nn.Module):
         self.expand = nn.Conv2d(inner, channels, 3, padding=1, bias=bias)
         self.expand_norm = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, groups: int = 1, impl: Impl = "reference") -> Tensor:
         """Add the bottleneck's answer to x (B, channels, H, W)."""
-        y = F.leaky_relu(self.reduce_norm(_apply(self.reduce, x)), self.slope)
-        y = F.leaky_relu(self.middle_norm(_apply(self.middle, y)), self.slope)
-        return F.leaky_relu(x + self.expand_norm(_apply(self.expand, y)), self.slope)
+        y = norm_act(_apply(self.reduce, x), self.reduce_norm, self.slope, None, groups, impl=impl)
+        y = norm_act(_apply(self.middle, y), self.middle_norm, self.slope, None, groups, impl=impl)
+        return norm_act(_apply(self.expand, y), self.expand_norm, self.slope, x, groups, impl=impl)
 
 
 class Generator(nn.Module):
@@ -112,6 +115,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.noise_dim, self.text_dim = size, noise_dim, text_dim
+        self.kernels: Impl = "reference"  # what carries out normalisation and activation in training
         bias = convolution_bias
         channels = [width * m for m in reversed(_multipliers(size))]  # 64: [8, 4, 2, 1] x width
         self.text = nn.Linear(text_dim, projection_dim)
@@ -136,12 +140,15 @@ class Generator(nn.Module):
         Returns:
             (B, 3, size, size) in [-1, 1].
         """
+        impl = self.kernels
         text = F.leaky_relu(self.text(text), LEAK)  # (B, P)
         x = torch.cat([noise.to(text.dtype), text], dim=1)  # (B, Z + P), noise first
-        x = self.seed_residual(self.seed_norm(self._grow_seed(x)))  # (B, 8w, 4, 4); no activation before the residual
+        x = norm_act(self._grow_seed(x), self.seed_norm, impl=impl)  # (B, 8w, 4, 4); no activation before the residual
+        x = self.seed_residual(x, 1, impl)
         for level, (grow, norm) in enumerate(zip(self.grow, self.grow_norm, strict=True)):
-            x = norm(_apply(grow, x))
-            x = self.grow_residual(x) if level == 0 else F.relu(x)
+            assert isinstance(norm, _BatchNorm)
+            x = norm_act(_apply(grow, x), norm, 0.0 if level else 1.0, impl=impl)
+            x = x if level else self.grow_residual(x, 1, impl)
         return torch.tanh(self.picture(x))
 
     def _grow_seed(self, x: Tensor) -> Tensor:
@@ -187,6 +194,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.text_dim = size, text_dim
+        self.kernels: Impl = "reference"  # what carries out normalisation, activation and the join in training
         bias = convolution_bias
         channels = [width * m for m in _multipliers(size)]  # 64: [1, 2, 4, 8] x width
         top = channels[-1]
@@ -207,31 +215,47 @@ class Discriminator(nn.Module):
         self.score = nn.Conv2d(top, 1, 4, bias=bias)
         initialise(self)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Run the trunk: (B, 3, size, size) in [-1, 1] -> (B, 8 width, 4, 4). It does not depend on the text."""
+    def features(self, images: Tensor, groups: int = 1) -> Tensor:
+        """Run the trunk, which does not depend on the text.
+
+        Args:
+            images: (B, 3, size, size) in [-1, 1].
+            groups: Kinds of pictures joined in the batch, equally many of each: each kind keeps its own batch statistics.
+
+        Returns:
+            (B, 8 width, 4, 4).
+        """
         x = images
         for level, shrink in enumerate(self.shrink):
             x = _apply(shrink, x)
-            if level:
-                x = self.shrink_norm[level - 1](x)
-            if self.activated[level]:
-                x = F.leaky_relu(x, LEAK)
-        features: Tensor = self.residual(x)
+            slope = LEAK if self.activated[level] else 1.0
+            if level == 0:
+                x = activate(x, slope)
+            else:
+                norm = self.shrink_norm[level - 1]
+                assert isinstance(norm, _BatchNorm)
+                x = norm_act(x, norm, slope, None, groups, impl=self.kernels)
+        features: Tensor = self.residual(x, groups, self.kernels)
         return features
 
-    def judge(self, features: Tensor, text: Tensor) -> Tensor:
-        """Score trunk features (B, 8 width, 4, 4) against text embeddings (B, T): (B,) logits."""
+    def judge(self, features: Tensor, text: Tensor, groups: int = 1) -> Tensor:
+        """Score trunk features against text embeddings.
+
+        Args:
+            features: (B, 8 width, 4, 4).
+            text: (B, T).
+            groups: Kinds of pairs joined in the batch, equally many of each.
+
+        Returns:
+            (B,) logits, float32.
+        """
         text = self.text(text)
-        if self.text_norm is not None:
-            text = self.text_norm(text)
-        text = F.leaky_relu(text, LEAK)  # (B, P)
-        # A 1x1 convolution of [picture, repeated text] is a convolution of the picture plus a linear map of the text
-        # at every position: the repeated (B, P, 4, 4) tensor need not exist. Exact (checked in float64).
-        weight = self.join.weight[:, :, 0, 0]
-        top = features.shape[1]
-        shift = F.linear(text, weight[:, top:], self.join.bias)  # (B, 8w)
-        x = F.conv2d(features, self.join.weight[:, :top]) + shift[:, :, None, None]
-        x = F.leaky_relu(self.join_norm(x), LEAK)
+        if self.text_norm is None:
+            text = F.leaky_relu(text, LEAK)  # (B, P)
+        else:
+            text = norm_act(text, self.text_norm, LEAK, None, groups, impl=self.kernels)
+        x = text_join(features, text, self.join.weight, self.join.bias, impl=self.kernels)
+        x = norm_act(x, self.join_norm, LEAK, None, groups, impl=self.kernels)
         # The convolution covers the whole map: one dot product a picture.
         scores = F.linear(x.flatten(1), self.score.weight.flatten(1), self.score.bias)  # (B, 1)
         return scores.flatten().float()

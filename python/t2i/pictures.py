@@ -131,8 +131,10 @@ def save_animation(strips: NDArray[np.uint8], path: Path, *, side: int = 128, mi
         raise ConfigError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
 
 
-def read_pictures(pictures: Sequence[Image.Image | str | Path], size: int) -> Tensor:
+def read_pictures(pictures: Sequence[Image.Image | str | Path], size: int, most_pixels: int = MOST_PIXELS) -> Tensor:
     """Read pictures, scale them to (n, 3, size, size) in [-1, 1], the longer side cut off.
+
+    Files of more than `most_pixels` are refused before they are decoded.
 
     Raises:
         ConfigError: none given.
@@ -150,7 +152,7 @@ def read_pictures(pictures: Sequence[Image.Image | str | Path], size: int) -> Te
         path = Path(picture)
         if not path.is_file():
             raise DataError(f"no such picture: {path}")
-        loaded, reasons = load_images([Item(path, ())], size, "crop", MOST_PIXELS)
+        loaded, reasons = load_images([Item(path, ())], size, "crop", most_pixels)
         if reasons[0] is not None:
             raise DataError(f"{path} is not a picture that can be read ({reasons[0]})")
         out[row] = loaded[0]

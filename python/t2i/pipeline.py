@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,13 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from t2i import config as settings
-from t2i import runtime, tokenizer
+from t2i import _native, hub, runtime, saved, tokenizer
+from t2i.card import model_card
 from t2i.checkpoint import load_weights
 from t2i.config import TrainConfig
-from t2i.embeddings import LEARNED, holds_encoder, text_encoder
+from t2i.embeddings import LEARNED, text_encoder
 from t2i.encoders import CharCnnRnn, StyleEncoder, blurred
 from t2i.errors import CheckpointError, ConfigError
 from t2i.losses import slerp
@@ -40,6 +41,37 @@ class Drawn:
 def model_hash(folder: Path) -> str:
     """Hash the model of a run: a style encoder inverts this generator, on texts of this encoder, and no other."""
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def checked(captions: str | Sequence[str], count: int) -> list[str]:
+    """Take one sentence or several as a list; ConfigError for an empty one, or a count below 1."""
+    several = [captions] if isinstance(captions, str) else list(captions)
+    if count < 1:
+        raise ConfigError(f"count must be at least 1, got {count}")
+    for caption in several:
+        if not caption.strip():
+            raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")
+    return several
+
+
+def truncated(noise: Tensor, most: float) -> Tensor:
+    """Turn N(0, 1) noise into noise of the normal distribution cut off at `most` on both sides, of the same shape.
+
+    Each number keeps its quantile, so that a picture changes smoothly with `most`, and not at all as it grows.
+
+    Raises:
+        ConfigError: `most` is not above 0.
+
+    Source: Brock et al. 2019, *Large Scale GAN Training*, section 3.1, who draw again what is too large: the same
+    distribution. Not in the paper of this package.
+    """
+    if not most > 0:
+        raise ConfigError(f"truncation must be above 0 (0.5 is strong, 2 is weak), got {most}")
+    inside = torch.special.ndtr(torch.tensor(float(most), dtype=torch.float64))
+    # The lower half of the distribution has all the precision: the upper half is its mirror.
+    quantile = (1 - inside) + (2 * inside - 1) * torch.special.ndtr(-noise.double().abs())
+    cut: Tensor = torch.special.ndtri(quantile).clamp(-most, 0).abs() * noise.sign()
+    return cut.to(noise.dtype)
 
 
 class Pipeline:
@@ -66,29 +98,103 @@ class Pipeline:
         self._style: tuple[StyleEncoder, bool] | None = None  # and whether it reads photographs blurred
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> "Pipeline":
-        """Load a run folder: config.json and model.safetensors.
+    def from_pretrained(
+        cls, folder: str | Path, device: str = "cpu", *, revision: str | None = None, token: str | None = None
+    ) -> "Pipeline":
+        """Load a run folder, a folder of `save_pretrained`, or a model of the Hugging Face Hub.
+
+        A folder may come from a stranger: it is looked at before it is read (`t2i.saved`), and holds no pickle.
+
+        Args:
+            folder: A folder on this machine; where there is none, owner/name on the Hub (extra: t2i[hub]).
+            device: cpu, cuda or cuda:N.
+            revision: Of the Hub: branch, tag or commit.
+            token: Of the Hub, for private models.
 
         Raises:
-            CheckpointError: a file is missing, damaged or of another shape.
+            CheckpointError: a file is missing, damaged, of another shape, or not a plain file; no such model on the Hub.
+            ConfigError: the Hub is asked for and the extra is not installed.
         """
+        if isinstance(folder, str) and not Path(folder).exists() and hub.is_name(folder):
+            folder = hub.download(folder, revision, token)
         folder = Path(folder)
         if not folder.is_dir():
             raise CheckpointError(f"no such run folder: {folder}; t2i-train makes one")
-        config = settings.from_json(folder / "config.json")
-        if not (folder / "model.safetensors").exists():
+        config = saved.read_settings(folder)
+        path = saved.plain_file(folder, "model.safetensors")
+        if not path.exists():
             raise CheckpointError(
                 f"{folder} has no model.safetensors yet: training has not reached its first checkpoint"
             )
-        text = config.text
-        generator = Generator(config.size, config.generator_width, config.noise_dim, text.dim, config.projection_dim)
+        text, tensors = config.text, saved.names(path)
+        strange = next((name for name in sorted(tensors) if not name.startswith(("generator.", "text."))), None)
+        if strange is not None:
+            raise CheckpointError(f"{path} has a tensor {strange!r}: a model's are generator.* and text.*")
+        generator = saved.checked_network(
+            path, "generator",
+            lambda: Generator(config.size, config.generator_width, config.noise_dim, text.dim, config.projection_dim),
+        )  # fmt: skip
+        modules: dict[str, nn.Module] = {"generator": generator}
+        encoder = None
+        if text.encoder in LEARNED or any(name.startswith("text.") for name in tensors):
+            encoder = saved.checked_network(path, "text", lambda: text_encoder(text))
+            modules["text"] = encoder
         on = runtime.pick_device(device)
-        load_weights(folder / "model.safetensors", {"generator": generator})
-        if text.encoder not in LEARNED and not holds_encoder(folder / "model.safetensors"):
-            return cls(generator.to(on), None, config, folder)
-        encoder = text_encoder(text)
-        load_weights(folder / "model.safetensors", {"text": encoder})
-        return cls(generator.to(on), encoder.to(on), config, folder)
+        load_weights(path, modules)
+        return cls(generator.to(on), None if encoder is None else encoder.to(on), config, folder)
+
+    def save_pretrained(self, folder: str | Path, *, name: str | None = None, license_id: str | None = None) -> Path:
+        """Write the model for others: config.json, model.safetensors, README.md (the model card), and its style encoder.
+
+        `from_pretrained` of that folder draws the same pictures to the bit. Nothing in it names this machine.
+
+        Args:
+            folder: Made where it does not exist; a model that is there is replaced.
+            name: How people shall load it, for the card; the folder, where it is None.
+            license_id: Of the weights, as the Hub spells it ("mit", "cc-by-4.0"); without it, "mit" where the pictures were
+                drawn by t2i, else "unknown".
+
+        Raises:
+            ConfigError: the folder is the one this model was loaded from.
+            CheckpointError: it cannot be written.
+        """
+        folder = Path(folder)
+        if self.folder is not None and folder.resolve() == self.folder.resolve():
+            raise ConfigError(f"{folder} is where this model was loaded from; save it to another folder")
+        style = self._load_style() if self.has_style else None
+        data = saved.data_facts(self.folder)
+        card = model_card(
+            self.config, data, name=name or folder.name, license_id=license_id, version=_native.__version__,
+            style=style is not None, reads=self.encoder is not None,
+        )  # fmt: skip
+        networks = {"generator": self.generator} | ({} if self.encoder is None else {"text": self.encoder})
+        saved.write_model(folder, networks, self.config, data, card)
+        if style is not None:
+            encoder, blurs = style
+            saved.write_style(folder, encoder, encoder.width, float(blurs), model_hash(folder))
+        return folder
+
+    def push_to_hub(
+        self, name: str, *, private: bool = False, license_id: str | None = None, token: str | None = None
+    ) -> str:
+        """Publish the model, with its card, as owner/name on the Hugging Face Hub (extra: t2i[hub]).
+
+        Args:
+            name: owner/name; made where it does not exist.
+            private: Make it private.
+            license_id: As in `save_pretrained`.
+            token: Of the Hub; without it, the one that huggingface_hub keeps.
+
+        Returns:
+            Its address.
+
+        Raises:
+            ConfigError: no such name, or the extra is not installed.
+            CheckpointError: the Hub refuses, or there is no way to it.
+        """
+        with tempfile.TemporaryDirectory(prefix="t2i-") as place:
+            folder = self.save_pretrained(Path(place) / "model", name=name, license_id=license_id)
+            return hub.upload(folder, name, private=private, token=token, message="Publish a model of t2i")
 
     @torch.no_grad()
     def embed(self, captions: Sequence[str]) -> Tensor:
@@ -99,30 +205,29 @@ class Pipeline:
                 "encoder: it cannot read sentences; train on an encoder (--text.encoder RUN), or give embeddings to "
                 "Pipeline.draw"
             )
-        for caption in captions:
-            if not caption.strip():
-                raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")
-        embedded: Tensor = self.encoder(torch.from_numpy(tokenizer.encode(list(captions))).to(self.device))
+        several = checked(captions, 1)
+        embedded: Tensor = self.encoder(torch.from_numpy(tokenizer.encode(several)).to(self.device))
         return embedded
 
     @torch.no_grad()
-    def __call__(self, captions: str | Sequence[str], count: int = 1, seed: int = 0) -> Drawn:
+    def __call__(
+        self, captions: str | Sequence[str], count: int = 1, seed: int = 0, truncation: float | None = None
+    ) -> Drawn:
         """Draw `count` pictures of each caption; picture i of every caption has the same noise.
 
         Args:
             captions: One or more sentences.
             count: Pictures of each.
             seed: Chooses the noise.
+            truncation: Largest magnitude a number of noise may have (`truncated`): lower is more typical and less varied.
 
         Raises:
-            ConfigError: an empty caption, or a count below 1.
+            ConfigError: an empty caption, a count below 1, or a truncation that is not above 0.
         """
-        if isinstance(captions, str):
-            captions = [captions]
-        if count < 1:
-            raise ConfigError(f"count must be at least 1, got {count}")
-        text = self.embed(captions)  # (n, T)
+        text = self.embed(checked(captions, count))  # (n, T)
         noise = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
+        if truncation is not None:
+            noise = truncated(noise, truncation)
         drawn = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
         return Drawn(to_pil(drawn), drawn)
 
@@ -207,30 +312,42 @@ class Pipeline:
         return Drawn(to_pil(drawn), drawn)
 
     @property
+    def has_style(self) -> bool:
+        """Whether the folder holds a style encoder."""
+        return self.folder is not None and (self.folder / "style.safetensors").exists()
+
+    @property
     def style(self) -> StyleEncoder:
         """The style encoder of the run, loaded when it is first asked for; CheckpointError where there is none."""
         return self._load_style()[0]
 
     def _load_style(self) -> tuple[StyleEncoder, bool]:
         if self._style is None:
-            if self.folder is None or not (self.folder / "style.safetensors").exists():
+            if self.folder is None or not self.has_style:
                 where = self.folder or "this pipeline"
                 raise CheckpointError(
                     f"{where} has no style encoder; train it first: t2i-train style --model {self.folder or 'RUN'}"
                 )
-            path = self.folder / "style.json"
+            path = saved.plain_file(self.folder, "style.json", saved.MOST_SETTINGS)
+            weights = saved.plain_file(self.folder, "style.safetensors")
             try:
                 facts = json.loads(path.read_text(encoding="utf-8"))
-                width, blur, model = facts["settings"]["width"], facts["settings"]["blur"] > 0, facts["model_sha256"]
-                encoder = StyleEncoder(self.config.size, int(width), self.config.noise_dim)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                width, blur, model = (
+                    int(facts["settings"]["width"]),
+                    facts["settings"]["blur"] > 0,
+                    facts["model_sha256"],
+                )
+            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise CheckpointError(f"{path} cannot be read as the settings of a style encoder: {error}") from error
             if model != model_hash(self.folder):
                 raise CheckpointError(
                     f"the model of {self.folder} has changed since its style encoder was trained; "
                     f"train that anew: t2i-train style --model {self.folder} --force"
                 )
-            load_weights(self.folder / "style.safetensors", {"style": encoder})
+            encoder = saved.checked_network(
+                weights, "style", lambda: StyleEncoder(self.config.size, width, self.config.noise_dim)
+            )
+            load_weights(weights, {"style": encoder})
             self._style = encoder.eval().requires_grad_(False).to(self.device), blur
         return self._style
 

@@ -1,12 +1,18 @@
 """Device, precision, and draws that depend on nothing but what they are for."""
 
 import hashlib
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from t2i.errors import ConfigError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def pick_device(name: str) -> torch.device:
@@ -37,8 +43,36 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
-    """Run matrix products and convolutions in `dtype`, and the rest in float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
+    """Run matrix products and convolutions in `dtype`, and the rest in float32.
+
+    Without a cache of cast weights on a GPU: a CUDA graph must see every cast, and compiled code has its own.
+    """
+    enabled = dtype is torch.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=device.type == "cpu")
+
+
+def compiled(function: Callable[P, T], name: str) -> Callable[P, T]:
+    """Compile a function whole, for fixed shapes; where that fails, go on with the function as it is and say so once.
+
+    Args:
+        function: Without side effects but those of batch normalisation; it is traced when first called.
+        name: For the warning.
+    """
+    fast = torch.compile(function, fullgraph=True, dynamic=False)
+    failed = False
+
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
+        nonlocal failed
+        if not failed:
+            try:
+                return fast(*arguments, **options)
+            except (torch._dynamo.exc.TorchDynamoException, ImportError, FileNotFoundError) as error:
+                failed = True
+                reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+                print(f"warning: {name} could not be compiled ({reason}); it runs uncompiled", file=sys.stderr)
+        return function(*arguments, **options)
+
+    return run
 
 
 def generator(device: torch.device, seed: int, step: int, purpose: str) -> torch.Generator:

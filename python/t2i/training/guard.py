@@ -1,7 +1,8 @@
 """Updates that would do harm are skipped: a loss or a gradient that is NaN or infinite never reaches a weight.
 
 The decision is made on the device, as gradient scaling makes it: a fused optimizer leaves weights, moments and its count of
-steps alone where `found_inf` is 1. Nothing waits for the answer; the counters are read when metrics are written.
+steps alone where `found_inf` is 1. Nothing waits for the answer; the counters are read when metrics are written. An optimizer
+that is not fused (RMSprop has no such form) waits and is not called.
 """
 
 import itertools
@@ -47,7 +48,7 @@ class Guard:
 
     @torch.no_grad()
     def step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        """Update by a fused optimizer, by the gradients of all processes, unless the loss or a gradient is NaN or infinite.
+        """Update, by the gradients of all processes, unless the loss or a gradient is NaN or infinite.
 
         Args:
             optimizer: Its gradients are there.
@@ -60,8 +61,11 @@ class Guard:
         norms = torch._foreach_norm(gradients)
         finite = torch.stack([value, *(norm.float() for norm in norms)]).isfinite().all()
         found = 1 - finite.float()
-        optimizer.found_inf = found  # type: ignore[attr-defined]
-        optimizer.step()
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = found  # type: ignore[attr-defined]
+            optimizer.step()
+        elif bool(finite):
+            optimizer.step()
         self.bad.copy_(torch.maximum(self.bad, found))
 
     @torch.no_grad()
@@ -74,12 +78,13 @@ class Guard:
         self.skipped += bad
         self.in_a_row.copy_(torch.where(bad, self.in_a_row + 1, 0))
 
-    def check(self, step: int, checkpoint: str) -> int:
+    def check(self, step: int, checkpoint: str, flag: str = "--learning-rate") -> int:
         """Read the counters; waits for the device.
 
         Args:
             step: Steps done, for the message.
             checkpoint: What to go back to, for the message.
+            flag: What to lower, for the message.
 
         Returns:
             Steps skipped since the run was started or resumed.
@@ -90,6 +95,6 @@ class Guard:
         if int(self.in_a_row) >= IN_A_ROW:
             raise Diverged(
                 f"losses or gradients were not finite in {int(self.in_a_row)} steps in a row, up to step {step}; {checkpoint}; "
-                "lower --learning-rate, or use --precision float32"
+                f"lower {flag}, or use --precision float32"
             )
         return int(self.skipped)

@@ -8,11 +8,17 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from t2i.errors import T2IError
+from t2i.checkpoint import write_atomically
+from t2i.errors import CheckpointError, T2IError
 
 
 class StopSignal:
-    """Turn SIGINT and SIGTERM into a flag that a loop asks for; the second signal ends the process at once."""
+    """Turn SIGINT and SIGTERM into a flag that a loop asks for; the second signal ends the process at once.
+
+    It stands round loops alone: between them everything is on the disk, and a signal ends the process as usual.
+    """
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.asked = False
@@ -20,11 +26,12 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        signal.signal(number, signal.SIG_DFL)
+        for either in self.NUMBERS:
+            signal.signal(either, signal.SIG_DFL)
 
     def __enter__(self) -> "StopSignal":
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self.NUMBERS:
                 self._before[number] = signal.signal(number, self._handle)
         except ValueError:
             pass  # not in the main thread: whoever runs us there handles signals
@@ -37,6 +44,23 @@ class StopSignal:
 
 class Stopped(T2IError):
     """The run was asked to stop, and did so after writing a checkpoint."""
+
+
+def _forget(path: Path, name: str, start: int) -> None:
+    """Drop lines of steps that are made again, after a crash, and the half line of a process that was killed."""
+    if not path.exists():
+        return
+    lines, kept = path.read_bytes().splitlines(keepends=True), []
+    for line in lines:
+        try:
+            record = json.loads(line)
+            again = record["phase"] == name and record["step"] > start
+        except (ValueError, KeyError, TypeError):
+            continue
+        if not again and line.endswith(b"\n"):
+            kept.append(line)
+    if len(kept) < len(lines):
+        write_atomically(path, b"".join(kept))
 
 
 class Progress:
@@ -53,6 +77,8 @@ class Progress:
 
     def __init__(self, path: Path, name: str, start: int, steps: int, batch: int, writes: bool = True) -> None:
         self.path, self.name, self.batch, self.writes = path, name, batch, writes
+        if writes:
+            _forget(path, name, start)
         self.bar = tqdm(
             total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5, smoothing=0.05,
             disable=not writes,
@@ -72,8 +98,13 @@ class Progress:
         speed = (step - before) * self.batch / max(now - then, 1e-9)
         self._since = (step, now)
         record = {"phase": self.name, "step": step, **{k: round(v, 6) for k, v in values.items()}}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({**record, "images_per_second": round(speed, 1)}) + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({**record, "images_per_second": round(speed, 1)}) + "\n")
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write {self.path}: {error.strerror}; free some space, then the same command goes on"
+            ) from error
         shown = {key: f"{value:.2f}" for key, value in list(values.items())[:3]}
         self.bar.set_postfix({**shown, "img/s": f"{speed:.0f}"}, refresh=False)
 

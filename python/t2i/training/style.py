@@ -14,6 +14,7 @@ import math
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +24,13 @@ from torch import Tensor
 from t2i import losses, runtime
 from t2i.checkpoint import Checkpoints, RunLock, save_weights, write_atomically
 from t2i.config import StyleConfig
-from t2i.data import dataset_of_run
+from t2i.data import PackedDataset, dataset_of_run
 from t2i.embeddings import caption_table
 from t2i.encoders import StyleEncoder, blurred
 from t2i.errors import ConfigError
 from t2i.optim import adam, set_learning_rate
 from t2i.pipeline import Pipeline, model_hash
+from t2i.training.guard import Guard
 from t2i.training.progress import Progress, Stopped, StopSignal
 
 FREE = {"model", "out", "device", "threads", "log_every", "checkpoint_every", "force", "data"}  # make no other encoder
@@ -51,6 +53,7 @@ class StyleStep:
         torch.manual_seed(config.seed)
         encoder = StyleEncoder(pipe.config.size, config.width, pipe.config.noise_dim)
         self.encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.guard = Guard([self.encoder], device)
         self.adam = adam(self.encoder.parameters(), config.learning_rate, config.beta1, config.beta2)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
@@ -71,13 +74,15 @@ class StyleStep:
         """Update the encoder; returns the loss (1 where nothing is read, 0 at best) and the mean cosine of S and z."""
         rest = 1 - step / self.config.steps
         set_learning_rate(self.adam, self.config.learning_rate * min(1.0, 2 * rest))
+        self.guard.begin()
         with runtime.autocast(self.device, self.precision):
             noise, pictures = self.draw(step)
             read = self.encoder(pictures.contiguous(memory_format=torch.channels_last))
         loss = losses.style_loss(read, noise)
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
-        self.adam.step()
+        self.guard.step(self.adam, loss)
+        self.guard.end()
         return {"loss": loss.detach(), "cosine": F.cosine_similarity(read.detach(), noise).mean()}
 
 
@@ -110,17 +115,18 @@ def train_style(config: StyleConfig) -> Path:
     with RunLock(folder):
         if folder.resolve() != run.resolve():
             _copy_run(run, folder)
-        _begin(config, folder, model_hash(run))
+        facts = _facts(config, run, data)
+        _begin(config, folder, facts)
         step_of = StyleStep(config, pipe, device, precision)
         checkpoints = Checkpoints(folder / "style", {"style": step_of.encoder}, {"adam": step_of.adam})
-        start, damaged = checkpoints.restore()
+        start, damaged = checkpoints.restore(facts)
         for line in damaged:
             print(line, file=sys.stderr)
         if start < config.steps:
             offsets, images = data.caption_offsets, data.split("train")
             rows = np.concatenate([np.arange(offsets[image], offsets[image + 1]) for image in images])
             step_of.texts = caption_table(pipe.encoder, data, device, precision)[torch.from_numpy(rows).to(device)]
-            _loop(config, folder, step_of, checkpoints, start)
+            _loop(config, folder, step_of, checkpoints, start, facts)
         save_weights(folder / "style.safetensors", {"style": step_of.encoder})
     return folder
 
@@ -137,17 +143,22 @@ def _copy_run(run: Path, folder: Path) -> None:
             raise ConfigError(f"{folder} holds another run than {run}; choose another --out")
 
 
-def _begin(config: StyleConfig, folder: Path, model: str) -> None:
+def _facts(config: StyleConfig, run: Path, data: PackedDataset) -> dict[str, Any]:
+    """Say all that the encoder depends on."""
+    kept = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
+    return {"settings": kept, "model_sha256": model_hash(run), "data": data.fingerprint}
+
+
+def _begin(config: StyleConfig, folder: Path, facts: dict[str, Any]) -> None:
     """Write style.json, or compare with the one that is there; --force drops what other settings made."""
     path = folder / "style.json"
-    kept = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
-    facts = {"settings": kept, "model_sha256": model}
     if path.exists():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-            old = before["settings"]
+            old, kept = before["settings"], facts["settings"]
             changed = [f"{key}: {old.get(key)} -> {value}" for key, value in kept.items() if old.get(key) != value]
-            changed += ["the model has been trained further"] if before["model_sha256"] != model else []
+            changed += ["the model has been trained further"] * (before["model_sha256"] != facts["model_sha256"])
+            changed += ["the data set is another"] * (before.get("data", facts["data"]) != facts["data"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             changed = ["style.json is damaged"]
         if changed and not config.force:
@@ -159,7 +170,9 @@ def _begin(config: StyleConfig, folder: Path, model: str) -> None:
     write_atomically(path, (json.dumps(facts, indent=2) + "\n").encode())
 
 
-def _loop(config: StyleConfig, folder: Path, style: StyleStep, checkpoints: Checkpoints, start: int) -> None:
+def _loop(
+    config: StyleConfig, folder: Path, style: StyleStep, checkpoints: Checkpoints, start: int, facts: dict[str, Any]
+) -> None:
     progress = Progress(folder / "metrics.jsonl", "style", start, config.steps, config.batch)
     style.encoder.train()
     with StopSignal() as stop:
@@ -167,13 +180,15 @@ def _loop(config: StyleConfig, folder: Path, style: StyleStep, checkpoints: Chec
             measured = style(step)
             progress.advance()
             done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
+            log = done % config.log_every == 0 or done == config.steps
+            if log or style.device.type == "cpu":
+                skipped = style.guard.check(done, checkpoints.newest())
+            if log:
                 values = {name: float(value) for name, value in measured.items()}
-                if not all(map(math.isfinite, values.values())):
-                    raise ConfigError(f"the loss is not finite at step {done}: {values}; lower --learning-rate")
-                progress.log(done, values)
+                values = {name: value for name, value in values.items() if math.isfinite(value)}
+                progress.log(done, values | ({"skipped": skipped} if skipped else {}))
             if stop.asked or done % config.checkpoint_every == 0 or done == config.steps:
-                checkpoints.save(done, {"data": "style"})
+                checkpoints.save(done, facts)
                 if stop.asked and done < config.steps:
                     progress.close()
                     raise Stopped(f"stopped after step {done} of {config.steps}; the same command goes on from there")

@@ -20,16 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from t2i import runtime
-from t2i.checkpoint import Checkpoints, RunLock, save_weights, write_atomically
+from t2i.checkpoint import Checkpoints, RunLock, read_tensors, save_weights, write_atomically
 from t2i.config import JointOptions, TextConfig, TrainConfig
 from t2i.data import Loader, PackedDataset, Sampler
 from t2i.embeddings import text_encoder
 from t2i.encoders import FeatureEncoder, ImageEncoder
-from t2i.errors import ConfigError
+from t2i.errors import CheckpointError, ConfigError
 from t2i.image_features import DIMENSIONS, picture_features
 from t2i.losses import contrastive_loss, joint_embedding_loss
 from t2i.optim import set_learning_rate
+from t2i.training.guard import Guard
 from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.rescue import rescued
 
 
 def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder:
@@ -84,12 +86,18 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
         The weights.
 
     Raises:
-        ConfigError: the image features cannot be had, or the loss is not finite.
+        ConfigError: the image features cannot be had.
+        Diverged: losses or gradients were not finite in many steps in a row.
         Stopped: SIGINT or SIGTERM came; a checkpoint was written.
     """
     final = folder / "text.safetensors"
     if final.exists():
-        return final
+        try:
+            read_tensors(final)
+        except CheckpointError as error:
+            print(f"training the text encoder again: {error}", file=sys.stderr)
+        else:
+            return final
     options = config.text
     device = runtime.pick_device(config.device)
     precision = runtime.pick_precision(config.precision, device)
@@ -111,42 +119,49 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
     else:
         optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, fused=True)
     checkpoints = Checkpoints(folder / "text", {"text": text, "image": image}, {"optimizer": optimizer})
-    start, damaged = checkpoints.restore()
+    facts = _facts(config, data)
+    start, damaged = checkpoints.restore(None if config.force else facts)
     for line in damaged:
         print(line, file=sys.stderr)
     progress = Progress(folder / "metrics.jsonl", "text", start, steps, pairs.batch)
     joint = joint_embedding_loss if options.objective == "sje" else contrastive_loss
     image.train()
+    guard = Guard([text, image], device)
     with StopSignal() as stop:
         for step in range(start, steps):
             decayed = options.learning_rate * options.decay ** (step // epoch_steps)
             if options.objective == "contrastive":
                 decayed *= min(1.0, (step + 1) / 30, 2 * (1 - step / steps))  # warms up; the second half cools down
             set_learning_rate(optimizer, max(decayed, 1e-8))
-            captions, seen = pairs(step)
+            with rescued(step, lambda: checkpoints.save(step, facts)):  # noqa: B023 (called at once, if at all)
+                captions, seen = pairs(step)
+            guard.begin()
             with runtime.autocast(device, precision):
                 texts, images = text(captions), image(seen)
             loss = joint(images, texts)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
+            guard.step(optimizer, loss)
+            guard.end()
             progress.advance()
             done = step + 1
-            if done % config.log_every == 0 or done == steps:
+            log = done % config.log_every == 0 or done == steps
+            if log or device.type == "cpu":
+                skipped = guard.check(done, checkpoints.newest(), f"{options.flags}learning-rate")
+            if log:
                 own = (images @ texts.T).argmax(dim=1) == torch.arange(pairs.batch, device=device)
                 values = {"loss": float(loss.detach()), "top1": float(own.float().mean())}
-                if not np.isfinite(values["loss"]):
-                    raise ConfigError(
-                        f"the text encoder's loss is not finite at step {done}; lower {options.flags}learning-rate"
-                    )
-                progress.log(done, values)
+                values = {name: value for name, value in values.items() if np.isfinite(value)}
+                progress.log(done, values | ({"skipped": skipped} if skipped else {}))
             if stop.asked or (done % config.checkpoint_every == 0 and done < steps):
-                checkpoints.save(done, {"data": data.fingerprint})
+                checkpoints.save(done, facts)
                 if stop.asked:
                     progress.close()
                     raise Stopped(f"stopped after step {done} of the text encoder; the same command goes on from there")
-    progress.close()
-    save_weights(final, {"text": text, "image": image})
+        save_weights(final, {"text": text, "image": image})
+        progress.close()
+        if stop.asked:  # while it wrote
+            raise Stopped("stopped after the text encoder; the same command goes on from there")
     return final
 
 
@@ -177,7 +192,7 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
             raise ConfigError(
                 f"{folder} is the run of a GAN, which has a text encoder of its own; choose another --out"
             )
-        _begin(config, data, folder)
+        begin_text(config, data, folder)
         facts = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
         write_atomically(folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
         train_text(config, data, folder)
@@ -192,7 +207,7 @@ def _facts(config: TrainConfig | TextConfig, data: PackedDataset) -> dict[str, A
     return {"settings": kept, "data": data.fingerprint}
 
 
-def _begin(config: TextConfig, data: PackedDataset, folder: Path) -> None:
+def begin_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Path) -> None:
     """Compare with the text.json that is there; --force drops what other settings made."""
     path, facts = folder / "text.json", _facts(config, data)
     if not path.exists():

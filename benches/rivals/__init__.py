@@ -1,0 +1,1 @@
+"""What a user would pick instead, written from the published descriptions of such programs, for side-by-side timing."""

@@ -1,0 +1,181 @@
+"""Preparing a data set: list, decode, write; whole, or a part of it."""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from t2i.errors import ConfigError, DataError
+from t2i.prepare.arrow import huggingface, parquet
+from t2i.prepare.coco import coco
+from t2i.prepare.folder import folder
+from t2i.prepare.images import Fit, load_images
+from t2i.prepare.items import MAX_PIXELS, Item, Report, root_of
+from t2i.prepare.layouts import cub, oxford102
+from t2i.prepare.parts import Done, Listing, begin, join, note_done
+from t2i.prepare.stackgan import stackgan
+from t2i.prepare.table import table
+from t2i.prepare.webdataset import webdataset
+from t2i.prepare.writer import Row, refuse_replacing, remove_pack, shard_capacity, write_shard
+
+BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar
+SOURCES: dict[str, Callable[[Path, Report], Iterable[Item]]] = {
+    "folder": folder,
+    "huggingface": huggingface,
+    "csv": table,
+    "coco": coco,
+    "webdataset": webdataset,
+    "parquet": parquet,
+    "stackgan": stackgan,
+    "oxford102": oxford102,
+    "cub": cub,
+}
+LOOKED_FOR = {
+    "folder": "a metadata.jsonl with file_name and text, or a .txt of captions beside each picture",
+    "csv": "a table with columns file_name and text",
+    "webdataset": "tar shards of pictures with a .txt or .json each",
+    "parquet": "Parquet files with columns image and text",
+}
+ONE_FILE = ("csv", "coco", "webdataset", "parquet")  # kinds whose source may be a single file
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Read `i/n`, part i of n, counted from 0. ConfigError for anything else."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise ConfigError(f"--shard must be i/n with i from 0 to n - 1, such as 0/8 for the first of eight, got {text}")
+    return int(match[1]), int(match[2])
+
+
+def pack(
+    kind: str,
+    source: Path,
+    out: Path,
+    *,
+    size: int = 76,
+    fit: Fit = "stretch",
+    boxes: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    force: bool = False,
+    show_progress: bool = True,
+    shard: str | None = None,
+    shard_images: int | None = None,
+) -> Report:
+    """Prepare a source; a preparation that was stopped goes on where it was.
+
+    Args:
+        kind: A key of SOURCES.
+        source: The folder as it was unpacked, or the file.
+        out: Where the packed data set goes.
+        size: Side of the pictures in pixels (76 for crops of 64).
+        fit: "stretch" ignores the aspect ratio (the paper), "crop" cuts the longer side off.
+        boxes: Crop CUB to its bounding boxes first.
+        max_pixels: Larger pictures are refused before they are decoded.
+        force: Replace a packed data set that is there.
+        show_progress: Draw a bar on stderr.
+        shard: "i/n": write only part i of n, counted from 0; the part that finds all others done writes pack.json.
+        shard_images: Most pictures in a shard of the pack; all parts must agree. None: SHARD_IMAGES.
+
+    Returns:
+        What came of it; `missing` counts the shards that other parts have yet to write.
+
+    Raises:
+        ConfigError: a size that pictures cannot be stored in; a part that is none; a missing optional package.
+        DataError: no such folder, nothing usable in it, or a packed data set already at `out`.
+    """
+    if not source.is_dir() and not (kind in ONE_FILE and source.is_file()):
+        raise DataError(f"no such {'file or ' if kind in ONE_FILE else ''}folder: {source}")
+    if not 16 <= size <= 2048:
+        raise ConfigError(f"--size must be from 16 to 2048, got {size}")
+    if shard_images is not None and shard_images < 1:
+        raise ConfigError(f"--shard-images must be at least 1, got {shard_images}")
+    if shard is not None and force:
+        raise ConfigError("--force and --shard exclude each other: a part would remove the others; remove --out first")
+    part, parts = (0, 1) if shard is None else read_shard(shard)
+    before = Listing.read(out)  # beside a pack.json: of a process that was killed in its very last moments
+    if before is None:
+        refuse_replacing(out, force)
+    report = Report()
+    items = list(partial(cub, boxes=boxes)(source, report) if kind == "cub" else SOURCES[kind](source, report))
+    if not items:
+        some = f"; the first reason: {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
+        raise DataError(f"{source} has no captioned pictures (looked for {LOOKED_FOR.get(kind, kind)}){some}")
+    capacity = shard_capacity(size, shard_images)
+    listing = _listing(kind, source, items, report, size, fit, boxes, max_pixels, capacity)
+    if before is None or before.digest != listing.digest:
+        refuse_replacing(out, force)
+        if (out / "pack.json").exists():
+            remove_pack(out)
+    done = set(begin(out, listing, shared=shard is not None))
+    if done and show_progress:
+        print(f"going on: {len(done)} of {listing.shards} shards are there", file=sys.stderr)
+    wanted = range(part * listing.shards // parts, (part + 1) * listing.shards // parts)
+    todo = [number for number in wanted if number not in done]
+    _write_shards(source, out, items, listing, todo, capacity, fit, max_pixels, show_progress)
+    return join(out, listing)
+
+
+def _listing(
+    kind: str, source: Path, items: Sequence[Item], report: Report, size: int, fit: Fit, boxes: bool, max_pixels: int,
+    capacity: int,
+) -> Listing:  # fmt: skip
+    """Say what is prepared, in a form that every part on every machine finds the same."""
+    root = root_of(source)
+    settings = [kind, source.name, size, fit, boxes, max_pixels, capacity]
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for item in items:
+        length = item.length if item.read is not None else _length(item.path)
+        facts = [item.name(root), item.captions, item.class_name, item.test, item.box, length]
+        digest.update(json.dumps(facts).encode())
+        for name, tensor in item.extra.items():
+            digest.update(name.encode() + tensor.tobytes())
+    # Pictures at the top and in subfolders at once: no classes at all.
+    named = [item.class_name for item in items if item.class_name is not None]
+    classes = list(dict.fromkeys(named)) if len(named) == len(items) else []
+    return Listing(
+        digest=digest.hexdigest(),
+        name=source.name or kind,
+        size=size,
+        classes=classes,
+        provenance={"kind": kind, "source": source.name, "fit": fit, "boxes": boxes},
+        shards=-(-len(items) // capacity),
+        pictures=len(items),
+        skipped=[list(each) for each in report.skipped],
+    )
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1  # the decoder will say what is the matter with it
+
+
+def _write_shards(
+    source: Path, out: Path, items: Sequence[Item], listing: Listing, numbers: Sequence[int], capacity: int, fit: Fit,
+    max_pixels: int, show_progress: bool,
+) -> None:  # fmt: skip
+    from tqdm import tqdm
+
+    root = root_of(source)
+    class_numbers = {name: number for number, name in enumerate(listing.classes)}
+    shares = [items[number * capacity : (number + 1) * capacity] for number in numbers]
+    total = sum(map(len, shares))
+    with tqdm(total=total, desc="prepare", unit="img", dynamic_ncols=True, disable=not show_progress) as bar:
+        for number, share in zip(numbers, shares, strict=True):
+            rows, skipped = [], []
+            for first in range(0, len(share), BLOCK_IMAGES):
+                block = share[first : first + BLOCK_IMAGES]
+                images, reasons = load_images(block, listing.size, fit, max_pixels)
+                for item, image, reason in zip(block, images, reasons, strict=True):
+                    if reason is not None:
+                        skipped.append([item.place(), reason])
+                        continue
+                    class_number = class_numbers[item.class_name or ""] if class_numbers else -1
+                    rows.append(Row(image, item.captions, class_number, item.test, item.name(root), item.extra))
+                bar.update(len(block))
+            shard = write_shard(out, number, rows) if rows else None
+            note_done(out, number, listing.digest, Done(shard, skipped))

@@ -1,0 +1,199 @@
+"""A preparation in parts: what is done already, by whichever process on whichever machine, and the parts joined.
+
+While a pack is made its folder holds `.preparing/`: `listing.json`, which says what is being prepared, and one small file
+for each shard that is done. So a preparation that was stopped goes on, `--shard i/n` lets many processes write one pack,
+and `merge` joins parts that were written elsewhere: in each case to the bytes of one undisturbed run, because a shard is
+always the same pictures of the listing. pack.json is written when the last shard is there, and `.preparing/` removed.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from t2i.errors import DataError
+from t2i.prepare.items import Report
+from t2i.prepare.writer import (
+    make_folder,
+    manifest,
+    refuse_replacing,
+    remove_pack,
+    shard_name,
+    write_beside,
+    write_manifest,
+    write_report,
+)
+
+NOTES = ".preparing"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What all parts of a preparation must agree on."""
+
+    digest: str  # SHA-256 over the settings and every picture's name, captions, class, split and size
+    name: str
+    size: int
+    classes: list[str]
+    provenance: dict[str, Any]
+    shards: int
+    pictures: int
+    skipped: list[list[str]]  # (place, reason) of what the listing left out
+
+    @classmethod
+    def read(cls, folder: Path) -> "Listing | None":
+        """Read the listing of an unfinished pack; None where there is none, or none that can be read."""
+        try:
+            return cls(**json.loads((folder / NOTES / "listing.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, folder: Path) -> None:
+        """Write it into the notes of an unfinished pack."""
+        make_folder(folder / NOTES)
+        write_beside(folder / NOTES / "listing.json", json.dumps(asdict(self)).encode())
+
+
+@dataclass(frozen=True)
+class Done:
+    """One shard that is finished."""
+
+    shard: dict[str, Any] | None  # None: none of its pictures could be used
+    skipped: list[list[str]]
+
+
+def _note(folder: Path, number: int) -> Path:
+    return folder / NOTES / f"{number:05d}.json"
+
+
+def note_done(folder: Path, number: int, digest: str, done: Done) -> None:
+    """Note that a shard is finished; its file is there already."""
+    write_beside(_note(folder, number), json.dumps({"digest": digest, **asdict(done)}).encode())
+
+
+def find_done(folder: Path, number: int, digest: str) -> Done | None:
+    """Read the note of a shard; None where there is none of this listing, or the shard is not what it says."""
+    try:
+        note = json.loads(_note(folder, number).read_text(encoding="utf-8"))
+        done = Done(note["shard"], note["skipped"])
+        if note["digest"] != digest:
+            return None
+        if done.shard is not None:
+            data = (folder / shard_name(number)).read_bytes()
+            if done.shard["file"] != shard_name(number) or done.shard["sha256"] != hashlib.sha256(data).hexdigest():
+                return None
+        return done
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def begin(out: Path, listing: Listing, *, shared: bool) -> list[int]:
+    """Open the folder of a pack; returns the shards that are done already.
+
+    Args:
+        out: Made where it does not exist.
+        listing: What is to be prepared.
+        shared: Other parts may be at work in the same folder: what is there and fits is theirs, what does not is refused.
+
+    Raises:
+        DataError: parts of another listing are there.
+    """
+    before = Listing.read(out)
+    if before is not None and before.digest == listing.digest:
+        return [number for number in range(listing.shards) if find_done(out, number, listing.digest) is not None]
+    if before is not None and shared:
+        raise DataError(
+            f"{out} holds parts of another preparation (other pictures or settings); choose another --out, or remove it"
+        )
+    if not shared:
+        remove_pack(out)
+    make_folder(out)
+    listing.write(out)
+    return []
+
+
+def join(out: Path, listing: Listing) -> Report:
+    """Write pack.json where every shard is done; otherwise only count what is there.
+
+    Raises:
+        DataError: every shard is done, and none has a picture.
+    """
+    report = Report(skipped=[(place, reason) for place, reason in listing.skipped])
+    shards = []
+    for number in range(listing.shards):
+        done = find_done(out, number, listing.digest)
+        if done is None:
+            report.missing += 1
+            continue
+        report.skipped += [(place, reason) for place, reason in done.skipped]
+        if done.shard is not None:
+            shards.append(done.shard)
+            report.images += done.shard["images"]
+            report.captions += done.shard["captions"]
+            report.test += done.shard["test"]
+    report.classes, report.train = len(listing.classes), report.images - report.test
+    if report.missing:
+        return report
+    if not shards:
+        shutil.rmtree(out / NOTES, ignore_errors=True)
+        raise DataError(
+            f"none of the {listing.pictures} pictures of {listing.name} could be used; the first: "
+            f"{': '.join(report.skipped[0])}"
+        )
+    for left in out.glob(".*.partial"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
+    record = manifest(listing.name, listing.size, listing.classes, listing.provenance, shards)
+    write_report(out, record, report)
+    write_manifest(out, record)
+    (out / NOTES / "listing.json").unlink(missing_ok=True)  # first: a process that is killed here leaves a whole pack
+    shutil.rmtree(out / NOTES, ignore_errors=True)
+    return report
+
+
+def merge(parts: Sequence[Path], out: Path, force: bool = False) -> Report:
+    """Join parts that `--shard i/n` wrote into folders of their own: the same pack as of one run.
+
+    Args:
+        parts: Their folders; `out` may be one of them.
+        out: Where the packed data set goes.
+        force: Replace a packed data set that is there.
+
+    Raises:
+        DataError: a folder holds no part, the parts are of different preparations, or a shard is missing or damaged.
+    """
+    if not parts:
+        raise DataError("which parts? t2i-prepare merge PART PART ... --out DIR")
+    refuse_replacing(out, force)
+    listings: list[Listing] = []
+    for part in parts:
+        listing = Listing.read(part)
+        if listing is None:
+            whole = "; it is whole already" if (part / "pack.json").exists() else ""
+            raise DataError(f"{part} holds no part of a preparation (no {NOTES}/listing.json){whole}")
+        if listings and listing.digest != listings[0].digest:
+            raise DataError(f"{part} and {parts[0]} are parts of different preparations (other pictures or settings)")
+        listings.append(listing)
+    listing = listings[0]
+    if (out / "pack.json").exists():
+        remove_pack(out)
+    begin(out, listing, shared=Listing.read(out) is not None)
+    missing = []
+    for number in range(listing.shards):
+        found = ((part, find_done(part, number, listing.digest)) for part in parts)
+        part, done = next(((part, done) for part, done in found if done is not None), (out, None))
+        if done is None:
+            missing.append(number)
+        elif part.resolve() != out.resolve():
+            if done.shard is not None:
+                write_beside(out / shard_name(number), (part / shard_name(number)).read_bytes())
+            note_done(out, number, listing.digest, done)
+    if missing:
+        listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
+        raise DataError(
+            f"{len(missing)} of {listing.shards} shards are in none of the parts, or are damaged: {listed}; "
+            "run their --shard again"
+        )
+    return join(out, listing)

@@ -1,0 +1,187 @@
+"""The packed data set as it is written: shards of plain safetensors and, last, `pack.json`; each file whole or not there."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2i import _native
+from t2i.errors import DataError
+from t2i.prepare.items import Report
+
+SHARD_IMAGES = 4096
+SHARD_BYTES = 256 * 2**20  # of pictures: a shard is put together in memory
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of a shard."""
+
+    image: NDArray[np.uint8]  # (size, size, 3)
+    captions: Sequence[str]
+    class_number: int  # -1: none
+    test: bool
+    name: str
+    extra: Mapping[str, NDArray[Any]]
+
+
+def shard_capacity(size: int, images: int | None = None) -> int:
+    """Count the pictures of `size` that a shard holds: `images`, or SHARD_IMAGES, within SHARD_BYTES."""
+    return max(1, min(images or SHARD_IMAGES, SHARD_BYTES // (3 * size * size)))
+
+
+def shard_name(number: int) -> str:
+    """Name the file of a shard."""
+    return f"shard-{number:05d}.safetensors"
+
+
+def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> dict[str, Any]:
+    """Write a shard; returns what pack.json says of it, and the pictures of its test split."""
+    from safetensors.numpy import save
+
+    captions = [caption for row in rows for caption in row.captions]
+    ids = np.zeros((len(captions), _native.CAPTION_LENGTH), np.uint8)
+    _native.encode(captions, ids)
+    offsets = np.cumsum([0, *(len(row.captions) for row in rows)])
+    names = "\n".join(row.name.replace("\n", " ") for row in rows).encode("utf-8", "replace")
+    tensors: dict[str, NDArray[Any]] = {
+        "images": np.stack([row.image for row in rows]),
+        "captions": ids,
+        "caption_offsets": offsets.astype(np.int64),
+        "classes": np.array([row.class_number for row in rows], np.int32),
+        "splits": np.array([row.test for row in rows], np.uint8),
+        "names": np.frombuffer(names, np.uint8),
+    }
+    for key in rows[0].extra:
+        tensors[key] = np.stack([row.extra[key] for row in rows])
+    data = save(tensors)
+    file = shard_name(number)
+    write_beside(folder / file, data)
+    return {
+        "file": file,
+        "images": len(rows),
+        "captions": len(captions),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "test": int(tensors["splits"].sum()),
+    }
+
+
+def manifest(
+    name: str, size: int, classes: Sequence[str], provenance: Mapping[str, Any],
+    shards: Sequence[dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """Say what pack.json says, of shards as `write_shard` described them."""
+    images = sum(shard["images"] for shard in shards)
+    test = sum(shard["test"] for shard in shards)
+    return {
+        "format": "t2i-pack",
+        "version": 1,
+        "name": name,
+        "image_size": size,
+        "images": images,
+        "captions": sum(shard["captions"] for shard in shards),
+        "classes": list(classes),
+        "splits": {"train": images - test, "test": test},
+        "provenance": dict(provenance),
+        "shards": [{key: value for key, value in shard.items() if key != "test"} for shard in shards],
+    }
+
+
+def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write pack.json, which makes the shards a packed data set."""
+    write_beside(folder / "pack.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+class PackWriter:
+    """Write a packed data set picture by picture: shards as they fill, `pack.json` last.
+
+    Args:
+        folder: Made where it does not exist.
+        name: Of the data set.
+        size: Side of the pictures.
+        provenance: Where it comes from; kept in pack.json.
+    """
+
+    def __init__(self, folder: Path, name: str, size: int, provenance: dict[str, Any]) -> None:
+        self.folder, self.name, self.size, self.provenance = folder, name, size, provenance
+        self.classes: dict[str, int] = {}
+        self.shards: list[dict[str, Any]] = []
+        self._rows: list[Row] = []
+        self._full = shard_capacity(size)
+        make_folder(folder)
+
+    def add(
+        self, image: NDArray[np.uint8], captions: Sequence[str], class_name: str | None, test: bool, name: str,
+        extra: dict[str, NDArray[Any]] | None = None,
+    ) -> None:  # fmt: skip
+        """Add one picture (size, size, 3) with its captions; `extra` are further tensors, one row a picture."""
+        number = -1 if class_name is None else self.classes.setdefault(class_name, len(self.classes))
+        self._rows.append(Row(image, list(captions), number, test, name, extra or {}))
+        if len(self._rows) == self._full:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows, self._rows = self._rows, []
+        self.shards.append(write_shard(self.folder, len(self.shards), rows))
+
+    def close(self) -> dict[str, Any]:
+        """Write the last shard and pack.json; returns what it says. DataError where no picture was added."""
+        if self._rows:
+            self._flush()
+        record = manifest(self.name, self.size, list(self.classes), self.provenance, self.shards)
+        write_manifest(self.folder, record)
+        return record
+
+
+def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> None:
+    """Count what pack.json says into the report, and write what was left out as report.json."""
+    report.images, report.captions, report.classes = record["images"], record["captions"], len(record["classes"])
+    report.train, report.test = record["splits"]["train"], record["splits"]["test"]
+    reasons = Counter(reason.split(":")[0] for _, reason in report.skipped)
+    listing = {"skipped": len(report.skipped), "reasons": reasons, "files": report.skipped}
+    write_beside(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode())
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write into; DataError where that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write into {folder}: {error.strerror}; choose another --out") from error
+
+
+def write_beside(path: Path, data: bytes) -> None:
+    """Write beside, flush, rename; DataError where the disk does not take it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise DataError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
+
+
+def refuse_replacing(out: Path, force: bool) -> None:
+    """Keep a packed data set that is there; DataError unless it may be replaced."""
+    if (out / "pack.json").exists() and not force:
+        raise DataError(f"{out} already holds a packed data set; choose another --out or add --force")
+
+
+def remove_pack(out: Path) -> None:
+    """Remove a packed data set, whole or left unfinished by a process that was stopped."""
+    for pattern in ("pack.json", "shard-*.safetensors", ".*.partial"):
+        for file in out.glob(pattern):
+            file.unlink(missing_ok=True)
+    shutil.rmtree(out / ".preparing", ignore_errors=True)

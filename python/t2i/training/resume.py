@@ -1,0 +1,56 @@
+"""What a run must agree with to go on in its folder, compared before anything is written.
+
+* `check_resume`: config.json and data.json, as the last command left them.
+* `facts_of`: what every checkpoint was made from; `Checkpoints.restore` compares it, so that a folder whose config.json was
+  lost or copied from elsewhere does not go on with other data either.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from t2i import config as settings
+from t2i.checkpoint import check_newest
+from t2i.config import TrainConfig
+from t2i.data import PackedDataset
+from t2i.embeddings import encoder_file
+from t2i.errors import CheckpointError, ConfigError
+
+
+def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None:
+    """Refuse to go on in a run folder that was made with other settings or other data, showing what differs."""
+    path = folder / "config.json"
+    if config.force:
+        return
+    if not path.exists():  # lost: the checkpoints know too, and nothing has been written yet that would hide them
+        check_newest(folder, {"data": data.fingerprint, "settings": settings.binding(config)})
+        return
+    changed = settings.differences(settings.from_json(path), config)
+    record = folder / "data.json"
+    if record.exists():
+        before = _fingerprint(record)
+        if before != data.fingerprint:
+            changed.append(f"data set: {before[:12]} -> {data.fingerprint[:12]}")
+    if changed:
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --out or add --force"
+        )
+
+
+def _fingerprint(record: Path) -> str:
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{record} does not say what the run was trained on; add --force to go on") from error
+
+
+def facts_of(config: TrainConfig, data: PackedDataset, folder: Path) -> dict[str, Any]:
+    """Say all that the state of a GAN's run was made from: data, settings and the text encoder's file."""
+    facts: dict[str, Any] = {"data": data.fingerprint, "settings": settings.binding(config)}
+    if config.text.encoder != "end-to-end":
+        joint = config.text.encoder == "joint"
+        path = folder / "text.safetensors" if joint else encoder_file(config.text.encoder)
+        with open(path, "rb") as file:
+            facts["text_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return facts

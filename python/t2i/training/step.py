@@ -1,0 +1,326 @@
+"""One step of the GAN: the discriminator on three kinds of pair, then the generator on its verdict.
+
+* D sees real+matching, real+mismatched and fake+matching, each kind with its own batch statistics; G learns from real texts
+  and from interpolated ones. Order D then G, one to one, on the same texts.
+* The mathematics is three functions: `draw`, `judge_pairs`, `judge_fakes`. They are what `--compile` compiles, whole
+  (`fullgraph`, static shapes), with their backward passes; noise, text look-ups and optimizers stay outside.
+* On a GPU everything between the inputs and the average is captured once as a CUDA graph and replayed (`graph.py`): nothing
+  in it waits for the device or depends on a Python number that changes from step to step.
+
+Source: Reed et al. 2016, Algorithm 1 and section 4.3; the released program's order and weights.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from t2i import losses, runtime
+from t2i.config import TrainConfig
+from t2i.data import Batch
+from t2i.distributed import ALONE, Ranks
+from t2i.encoders import CharCnnRnn, ImageEncoder
+from t2i.networks import Discriminator, Generator
+from t2i.ops.synchronised_norm import synchronise
+from t2i.optim import adam, average_rate, set_learning_rate, update_average
+from t2i.training.graph import Captured, Inputs
+from t2i.training.guard import Guard
+from t2i.training.stages import Stages
+
+
+class TextSource(Protocol):
+    """Where a batch's text embeddings come from."""
+
+    encoder: CharCnnRnn | None
+    learned: bool
+
+    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        """Embed (B, K) caption rows, or their characters (B, K, 201), averaged over K: (B, T)."""
+        ...
+
+
+class FrozenText:
+    """Embeddings computed once: a table (M, T) with a row a caption."""
+
+    learned = False
+
+    def __init__(self, table: Tensor, encoder: CharCnnRnn | None) -> None:
+        self.table, self.encoder = table, encoder
+
+    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        """Look (B, K) rows up and average: (B, T)."""
+        return self.table[rows].mean(dim=1)
+
+
+class LearnedText:
+    """Embeddings of an encoder that learns with the GAN."""
+
+    learned = True
+
+    def __init__(self, encoder: CharCnnRnn) -> None:
+        self.encoder: CharCnnRnn | None = encoder
+
+    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        """Encode characters (B, K, 201) and average: (B, T)."""
+        assert self.encoder is not None
+        assert ids is not None
+        count, captions, length = ids.shape
+        embedded: Tensor = self.encoder(ids.reshape(-1, length))
+        return embedded.view(count, captions, -1).mean(dim=1)
+
+
+def generator(config: TrainConfig) -> Generator:
+    """Make the generator that the settings describe, with random weights."""
+    return Generator(config.size, config.generator_width, config.noise_dim, config.text.dim, config.projection_dim)
+
+
+def discriminator(config: TrainConfig) -> Discriminator:
+    """Make the discriminator that the settings describe, with random weights."""
+    return Discriminator(
+        config.size,
+        config.discriminator_width,
+        config.text.dim,
+        config.projection_dim,
+        config.discriminator_text_norm,
+        config.discriminator_late_activation,
+    )
+
+
+class GanStep:
+    """One update of the discriminator and one of the generator.
+
+    Args:
+        config: Weights of the losses, widths, learning rates; whether to compile, and to capture a CUDA graph.
+        text: Where text embeddings come from; a learned encoder is updated with the discriminator, whose matching score
+            is what tells texts apart, and the generator takes its embeddings as given.
+        device: Where the networks live.
+        precision: Of products and convolutions.
+        judge: Image side of the joint embedding, frozen, where `config.alignment_weight` asks for it.
+        ranks: The processes that share the batch; a batch is then this process's rows.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        text: TextSource,
+        device: torch.device,
+        precision: torch.dtype,
+        judge: ImageEncoder | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.config, self.text, self.device, self.precision, self.judge = config, text, device, precision, judge
+        self.ranks = ranks
+        layout = torch.channels_last
+        self.generator = generator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        if config.sync_batch_norm:
+            synchronise(self.generator, ranks)
+            synchronise(self.discriminator, ranks)
+        self.stages = Stages(config.realism_steps, config.realism_goal).to(device) if config.stages else None
+        self.recovery: nn.Linear | None = None
+        if config.recovery_weight:
+            self.recovery = nn.Linear(self.discriminator.score.weight[0].numel(), config.noise_dim).to(device)
+        learned = list(text.encoder.parameters()) if text.learned and text.encoder is not None else []
+        generating = [*self.generator.parameters(), *(self.recovery.parameters() if self.recovery else ())]
+        self.generator_adam = adam(generating, config.learning_rate, config.beta1, config.beta2)
+        self.discriminator_adam = adam(
+            [*self.discriminator.parameters(), *learned], config.learning_rate, config.beta1, config.beta2
+        )
+        kept = [self.generator, self.discriminator, *([] if self.stages is None else [self.stages])]
+        self.guard = Guard(kept, device, ranks)
+        on_gpu = device.type == "cuda"
+        self.generator.kernels = self.discriminator.kernels = config.kernels
+        # One pass of D over all kinds of pictures: fewer, larger launches on a GPU; on a CPU joining only costs a copy.
+        self.joined = on_gpu and not config.sync_batch_norm
+        alone = ranks.world == 1  # an exchange between processes can be neither compiled whole nor captured
+        self.draw: Callable[[Tensor, Tensor], Tensor] = self.generator
+        if config.compile == "on" or (config.compile == "auto" and on_gpu):
+            self.draw = runtime.compiled(self.draw, "the generator")
+            if alone or not config.sync_batch_norm:
+                self.judge_pairs = runtime.compiled(self.judge_pairs, "the discriminator's update")  # type: ignore[method-assign]
+            if alone:
+                self.judge_fakes = runtime.compiled(self.judge_fakes, "the generator's update")  # type: ignore[method-assign]
+        self.captured: Captured | None = None
+        if on_gpu and alone and config.cuda_graph and self.stages is None:
+            self.captured = Captured(lambda inputs: self.update(inputs, config.mismatch_weight), device)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Name everything that learns or is kept, for checkpoints."""
+        named: dict[str, nn.Module] = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "average": self.average,
+        }
+        if self.text.learned and self.text.encoder is not None:
+            named["text"] = self.text.encoder
+        if self.stages is not None:
+            named["stages"] = self.stages
+        if self.recovery is not None:
+            named["recovery"] = self.recovery
+        return named
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Name the optimizers, for checkpoints."""
+        return {"generator_adam": self.generator_adam, "discriminator_adam": self.discriminator_adam}
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set both networks' learning rate."""
+        set_learning_rate(self.generator_adam, learning_rate)
+        set_learning_rate(self.discriminator_adam, learning_rate)
+
+    def _noise(self, rows: int, step: int, purpose: str) -> Tensor:
+        """Draw this process's rows: of the joined batch's (B, Z), and of the (B/2, Z) of interpolated texts behind them."""
+        shape = (rows * self.ranks.world, self.config.noise_dim)
+        joined = runtime.noise(shape, self.device, self.config.seed, step, purpose)
+        return torch.cat([self.ranks.part(some) for some in joined.split(self.config.batch)])
+
+    def inputs(self, batch: Batch, step: int) -> Inputs:
+        """Collect all that an update reads and that no weight has a part in: the batch, the noise, the average's rate."""
+        named = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+        found: Inputs = {name: value for name, value in named.items() if value is not None}
+        count = len(batch.captions)
+        between = len(batch.interpolation_partner) if self.config.interpolation_loss else 0
+        found["noise"] = self._noise(count + between, step, "generator")
+        if not self.config.reuse_fakes:
+            found["discriminator_noise"] = self._noise(count, step, "discriminator")
+        found["average_rate"] = torch.tensor(average_rate(self.config.ema, step))
+        if self.captured is not None:
+            found["average_rate"] = found["average_rate"].to(self.device, non_blocking=True)
+        return found
+
+    def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Update both networks and the average; returns losses and the mean score of each kind of pair, on the device.
+
+        An update whose loss or gradient is not finite is skipped and counted (`guard`).
+        """
+        inputs = self.inputs(batch, step)
+        if self.captured is not None:
+            return self.captured(inputs)
+        mismatch = self.config.mismatch_weight if self.stages is None or self.stages.matching(step) else 0.0
+        return self.update(inputs, mismatch, step)
+
+    def update(self, inputs: Inputs, mismatch_weight: float, step: int = 0) -> dict[str, Tensor]:
+        """Do what `__call__` does, from collected inputs; `step` is for staged training alone."""
+        self.guard.begin()
+        with runtime.autocast(self.device, self.precision):
+            text = self.text(inputs["captions"], inputs.get("caption_ids"))  # (B, T)
+            given = text.detach()
+            texts, count = given, len(given)
+            if self.config.interpolation_loss:
+                partner, weight = inputs["interpolation_partner"], inputs["interpolation_weight"]
+                between = losses.interpolate(self.ranks.gather(given), partner, weight, self.ranks.rank * len(partner))
+                texts = torch.cat([given, between])  # (1.5 B, T)
+            if self.config.reuse_fakes:
+                drawn = self.draw(inputs["noise"], texts)
+                fakes = drawn[:count].detach()
+            else:
+                with torch.no_grad():
+                    fakes = self.draw(inputs["discriminator_noise"], given)
+            measured = self.update_discriminator(inputs, text, fakes, mismatch_weight)
+            if self.stages is not None:
+                scores = self.ranks.mean({name: measured[name] for name in ("matching", "fake")})
+                self.stages.observe(step, scores["matching"], scores["fake"])
+            if not self.config.reuse_fakes:
+                drawn = self.draw(inputs["noise"], texts)
+            measured |= self.update_generator(drawn, inputs["noise"], texts, count, inputs["classes"])
+        self.guard.end()
+        rate = inputs["average_rate"]
+        update_average(self.average, self.generator, rate if rate.device.type == "cuda" else float(rate))
+        return measured
+
+    def update_discriminator(
+        self, inputs: Inputs, text: Tensor, fakes: Tensor, mismatch_weight: float
+    ) -> dict[str, Tensor]:
+        """Learn to tell the three kinds of pair apart."""
+        by_image, wrong, other = self.config.mismatch == "image", None, None
+        if mismatch_weight and by_image:
+            wrong = inputs["mismatched_images"]
+        elif mismatch_weight:
+            other = self.text(inputs["mismatched_captions"], inputs.get("mismatched_caption_ids"))
+        loss, scores = self.judge_pairs(inputs["images"], wrong, text, other, fakes, mismatch_weight)
+        self.discriminator_adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self.guard.step(self.discriminator_adam, loss)
+        return {"d_loss": loss.detach()} | {k: torch.sigmoid(v.detach()).mean() for k, v in scores.items()}
+
+    def judge_pairs(
+        self, images: Tensor, wrong: Tensor | None, text: Tensor, other: Tensor | None, fakes: Tensor, weight: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score the three kinds of pair, each with its own batch statistics.
+
+        Args:
+            images: (B, 3, S, S) real pictures.
+            wrong: (B, 3, S, S) pictures of other classes, where these make the mismatch.
+            text: (B, T) of the real pictures.
+            other: (B, T) texts of other classes, where these make the mismatch.
+            fakes: (B, 3, S, S) drawn from `text`.
+            weight: Of the mismatched pair.
+
+        Returns:
+            The loss, and logits (B,) by kind.
+        """
+        net, features = self.discriminator, [images, *([] if wrong is None else [wrong]), fakes]
+        if self.joined:
+            features = list(net.features(torch.cat(features), len(features)).chunk(len(features)))
+        else:
+            features = [net.features(some) for some in features]
+        pairs = {"matching": (features[0], text)}
+        if wrong is not None or other is not None:
+            pairs["mismatched"] = (features[0] if wrong is None else features[1], text if other is None else other)
+        pairs["fake"] = (features[-1], text)
+        if self.joined:
+            seen, said = (torch.cat(side) for side in zip(*pairs.values(), strict=True))
+            scores = dict(zip(pairs, net.judge(seen, said, len(pairs)).chunk(len(pairs)), strict=True))
+        else:
+            scores = {kind: net.judge(*pair) for kind, pair in pairs.items()}
+        return losses.discriminator_loss(scores["matching"], scores.get("mismatched"), scores["fake"], weight), scores
+
+    def update_generator(
+        self, drawn: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
+    ) -> dict[str, Tensor]:
+        """Learn to pass."""
+        for weight in self.discriminator.parameters():  # their gradients would be computed and thrown away
+            weight.requires_grad_(False)
+        loss, measured = self.judge_fakes(drawn, noise, texts, count, classes)
+        self.generator_adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self.guard.step(self.generator_adam, loss)
+        for weight in self.discriminator.parameters():
+            weight.requires_grad_(True)
+        return measured
+
+    def judge_fakes(
+        self, drawn: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score fakes of real texts (the first `count` rows) and of interpolated ones in one pass.
+
+        Args:
+            drawn: (1.5 B, 3, S, S), or (B, 3, S, S) without interpolation.
+            noise: (1.5 B, Z) they were drawn from.
+            texts: (1.5 B, T) likewise.
+            count: B.
+            classes: (B,) of the real texts.
+
+        Returns:
+            The generator's loss, and its parts.
+        """
+        features = self.discriminator.features(drawn)
+        scores = self.discriminator.judge(features, texts)
+        between = scores[count:] if len(texts) > count else None
+        loss = losses.generator_loss(scores[:count], between, self.config.interpolation_loss)
+        measured = {"g_loss": loss.detach()}
+        if self.judge is not None:
+            seen, said = (self.ranks.gather(rows) for rows in (self.judge(drawn[:count]), texts[:count]))  # (B, T) each
+            alignment = losses.contrastive_loss(seen, said, classes=self.ranks.gather(classes))
+            loss = loss + self.config.alignment_weight * alignment
+            measured["alignment"] = alignment.detach()
+        if self.recovery is not None:
+            recovery = F.mse_loss(self.recovery(features.flatten(1)).float(), noise)
+            loss = loss + self.config.recovery_weight * recovery
+            measured["recovery"] = recovery.detach()
+        return loss, measured

@@ -1,0 +1,102 @@
+"""Grouped batch normalisation with activation: against PyTorch's own, group by group, and its kernels in the interpreter."""
+
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from t2i.ops.norm_act import norm_act
+
+CUDA = torch.cuda.is_available()
+if not CUDA:
+    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
+DEVICE = "cuda" if CUDA else "cpu"
+CASES = [  # shape, groups, slope, residual
+    ((8, 5, 3, 3), 2, 0.2, False),
+    ((6, 3, 4, 4), 3, 0.0, True),  # ReLU, as in the generator
+    ((4, 70, 2, 2), 1, 0.2, True),  # more channels than a block
+    ((12, 7), 3, 0.2, False),  # the text's normalisation
+    ((40, 4, 5, 5), 2, 1.0, False),  # no activation; several tiles of rows
+]
+
+
+def separately(x, norm, slope, residual, groups):
+    """The definition: one library call a group, in order."""
+    parts = []
+    for part, more in zip(
+        x.chunk(groups), [None] * groups if residual is None else residual.chunk(groups), strict=True
+    ):
+        y = norm(part)
+        parts.append(F.leaky_relu(y if more is None else y + more, slope))
+    return torch.cat(parts)
+
+
+def made(shape, dtype=torch.float64, layout=torch.channels_last):
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=rng, dtype=torch.float64).mul(2).add(3).to(DEVICE, dtype)
+    more = torch.randn(shape, generator=rng, dtype=torch.float64).to(DEVICE, dtype)
+    norm = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(shape[1]).to(DEVICE)
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(shape[1], generator=rng))
+        norm.bias.copy_(torch.randn(shape[1], generator=rng))
+    if len(shape) == 4:
+        x, more = (t.contiguous(memory_format=layout) for t in (x, more))
+    return x.requires_grad_(), more.requires_grad_(), norm
+
+
+def everything(run, x, more, norm, has_residual):
+    """Output, every gradient and the running statistics of one call."""
+    y = run(x, norm, more if has_residual else None)
+    weight = torch.linspace(-1, 1, y.numel(), device=y.device, dtype=y.dtype).view(y.shape)
+    wanted = [x, norm.weight, norm.bias, *([more] if has_residual else [])]
+    gradients = torch.autograd.grad((y * weight).sum(), wanted)
+    return [y, *gradients, norm.running_mean, norm.running_var, norm.num_batches_tracked]
+
+
+@pytest.mark.parametrize(("shape", "groups", "slope", "has_residual"), CASES)
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+def test_it_is_one_library_call_a_group(shape, groups, slope, has_residual, impl):
+    dtype = torch.float64 if impl == "reference" else torch.float32
+    x, more, norm = made(shape, dtype)
+    found = everything(
+        lambda x, n, m: norm_act(x, n.to(dtype), slope, m, groups, impl=impl), x, more, norm, has_residual
+    )
+    x, more, norm = made(shape, torch.float64)
+    expected = everything(lambda x, n, m: separately(x, n.double(), slope, m, groups), x, more, norm, has_residual)
+    close = {"rtol": 1e-10, "atol": 1e-10} if impl == "reference" else {"rtol": 2e-5, "atol": 1e-4}
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.double(), theirs.double(), **close)
+
+
+def test_the_kernels_read_memory_that_is_not_channels_last():
+    x, more, norm = made((4, 6, 3, 5), torch.float32, torch.contiguous_format)
+    found = norm_act(x, norm, 0.2, more, 2, impl="triton")
+    x, more, norm = made((4, 6, 3, 5))
+    torch.testing.assert_close(found.double(), separately(x, norm.double(), 0.2, more, 2), rtol=2e-5, atol=2e-5)
+
+
+def test_the_kernels_keep_bfloat16_and_compute_in_float32():
+    x, more, norm = made((8, 16, 4, 4), torch.bfloat16)
+    found = norm_act(x, norm, 0.2, more, 2, impl="triton")
+    assert found.dtype is torch.bfloat16
+    exact = separately(x.double(), made((8, 16, 4, 4))[2].double(), 0.2, more.double(), 2)
+    assert (found.double() - exact).abs().max() <= 2**-8 * exact.abs().max()
+
+
+def test_a_constant_channel_far_from_zero_has_no_variance():
+    """Sums of squares would cancel here; joined deviations do not."""
+    _, _, norm = made((4, 2, 8, 8), torch.float32)
+    x = torch.full((4, 2, 8, 8), 4097.0, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    norm_act(x, norm, impl="triton")
+    torch.testing.assert_close(norm.running_var.cpu(), torch.full((2,), 0.9), rtol=0, atol=1e-6)
+
+
+def test_in_evaluation_the_running_statistics_are_used_and_stay():
+    x, more, norm = made((4, 3, 2, 2), torch.float32)
+    norm.eval()
+    before = norm.running_mean.clone()
+    expected = F.leaky_relu(norm(x) + more, 0.2)
+    assert torch.equal(norm_act(x, norm, 0.2, more, 2, impl="triton"), expected)
+    assert torch.equal(norm.running_mean, before)

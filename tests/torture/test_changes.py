@@ -1,0 +1,128 @@
+"""A run goes on only with the settings and the data that it was made with; a change is refused and shown."""
+
+import dataclasses
+import shutil
+
+import pytest
+from runs import sha256
+from victims import config_of
+
+import t2i
+from promises import cases
+from t2i import config as settings
+from t2i.config import TextOptions
+from t2i.data import PackedDataset
+from t2i.training import gan
+from t2i.training.resume import check_resume
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+OTHER = {  # where twice the number, or the opposite, is not another valid value
+    "mismatch_weight": 0.25, "realism_goal": 0.25, "realism_steps": 7, "ema": 0.5, "interpolation_weight": 0.25,
+    "mismatch": "text", "interpolation": "uniform", "precision": "bfloat16", "preset": "flowers", "crop_low": 1,
+    "seed": 5, "alignment_weight": 0.0, "interpolation_loss": 0.5, "recovery_weight": 0.5, "text.variant": "long",
+    "text.channels": (8, 16), "text.objective": "sje", "text.decay": 0.5, "halve_every": 3,
+    "text.image_features": "googlenet", "text.encoder": "end-to-end",
+}  # fmt: skip
+BASE = config_of(steps=1, alignment_weight=0.0)
+
+
+def other(name):
+    """Another valid value of a setting."""
+    value = settings.binding(BASE)[name]
+    if name == "alignment_weight":
+        return 0.3
+    if name in OTHER:
+        return OTHER[name]
+    return not value if isinstance(value, bool) else 2 * value
+
+
+def changed(name):
+    if name.startswith("text."):
+        return dataclasses.replace(BASE, text=dataclasses.replace(BASE.text, **{name[5:]: other(name)}))
+    return dataclasses.replace(BASE, **{name: other(name)})
+
+
+NAMES = list(settings.binding(BASE))
+
+
+@pytest.fixture(scope="module")
+def begun(blossoms, tmp_path_factory):
+    """A run of one step, on pictures with room for a larger size."""
+    folder = tmp_path_factory.mktemp("begun")
+    gan.train(BASE, blossoms, folder)
+    return folder
+
+
+@pytest.mark.promise(8)
+def test_every_setting_that_makes_another_model_is_compared(begun, blossoms, tmp_path, tally):
+    """First by config.json; then, as if that were lost, by what the checkpoint itself was made from."""
+    before = sha256(begun / "model.safetensors")
+    for case in tally(cases(8)):
+        name = NAMES[(case * 7) % len(NAMES)]  # 7 has no factor in common with their number
+        says = f"{name}: {settings.binding(BASE)[name]} -> {other(name)}"
+        with pytest.raises(t2i.ConfigError, match="choose another --out or add --force") as caught:
+            gan.train(changed(name), blossoms, begun)
+        assert f"({says})" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert sha256(begun / "model.safetensors") == before
+        assert settings.from_json(begun / "config.json") == BASE
+
+
+@pytest.mark.promise(8)
+@pytest.mark.parametrize("name", ["batch", "seed", "learning_rate", "mismatch"])
+def test_a_checkpoint_whose_settings_were_lost_is_not_taken_for_another_runs(begun, blossoms, tmp_path, name):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    for lost in ("config.json", "data.json"):
+        (folder / lost).unlink()
+    if name == "seed":
+        (folder / "text.json").unlink()  # the seed is the text encoder's too, and would be refused for it
+    with pytest.raises(t2i.ConfigError, match="was made from something else") as caught:
+        gan.train(dataclasses.replace(changed(name), steps=2), blossoms, folder)
+    assert f"settings.{name}: {settings.binding(BASE)[name]} -> {other(name)}" in str(caught.value)
+    assert sha256(folder / "model.safetensors") == sha256(begun / "model.safetensors")
+    assert not (folder / "config.json").exists()  # or the right command would be refused next
+
+
+@pytest.mark.promise(8)
+def test_a_text_encoder_that_was_replaced_is_noticed(begun, blossoms, tmp_path):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    (folder / "text.safetensors").unlink()
+    gan.train(dataclasses.replace(BASE, seed=3), blossoms, tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "text.safetensors", folder)
+    with pytest.raises(t2i.ConfigError, match=r"\(text_sha256: [0-9a-f]{12} -> [0-9a-f]{12}\)"):
+        gan.train(dataclasses.replace(BASE, steps=2), blossoms, folder)
+
+
+@pytest.mark.promise(8)
+@pytest.mark.parametrize("lost", [False, True])
+def test_another_data_set_is_refused(begun, tiny_blossoms, tmp_path, lost):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    if lost:
+        for name in ("config.json", "data.json", "text.json"):
+            (folder / name).unlink()
+    with pytest.raises(t2i.ConfigError, match=r"data.*: [0-9a-f]{12} -> [0-9a-f]{12}"):
+        gan.train(dataclasses.replace(BASE, steps=2), tiny_blossoms, folder)
+    assert sha256(folder / "model.safetensors") == sha256(begun / "model.safetensors")
+
+
+@pytest.mark.promise(8)
+def test_force_goes_on_with_another_setting_and_another_data_set(begun, tiny_blossoms_folder, tmp_path):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    data = PackedDataset(tiny_blossoms_folder)
+    gan.train(dataclasses.replace(BASE, steps=2, learning_rate=1e-3, force=True), data, folder)
+    assert (folder / "checkpoints" / "step-00000002").exists()
+    gan.train(dataclasses.replace(BASE, steps=3, learning_rate=1e-3), data, folder)  # and is then the run's own
+
+
+@pytest.mark.parametrize("name", sorted(settings.FREE))
+def test_where_how_long_and_on_what_device_may_change(begun, blossoms, name):
+    value = getattr(BASE, name)
+    other = {"data": "elsewhere", "out": "elsewhere", "device": "auto", "epochs": 7, "force": True}.get(name)
+    check_resume(dataclasses.replace(BASE, **{name: value + 1 if other is None else other}), begun, blossoms)
+
+
+def test_every_setting_is_one_or_the_other():
+    fields = {field.name for field in dataclasses.fields(BASE)} - {"text"}
+    text = {f"text.{field.name}" for field in dataclasses.fields(TextOptions)}
+    assert set(NAMES) | settings.FREE == fields | text

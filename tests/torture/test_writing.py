@@ -1,0 +1,146 @@
+"""What a writer leaves when it is stopped, when the disk is full, when a bit flips; and in which order it writes."""
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from runs import leftovers, sha256
+from victims import small_state
+
+from promises import cases, count
+from t2i.checkpoint import Checkpoints
+
+
+def restored(folder):
+    """Restore into a fresh network: (step, lines, weights)."""
+    net = torch.nn.Linear(8, 2, bias=False)
+    torch.nn.init.zeros_(net.weight)
+    adam = torch.optim.Adam(net.parameters(), lr=0.0)
+    step, lines = Checkpoints(folder, {"net": net}, {"adam": adam}).restore()
+    return step, lines, net.weight.detach()
+
+
+FIRST = torch.linspace(0, 1, 16).view(2, 8)
+SAVED = {10: FIRST, 20: FIRST + 1}
+
+
+@pytest.mark.promise(2)
+def test_the_newest_whole_checkpoint_loads_wherever_its_writer_was_stopped(forge, tmp_path, tally):
+    code, errors = forge("stopped_writer", folder=tmp_path / "whole", at=None)
+    assert code == 0, errors
+    units = int((tmp_path / "whole" / "units.txt").read_text())
+    found = []
+    for case in tally(cases(2)):
+        folder = tmp_path / str(case)
+        code, errors = forge("stopped_writer", folder=folder, at=1 + case * (units - 1) // max(1, count(2) - 1))
+        assert code == -9, errors
+        step, lines, weights = restored(folder)
+        assert lines == []
+        assert torch.equal(weights, SAVED[step])
+        assert not leftovers(folder)  # cleared away by the one that restored
+        found.append(step)
+        shutil.rmtree(folder)
+    assert found == sorted(found)
+    assert set(found) == {10, 20}  # the last units come after the rename
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    """Mount a file system of `size` bytes in memory; skips where that is not allowed."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def checkpoints_of(folder):
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("checkpoints/step-*/*"))}
+
+
+@pytest.mark.promise(3)
+@pytest.mark.parametrize("case", cases(3))
+def test_a_full_disk_keeps_the_checkpoint_before_and_says_what_to_do(forge, unbroken, tmp_path, case):
+    """The disk fills up after four of six steps, with more room from case to case: no save fails at the same byte."""
+    with small_disk(tmp_path / "disk", 64 << 20) as disk:
+        folder = disk / "run"
+        arguments = {"data": unbroken.data, "folder": folder}
+        code, errors = forge("train", **arguments, steps=4)
+        assert code == 0, errors
+        before = checkpoints_of(folder)
+        newest = "checkpoints/step-00000004/state.safetensors"
+        room = (folder / newest).stat().st_size * case // count(3)
+        with open(disk / "filler", "wb") as filler, contextlib.suppress(OSError):
+            for _ in range(1 << 20):
+                filler.write(bytes(1 << 16))
+                filler.flush()
+        os.truncate(disk / "filler", (disk / "filler").stat().st_size // 4096 * 4096 - room // 4096 * 4096)
+        code, errors = forge("train", **arguments)
+        assert code == 2, errors
+        assert "No space left on device; free some space" in errors
+        assert "Traceback" not in errors
+        assert checkpoints_of(folder) == before
+        assert not leftovers(folder)
+        (disk / "filler").unlink()
+        code, errors = forge("train", **arguments)
+        assert code == 0, errors
+        assert unbroken.result(folder) == unbroken.hash
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize("case", cases(4))
+def test_every_save_is_flushed_before_it_is_renamed_and_its_folder_after(forge, request, tmp_path, case):
+    run = request.getfixturevalue("unbroken_style" if case == 2 else "unbroken")
+    text = {"encoder": "end-to-end"} if case == 1 else {}
+    changes = {"text": text, "alignment_weight": 0.0} if text else {}
+    folder, out = run.begin(tmp_path / "run"), tmp_path / "events.json"
+    code, errors = forge("recorded", what=run.what, data=run.data, folder=folder, out=out, **changes)
+    assert code == 0, errors
+    events = [tuple(event) for event in json.loads(out.read_text())]
+    renames = [index for index, event in enumerate(events) if event[0] == "rename"]
+    targets = {Path(events[index][2]).name for index in renames}
+    assert {run.model, "state.safetensors", "state.json", "step-00000006"} <= targets
+    for index, following in itertools.zip_longest(renames, renames[1:], fillvalue=len(events)):
+        _, source, target = events[index]
+        if Path(target).name.startswith("step-"):  # a folder, of files that were saved in the same way
+            assert ("flush folder", source) in [event[:2] for event in events[:index]]
+        else:
+            own = [event[0] for event in events[:index] if event[1] == source]
+            assert own[-2:] == ["write", "flush file"]
+        assert ("flush folder", str(Path(target).parent)) in [event[:2] for event in events[index:following]]
+
+
+@pytest.mark.promise(5)
+def test_one_flipped_bit_of_a_checkpoint_is_refused_for_the_one_before(tmp_path, tally):
+    """Half of the bits in state.json, which is small, and half in state.safetensors; spread evenly."""
+    net, checkpoints = small_state(tmp_path)
+    for step in (10, 20):
+        net.weight.data.copy_(SAVED[step])
+        checkpoints.save(step, {"data": "of a test", "settings": {"batch": 8}})
+    newest = tmp_path / "checkpoints" / "step-00000020"
+    files = [newest / "state.json", newest / "state.safetensors"]
+    for case in tally(cases(5)):
+        path = files[case % 2]
+        whole = path.read_bytes()
+        bit = (case // 2) * (len(whole) * 8 - 1) // max(1, count(5) // 2 - 1)
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        step, lines, weights = restored(tmp_path)
+        assert step == 10, (path.name, bit)
+        assert torch.equal(weights, SAVED[10])
+        assert len(lines) == 1
+        assert "skipped a damaged checkpoint" in lines[0]
+        path.write_bytes(whole)
+    assert restored(tmp_path)[0] == 20
