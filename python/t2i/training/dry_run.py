@@ -20,7 +20,7 @@ from t2i.config import TrainConfig
 from t2i.data import Loader, PackedDataset, Sampler
 from t2i.embeddings import settle, text_encoder
 from t2i.encoders import CharCnnRnn, ImageEncoder
-from t2i.training.gan import FrozenText, GanStep, LearnedText
+from t2i.training.step import FrozenText, GanStep, LearnedText
 
 ROWS = 4  # of the step that is measured: the fewest that a batch may have
 SHOWN = 8  # rows of the batch that are drawn
