@@ -122,12 +122,15 @@ def exchanges(ranks, folder, config):
         net: sum(value.size for name, value in found.items() if name.startswith(f"gradient {net}."))
         for net in ("generator", "discriminator")
     }
-    return sent, sizes
+    return sent, sizes, found
 
 
-def test_gradients_travel_as_one_all_reduce_a_network(tiny_blossoms_folder):
+def test_gradients_travel_as_one_all_reduce_a_network_and_all_processes_hold_the_same(tiny_blossoms_folder):
     config = small(text=dataclasses.replace(TEXT, encoder="joint"))
-    for sent, sizes in results(2, exchanges, tiny_blossoms_folder, config):
+    parts = results(2, exchanges, tiny_blossoms_folder, config)
+    for name, value in parts[0][2].items():
+        assert np.array_equal(value, parts[1][2][name]), name
+    for sent, sizes, _ in parts:
         # Each with the loss behind it; then the running statistics; the last is the measures', which only a log asks for.
         assert sent[:2] == [sizes["discriminator"] + 1, sizes["generator"] + 1]
         assert len(sent) == 4

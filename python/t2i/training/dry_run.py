@@ -87,7 +87,7 @@ def _measured(
     config: TrainConfig, data: PackedDataset, device: torch.device
 ) -> tuple[GanStep, list[str], float, float]:
     """Take one step of a few rows: the step, the shapes it passed through, its operations, and the bytes it kept."""
-    small = dataclasses.replace(config, batch=ROWS, sync_batch_norm=False)
+    small = dataclasses.replace(config, batch=ROWS, sync_batch_norm=False, compile="off", cuda_graph=False)
     precision = runtime.pick_precision(config.precision, device)
     learned = config.text.encoder == "end-to-end"
     text = LearnedText(text_encoder(config.text).to(device)) if learned else _AnyText(config.text.dim)
