@@ -33,7 +33,7 @@ def call(command, *arguments):
     sys.argv = [command, *map(str, arguments)]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            {"prepare": cli.prepare, "train": cli.train, "generate": cli.generate, "eval": cli.evaluate}[command[4:]]()
+            getattr(cli, {"eval": "evaluate"}.get(command[4:], command[4:]))()
         except SystemExit as stop:
             code = stop.code
         finally:

@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     device = runtime.pick_device(options.device)
     for size in options.batch:
-        batch = bench_rows._batch(size, device, 200)
+        batch = bench_rows.random_batch(size, device, 200)
         steps = {kernels: made(kernels, size, device) for kernels in ("triton", "reference")}
         counts = dict.fromkeys(steps, 0)
         losses = {}

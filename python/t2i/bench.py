@@ -43,6 +43,7 @@ class Row:
     rounds: int = 0
     floor: float | None = None  # units a second that the roofline allows
     note: str = ""
+    memory: int = 0  # bytes: the GPU's peak, or on a CPU the process's
 
     def record(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Say it as one JSON object."""
@@ -50,17 +51,17 @@ class Row:
         return {
             "name": self.name, "self": self.own, "rival": self.rival, "unit": self.unit,
             "ratio": round(statistics.median(self.ratios), 3) if self.ratios else None, "n": self.rounds,
-            "spread": spread, "roofline": self.floor, "note": self.note, **facts,
+            "spread": spread, "roofline": self.floor, "note": self.note, "peak_memory": self.memory, **facts,
         }  # fmt: skip
 
     def line(self) -> str:
         """Say it in one line of a table."""
-        rival = f"{_short(self.rival):>10}" if self.rival else f"{'':>10}"
+        rival = f"{_short(self.rival):>8}" if self.rival else f"{'':>8}"
         ratio = ""
         if self.ratios:
-            ratio = f"{statistics.median(self.ratios):>8.2f} x  ({min(self.ratios):.2f} .. {max(self.ratios):.2f})"
-        floor = f"  {self.own / self.floor:.0%} of the roofline" if self.floor else ""
-        return f"{self.name:<16}{_short(self.own):>10}{rival}  {self.unit:<12}{ratio:<28}{floor}"
+            ratio = f"{statistics.median(self.ratios):.2f} x ({min(self.ratios):.2f} .. {max(self.ratios):.2f})"
+        floor = f"{self.own / self.floor:.0%} of floor" if self.floor else ""
+        return f"{self.name:<11}{_short(self.own):>8}{rival}  {self.unit:<9} {ratio:<23} {floor}".rstrip()
 
 
 def _short(value: float) -> str:
@@ -106,11 +107,15 @@ def row(
         device: Waited for, where it is a GPU.
         note: About the row.
     """
+    on_gpu = device is not None and device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
     mine, theirs = alternate(own, rival, rounds, device)
+    memory = torch.cuda.max_memory_allocated(device) if on_gpu else runtime.peak_memory()
     scale = (rival_amount or amount) / amount
     ratios = [other / (ours * scale) for ours, other in zip(mine, theirs, strict=False)]
     slower = (rival_amount or amount) / statistics.median(theirs) if theirs else None
-    return Row(name, amount / statistics.median(mine), unit, slower, ratios, rounds, floor, note)
+    return Row(name, amount / statistics.median(mine), unit, slower, ratios, rounds, floor, note, memory)
 
 
 def rivals(folder: str | None) -> dict[str, ModuleType]:
@@ -234,9 +239,10 @@ def _files(folder: str | None) -> Sequence[Path]:
 
 def report(rows: Sequence[Row], known: dict[str, Any], as_json: bool) -> str:
     """Lay the rows out as a table, and with `as_json` as a JSON object a line behind it."""
-    head = f"{'':<16}{'t2i':>10}{'rival':>10}  {'a second':<12}ratio, least and most"
+    head = f"{'':<11}{'t2i':>8}{'rival':>8}  {'a second':<9} ratio (least .. most)"
     versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
-    lines = [head, *(each.line() for each in rows), f"{known['device']}; commit {known['commit']}; {versions}"]
+    memory = f"; peak memory {max((each.memory for each in rows), default=0) / 2**20:,.0f} MiB, rivals included"
+    lines = [head, *(each.line() for each in rows), f"{known['device']}; commit {known['commit']}; {versions}{memory}"]
     if as_json:
         lines += [json.dumps(each.record(known)) for each in rows]
     return "\n".join(lines)

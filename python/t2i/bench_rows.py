@@ -51,7 +51,7 @@ def _tokenize(rival: ModuleType | None, rounds: int) -> Row:
 
     size = sum(map(len, captions))
     found = row(
-        "tokenize", "B of text", size, lambda: _native.encode(captions, own), usual if rival else None, rounds,
+        "tokenize", "bytes", size, lambda: _native.encode(captions, own), usual if rival else None, rounds,
         rival_amount=sum(map(len, few)), note="one core",
     )  # fmt: skip
     if rival:
@@ -78,7 +78,7 @@ def _one_hot(rival: ModuleType | None, rounds: int) -> Row:
             bytes_.fill(0)
 
     found = row(
-        "one_hot", "B written", own.nbytes * repeats, ours, memset, rounds, note="rival: memset of the same bytes"
+        "one_hot", "bytes", own.nbytes * repeats, ours, memset, rounds, note="rival: memset of the same bytes"
     )
     if rival:
         assert np.array_equal(own[0], rival.one_hot(ids[0]).numpy()), "one-hot columns disagree"
@@ -102,7 +102,7 @@ def _fill(pack: PackedDataset, rival: ModuleType | None, rounds: int, folder: Pa
         plan = sampler.plan(next(steps))
         pack.native.fill(plan, images=images, mismatched_images=wrong, captions=captions, threads=1)
 
-    usual, few = None, 32
+    usual, few = None, min(32, len(originals) or 32)
     if rival:
         files = list(originals)
         for number, picture in enumerate(pack.read_images(range(min(256, len(pack)))) if not files else []):
@@ -146,7 +146,8 @@ def _prepare(files: Sequence[Path], rival: ModuleType | None, rounds: int) -> Ro
     return result
 
 
-def _batch(rows: int, device: torch.device, texts: int) -> Batch:
+def random_batch(rows: int, device: torch.device, texts: int) -> Batch:
+    """Make a batch of noise and of random rows of `texts` captions: (B, 3, 64, 64) pictures, on `device`."""
     rng = torch.Generator().manual_seed(0)
     images = (torch.rand(rows, 3, 64, 64, generator=rng) * 2 - 1).to(device, memory_format=torch.channels_last)
     captions, others = (torch.randint(0, texts, (rows, 1), generator=rng).to(device) for _ in range(2))
@@ -164,7 +165,7 @@ def step_rows(rivals: dict[str, ModuleType], rounds: int, rows: int, device: tor
 def _step(name: str, rival: ModuleType | None, rounds: int, rows: int, device: torch.device) -> Row:
     fast = name == "step_fast"
     table = torch.randn(200, 1024, generator=torch.Generator().manual_seed(0)).to(device)
-    batch = _batch(rows, device, len(table))
+    batch = random_batch(rows, device, len(table))
     precision = runtime.pick_precision("auto", device) if fast else torch.float32
     config = dataclasses.replace(
         settings.preset("fast"), reuse_fakes=fast, batch=rows, compile="auto" if fast else "off", cuda_graph=fast

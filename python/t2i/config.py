@@ -119,8 +119,9 @@ class TextConfig:
 class TrainConfig:
     """Train a text-to-image GAN. The same command again resumes it.
 
-    t2i-train text trains a text encoder alone, t2i-train style the style encoder of a run; t2i-train --plot RUN draws the
-    curves of a run to a picture.
+    t2i-train text trains a text encoder alone, t2i-train style a style encoder.
+
+    t2i-train --plot RUN draws the curves of a run to a picture.
     """
 
     preset: str = "blossoms"

@@ -11,13 +11,14 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
 from t2i.config_file import documentation, nearest
 from t2i.errors import ConfigError
 
+LONGEST_CHOICES = 50  # characters: more do not fit a line of usage
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
@@ -83,6 +84,9 @@ def _fields(kind: type, defaults: Mapping[str, Any]) -> list[tuple[str, Any, Any
         members = [each for each in get_args(hint) if each is not type(None)]
         optional = get_origin(hint) is not None and type(None) in get_args(hint) and len(members) == 1
         metavar = members[0].__name__.upper() if optional and isinstance(members[0], type) else None
+        bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if get_origin(bare) is Literal and len("".join(map(str, get_args(bare)))) > LONGEST_CHOICES:
+            metavar = field.name.upper()  # its help says what there is
         described = tyro.conf.arg(help=explained.get(field.name, ""), metavar=metavar)
         again = dataclasses.field() if default is dataclasses.MISSING else dataclasses.field(default=default)
         out.append((field.name, Annotated[hint, described], again))
