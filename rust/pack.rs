@@ -801,7 +801,7 @@ mod tests {
             }),
             ("No such file", &|shard| std::fs::remove_file(shard).unwrap()),
             ("nobody has the permission", &|shard| {
-                std::fs::set_permissions(shard, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+                std::fs::set_permissions(shard, std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
             }),
         ];
         for (says, change) in cases {

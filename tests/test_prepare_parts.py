@@ -114,6 +114,30 @@ def test_what_does_not_fit_together_is_refused(source, tmp_path):
         prepare.pack("folder", source, a, shard="0/2", force=True, **OPTIONS)
 
 
+def test_two_parts_that_come_last_together_both_say_that_it_is_whole(source, tmp_path, whole, monkeypatch):
+    prepare.pack("folder", source, tmp_path / "p", shard="0/2", **OPTIONS)
+    find, asked, other = prepare.parts.find_done, [], []
+
+    def overtaken(out, number, digest):
+        found = find(out, number, digest)
+        asked.append(number)
+        if (
+            asked.count(3) == 2 and not other
+        ):  # asked at the beginning, and now, in the middle of joining: another part joins
+            other.append(True)
+            prepare.pack("folder", source, tmp_path / "p", **OPTIONS)
+        return found
+
+    prepare.pack("folder", source, tmp_path / "q", shard="1/2", **OPTIONS)
+    for path in (tmp_path / "q").rglob("*[0-9].*"):
+        shutil.copy(path, tmp_path / "p" / path.relative_to(tmp_path / "q"))
+    monkeypatch.setattr("t2i.prepare.parts.find_done", overtaken)
+    report = prepare.pack("folder", source, tmp_path / "p", shard="1/2", **OPTIONS)
+    assert other == [True]
+    assert (report.missing, report.images, len(report.skipped)) == (0, 26, 3)
+    assert sums(tmp_path / "p") == whole
+
+
 @pytest.mark.parametrize("damage", ["shard", "cut", "gone", "note", "foreign"])
 def test_a_damaged_shard_of_a_part_is_made_again(source, tmp_path, whole, damage):
     out = tmp_path / "p"

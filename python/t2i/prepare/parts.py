@@ -17,6 +17,7 @@ from typing import Any
 from t2i.errors import DataError
 from t2i.prepare.items import Report
 from t2i.prepare.writer import (
+    count,
     make_folder,
     manifest,
     refuse_replacing,
@@ -135,6 +136,8 @@ def join(out: Path, listing: Listing) -> Report:
             report.captions += done.shard["captions"]
             report.test += done.shard["test"]
     report.classes, report.train = len(listing.classes), report.images - report.test
+    if report.missing and Listing.read(out) is None and (out / "pack.json").exists():
+        return _joined(out)  # by another part that came last too, and removed the notes while they were read here
     if report.missing:
         return report
     if not shards:
@@ -150,6 +153,14 @@ def join(out: Path, listing: Listing) -> Report:
     write_manifest(out, record)
     (out / NOTES / "listing.json").unlink(missing_ok=True)  # first: a process that is killed here leaves a whole pack
     shutil.rmtree(out / NOTES, ignore_errors=True)
+    return report
+
+
+def _joined(out: Path) -> Report:
+    record = json.loads((out / "pack.json").read_text(encoding="utf-8"))
+    skipped = json.loads((out / "report.json").read_text(encoding="utf-8"))["files"]
+    report = Report(skipped=[(place, reason) for place, reason in skipped])
+    count(record, report)
     return report
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -142,10 +143,15 @@ class PackWriter:
         return record
 
 
-def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> None:
-    """Count what pack.json says into the report, and write what was left out as report.json."""
+def count(record: Mapping[str, Any], report: Report) -> None:
+    """Count what pack.json says into a report."""
     report.images, report.captions, report.classes = record["images"], record["captions"], len(record["classes"])
     report.train, report.test = record["splits"]["train"], record["splits"]["test"]
+
+
+def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> None:
+    """Count what pack.json says into the report, and write what was left out as report.json."""
+    count(record, report)
     reasons = Counter(reason.split(":")[0] for _, reason in report.skipped)
     listing = {"skipped": len(report.skipped), "reasons": reasons, "files": report.skipped}
     write_beside(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode())
@@ -161,7 +167,7 @@ def make_folder(folder: Path) -> None:
 
 def write_beside(path: Path, data: bytes) -> None:
     """Write beside, flush, rename; DataError where the disk does not take it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")  # parts on two machines may share a number
     try:
         with open(partial, "wb") as file:
             file.write(data)
