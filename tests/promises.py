@@ -114,6 +114,7 @@ class Row:
     passed: int = 0
     seconds: float = 0.0
     skipped: list[str] = field(default_factory=list)
+    over: bool = False  # a test of it came to its end
 
 
 class Collector:
@@ -129,6 +130,7 @@ class Collector:
             return
         row = self.rows.setdefault(properties["promise"], Row())
         row.seconds += report.duration
+        row.over |= report.when == "call" or not report.passed
         if report.skipped:
             row.skipped.append(str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr))
         elif report.when == "call":
@@ -139,9 +141,10 @@ class Collector:
             row.count += 1
 
     def pytest_sessionfinish(self) -> None:
-        if self.rows:
+        tried = {number: row for number, row in self.rows.items() if row.over}  # an interrupt leaves others begun
+        if tried:
             text = self.table.read_text(encoding="utf-8")
-            self.table.write_text(rewritten(text, self.rows, _commit(), _today()), encoding="utf-8")
+            self.table.write_text(rewritten(text, tried, _commit(), _today()), encoding="utf-8")
 
 
 def rewritten(text: str, rows: dict[int, Row], commit: str, date: str) -> str:

@@ -84,3 +84,15 @@ def test_the_collector_adds_tests_of_a_promise_up_and_ignores_others(tmp_path):
     seen = {number: (row.count, row.passed) for number, row in collector.rows.items()}
     assert seen == {1: (3, 1), 2: (200, 200), 3: (10, 9), 4: (0, 0)}
     assert collector.rows[4].skipped == ["Skipped: why"]
+
+
+def test_a_session_that_is_interrupted_writes_only_what_came_to_an_end(tmp_path):
+    collector = Collector(tmp_path / "table.md")
+    collector.table.write_text("")
+    collector.pytest_runtest_logreport(Report("setup", "passed", {"promise": 1}))
+    collector.pytest_sessionfinish()
+    assert collector.table.read_text() == ""
+    collector.pytest_runtest_logreport(Report("call", "passed", {"promise": 2}))
+    collector.pytest_sessionfinish()
+    found = table(collector.table.read_text())
+    assert [found[1][-1], found[2][-1]] == ["not tried yet", "yes, in this sample"]
