@@ -52,8 +52,10 @@ audit: install  ## published advisories about what is depended on; ADVISORIES=a 
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/python -m pip_audit --strict --skip-editable
 
-bench: install  ## speed of the native module
+bench: install  ## speed: the native module by criterion and pytest-benchmark, then all rows beside their rivals
 	cargo bench --locked
+	$(BIN)/python -m pytest -q -o addopts= -o timeout=0 benches/python/test_native.py
+	$(BIN)/t2i-bench --json $(if $(PICTURES),--pictures $(PICTURES))
 
 docs: install  ## the pages and the API reference, in build/site
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"

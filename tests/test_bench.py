@@ -1,7 +1,10 @@
 """t2i-bench: rows whose answers were compared, ratios that mean what they say, and rivals that compute what we compute."""
 
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +12,12 @@ import pytest
 import torch
 
 import t2i
-from t2i import bench, bench_rows
+from t2i import bench, bench_rows, prepare
 from t2i.networks import Discriminator, Generator
-from test_cli import call
+from test_cli import TINY, call
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +115,30 @@ def test_what_cannot_be_timed_is_one_line(words, says, tmp_path, monkeypatch):
     assert code == 2
     assert says in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.timeout(300)
+def test_the_one_command_for_the_card_trains_measures_and_writes_down(tmp_path):
+    """On a CPU, in miniature: what `make gpu` runs on a card, but for the card."""
+    from PIL import Image
+
+    for number in range(32):
+        folder = tmp_path / "pictures" / ("test" if number % 2 else "train") / f"class {number % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24), (8 * number, 90, 200 - 5 * number)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a picture of number {number}\n")
+    prepare.pack("folder", tmp_path / "pictures", tmp_path / "pack", size=19, show_progress=False)
+    words = [*TINY[2:], "--sample-every", "2"]
+    done = subprocess.run(
+        [
+            sys.executable, str(ROOT / "benches" / "python" / "gpu.py"), "--only", "fast", "--device", "cpu",
+            "--data", str(tmp_path / "pack"), "--out", str(tmp_path), "--epochs", "1", "--legs", "1", "--count", "12",
+            "--extra", *words,
+        ],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = [json.loads(line) for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
+    assert (record["preset"], record["epochs"], record["exit"]) == ("fast", 1, 0)
+    assert record["figures"]["diversity_pixels"]["protocol"]["generated"] == 12
+    assert (tmp_path / "fast.png").exists()

@@ -39,16 +39,27 @@ def tests(out: Path, note) -> None:
     note({"what": "tests", "exit": code, "seconds": seconds, "last": text.strip().splitlines()[-1:]})
 
 
-def benches(out: Path, note, rounds: int) -> None:
+def benches(out: Path, note, options: argparse.Namespace) -> None:
     for batch in (64, 512):
         log = out / f"bench-{batch}.log"
-        words = command("bench", "step", "generate", "--device", "cuda", "--batch", batch, "--rounds", rounds, "--json")
+        words = command(
+            "bench",
+            "step",
+            "generate",
+            "--device",
+            options.device,
+            "--batch",
+            batch,
+            "--rounds",
+            options.rounds,
+            "--json",
+        )
         code, _, text = call(words, log)
         rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         note({"what": "bench", "batch": batch, "exit": code, "rows": rows})
     # Our own kernels against what torch.compile makes of their definitions, in the whole step, in turn.
     code, _, text = call(
-        [sys.executable, str(ROOT / "benches/python/kernels.py"), "--device", "cuda"], out / "kernels.log"
+        [sys.executable, str(ROOT / "benches/python/kernels.py"), "--device", options.device], out / "kernels.log"
     )
     rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     note({"what": "kernels", "exit": code, "rows": rows})
@@ -61,7 +72,7 @@ def training(preset: str, out: Path, note, options: argparse.Namespace) -> None:
     for leg in range(1, options.legs + 1):
         epochs = options.epochs * leg // options.legs
         words = command(
-            "train", "--data", options.data, "--preset", preset, "--out", run, "--epochs", epochs, "--device", "cuda",
+            "train", "--data", options.data, "--preset", preset, "--out", run, "--epochs", epochs, "--device", options.device,
             "--sample-every", 5000, "--checkpoint-every", 5000, "--log-every", 200, *text, *options.extra,
         )  # fmt: skip
         code, seconds, _ = call(words, out / f"train-{preset}-{epochs}.log")
@@ -103,6 +114,7 @@ def main() -> None:
     parser.add_argument("--legs", type=int, default=4, help="measurements along each run")
     parser.add_argument("--count", type=int, default=1155, help="pictures of a measurement")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--device", default="cuda", help="cpu tries the command itself, on a tiny set")
     parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="further flags of t2i-train, last")
     options = parser.parse_args()
     if not options.data and {"paper", "fast"} & set(options.only):
@@ -127,7 +139,7 @@ def main() -> None:
         if part == "tests":
             tests(out, note)
         elif part == "benches":
-            benches(out, note, options.rounds)
+            benches(out, note, options)
         else:
             training(part, out, note, options)
     if failed:
