@@ -1,5 +1,6 @@
 """The faster ways of a step against the plain one: compiled, joined, by kernels, from data that lies on the device."""
 
+import copy
 import dataclasses
 import functools
 import os
@@ -104,9 +105,15 @@ def test_compiled_training_is_eager_training(changes, monkeypatch, one_thread):
     warned: list[str] = []
     monkeypatch.setattr(runtime, "print", lambda *words, **_: warned.append(" ".join(map(str, words))), raising=False)
     eager, compiled = made(tiny(**changes)), made(tiny(**changes, compile="on"))
-    steps = 100 if TORTURE else 5
-    for ours, theirs in zip(run(compiled, steps), run(eager, steps), strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-3 if TORTURE else 1e-5)
+    for step in range(100 if TORTURE else 5):
+        # From equal state: left alone, two trainings that differ in the last bit are 1e-7 apart for about forty steps and then
+        # part ways, as Adam divides small gradients by small moments.
+        for name, module in compiled.modules().items():
+            module.load_state_dict(eager.modules()[name].state_dict())
+        for name, optimizer in compiled.optimizers().items():
+            optimizer.load_state_dict(copy.deepcopy(eager.optimizers()[name].state_dict()))
+        ours, theirs = ({k: float(v) for k, v in gan(batch_of(step), step).items()} for gan in (compiled, eager))
+        assert ours == pytest.approx(theirs, abs=1e-5)
     assert not warned  # nothing fell back to eager
 
 
