@@ -349,3 +349,10 @@ def test_a_foreign_safetensors_file_is_refused_for_what_it_lacks(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(t2i.CheckpointError, match=r"has no tensor 'net\.0\.weight': it was not made by these settings"):
         load_weights(tmp_path / "model.safetensors", {"net": network(0)})
+
+
+def test_a_network_without_tensors_is_no_reason_to_call_a_checkpoint_damaged(tmp_path):
+    """The image side of a joint embedding on frozen features as long as the embedding."""
+    modules = {"net": network(0), "image": nn.Identity()}
+    Checkpoints(tmp_path, modules, {}).save(3, {})
+    assert Checkpoints(tmp_path, modules, {}).restore() == (3, [])

@@ -330,7 +330,7 @@ class Checkpoints:
                     f"{name}.{wrong} must be {expected.get(wrong)}, got {found.get(wrong)}: made with other sizes"
                 )
         for name, module in self.modules.items():
-            module.load_state_dict(groups[name])
+            module.load_state_dict(groups.get(name, {}))  # a frozen image side has no tensors
         for name, optimizer in self.optimizers.items():
             _restore_optimizer(optimizer, groups.get(name, {}))
 
