@@ -113,7 +113,9 @@ def _panel(draw: ImageDraw.ImageDraw, left: int, top: int, title: str, curves: M
     steps = [step for curve in curves.values() for step, _ in curve]
     values = [value for curve in curves.values() for _, value in curve]
     first, last, low, high = min(steps), max(steps), min(0.0, *values), max(values)
-    last, high = last if last > first else first + 1, high if high > low else low + 1
+    if first == last:  # measured once: from the start of the run to there
+        first, last = 0, max(last, 1)
+    high = high if high > low else low + 1
 
     def place(step: float, value: float) -> tuple[float, float]:
         x, y = (step - first) / (last - first), (value - low) / (high - low)
