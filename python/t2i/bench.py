@@ -15,19 +15,18 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from t2i import _native, runtime
-from t2i.errors import ConfigError, DataError
+from t2i.errors import ConfigError
 
-What = Literal["data", "step", "generate"]
 Run = Callable[[], Any]
 
 
@@ -186,55 +185,6 @@ def _timed(run: Run) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def measure(
-    what: Iterable[What], *, data: str | None, model: str | None, device: str, rounds: int, batch: int,
-    folder: str | None, threads: int = 0, pictures: str | None = None,
-) -> tuple[list[Row], dict[str, Any]]:  # fmt: skip
-    """Measure.
-
-    Args:
-        what: "data", "step", "generate".
-        data: Packed data set for the data rows; None draws blossoms.
-        model: Run folder for "generate"; None: a generator of the paper's size with random weights.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        rounds: Timed rounds of each row.
-        batch: Pictures a step.
-        folder: Of the rivals.
-        threads: Of torch; 0 leaves them.
-        pictures: Folder of picture files for the row `prepare`; None leaves the row out.
-
-    Raises:
-        ConfigError: no such device, folder of rivals or model.
-        DataError: no such pictures or data set.
-    """
-    from t2i import bench_rows
-
-    if rounds < 1:
-        raise ConfigError(f"--rounds must be at least 1, got {rounds}")
-    if threads:
-        torch.set_num_threads(threads)
-    on, others = runtime.pick_device(device), rivals(folder)
-    rows: list[Row] = []
-    for part in what:
-        if part == "data":
-            files = _files(pictures)
-            rows += bench_rows.data_rows(data, others, rounds, files)
-        elif part == "step":
-            rows += bench_rows.step_rows(others, rounds, batch, on)
-        else:
-            rows += bench_rows.generate_rows(model, rounds, batch, on)
-    return rows, facts(on)
-
-
-def _files(folder: str | None) -> Sequence[Path]:
-    if folder is None:
-        return []
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    if not files:
-        raise DataError(f"{folder} has no JPEG files to prepare")
-    return files
 
 
 def report(rows: Sequence[Row], known: dict[str, Any], as_json: bool) -> str:

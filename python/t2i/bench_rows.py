@@ -3,9 +3,10 @@
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from t2i import _native, prepare, runtime
 from t2i import config as settings
-from t2i.bench import Row, memory_speed, product_speed, row
+from t2i.bench import Row, facts, memory_speed, product_speed, rivals, row
 from t2i.data import Batch, PackedDataset, Sampler
+from t2i.errors import ConfigError, DataError
 from t2i.networks import Generator
 from t2i.pipeline import Pipeline
 from t2i.training.step import FrozenText, GanStep
 
+What = Literal["data", "step", "generate"]
 CAPTIONS = 1024
 SENTENCE = "this flower has petals that are pink and has a yellow center with many thin stamens. "
 # Operations a picture of one update of D and one of G at the paper's sizes, shared trunk: with fresh fakes, with reused ones.
@@ -77,9 +80,7 @@ def _one_hot(rival: ModuleType | None, rounds: int) -> Row:
         for _ in range(repeats):
             bytes_.fill(0)
 
-    found = row(
-        "one_hot", "bytes", own.nbytes * repeats, ours, memset, rounds, note="rival: memset of the same bytes"
-    )
+    found = row("one_hot", "bytes", own.nbytes * repeats, ours, memset, rounds, note="rival: memset of the same bytes")
     if rival:
         assert np.array_equal(own[0], rival.one_hot(ids[0]).numpy()), "one-hot columns disagree"
     return found
@@ -223,3 +224,50 @@ def generate_rows(model: str | None, rounds: int, rows: int, device: torch.devic
     floor = None if model else product_speed(device, precision) / GENERATOR_OPERATIONS
     note = f"batch {rows}, {str(precision).removeprefix('torch.')}; rival: the same in float32"
     return [row("generate", "pictures", rows, draw, usual, rounds, floor=floor, device=device, note=note)]
+
+
+def measure(
+    what: Iterable[What], *, data: str | None, model: str | None, device: str, rounds: int, batch: int,
+    folder: str | None, threads: int = 0, pictures: str | None = None,
+) -> tuple[list[Row], dict[str, Any]]:  # fmt: skip
+    """Measure.
+
+    Args:
+        what: "data", "step", "generate".
+        data: Packed data set for the data rows; None draws blossoms.
+        model: Run folder for "generate"; None: a generator of the paper's size with random weights.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        rounds: Timed rounds of each row.
+        batch: Pictures a step.
+        folder: Of the rivals.
+        threads: Of torch; 0 leaves them.
+        pictures: Folder of picture files for the row `prepare`; None leaves the row out.
+
+    Raises:
+        ConfigError: no such device, folder of rivals or model.
+        DataError: no such pictures or data set.
+    """
+    if rounds < 1:
+        raise ConfigError(f"--rounds must be at least 1, got {rounds}")
+    if threads:
+        torch.set_num_threads(threads)
+    on, others = runtime.pick_device(device), rivals(folder)
+    rows: list[Row] = []
+    for part in what:
+        if part == "data":
+            files = _files(pictures)
+            rows += data_rows(data, others, rounds, files)
+        elif part == "step":
+            rows += step_rows(others, rounds, batch, on)
+        else:
+            rows += generate_rows(model, rounds, batch, on)
+    return rows, facts(on)
+
+
+def _files(folder: str | None) -> Sequence[Path]:
+    if folder is None:
+        return []
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not files:
+        raise DataError(f"{folder} has no JPEG files to prepare")
+    return files

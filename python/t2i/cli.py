@@ -89,8 +89,9 @@ def export() -> None:
 def _bench(arguments: Sequence[str]) -> None:
     config, _ = flags.read(Bench, arguments, "t2i-bench")
     from t2i import bench as timing
+    from t2i.bench_rows import measure
 
-    rows, known = timing.measure(
+    rows, known = measure(
         config.what, data=config.data, model=config.model, device=config.device, rounds=config.rounds,
         batch=config.batch, folder=config.rivals, threads=config.threads, pictures=config.pictures,
     )  # fmt: skip
