@@ -112,11 +112,12 @@ def test_text_goes_straight_from_caption_to_caption_with_the_noise_fixed(pipe):
 
 def test_noise_goes_on_the_arc_with_the_text_fixed(pipe):
     strips = pipe.interpolate([RED], "noise", steps=3, count=2, seed=3).tensor.view(2, 3, 3, 16, 16)
-    torch.testing.assert_close(strips[:, 0], pipe(RED, count=2, seed=3).tensor)
+    close = {"rtol": 1e-4, "atol": 1e-4}  # another batch, another order of sums
+    torch.testing.assert_close(strips[:, 0], pipe(RED, count=2, seed=3).tensor, **close)
     first, second = (runtime.noise((2, 8), pipe.device, 3, end, "generate") for end in (0, 1))
     path = slerp(first, second, torch.tensor([0.5]))[:, 0]
-    torch.testing.assert_close(strips[:, 1], pipe.draw(path, pipe.embed([RED, RED])))
-    torch.testing.assert_close(strips[:, 2], pipe.draw(second, pipe.embed([RED, RED])))
+    torch.testing.assert_close(strips[:, 1], pipe.draw(path, pipe.embed([RED, RED])), **close)
+    torch.testing.assert_close(strips[:, 2], pipe.draw(second, pipe.embed([RED, RED])), **close)
 
 
 def test_arithmetic_draws_sums_of_texts(pipe):

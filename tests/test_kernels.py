@@ -52,7 +52,7 @@ def test_the_join_keeps_bfloat16_and_sums_in_float32():
     assert (found.double() - exact).abs().max() <= 2**-7 * exact.abs().max()
 
 
-@pytest.mark.parametrize("count", [1, 2, 40, 131])  # the paper's batch is 40; 131 is over a block
+@pytest.mark.parametrize("count", [1, 2, 40, 70])  # the paper's batch is 40; 70 is over a block
 def test_the_hinge_is_the_double_loop(count):
     scores = numbers(count, count).requires_grad_()
     exact = scores.detach().double().requires_grad_()
@@ -72,7 +72,7 @@ def test_the_hinge_is_the_double_loop(count):
 
 
 @pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize(("rows", "length", "channels"), [(2, 9, 5), (3, 201, 8), (1, 4, 300)])
+@pytest.mark.parametrize(("rows", "length", "channels"), [(2, 9, 5), (2, 40, 8), (1, 4, 300)])
 def test_table_look_ups_are_the_convolution_of_one_hot_columns(rows, length, channels, has_bias):
     rng = torch.Generator().manual_seed(3)
     ids = torch.randint(0, 256, (rows, length), generator=rng, dtype=torch.uint8).to(DEVICE)  # padding and unknown too

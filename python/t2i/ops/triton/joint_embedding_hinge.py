@@ -37,7 +37,7 @@ def _forward(scores: Tensor) -> tuple[Tensor, Tensor]:
     count = len(scores)
     losses = torch.empty(count, device=scores.device)
     row, column = (torch.empty(count, count, device=scores.device) for _ in range(2))
-    launch(_rows)[(count,)](scores, losses, row, column, count, BC=block(count, 128))
+    launch(_rows)[(count,)](scores, losses, row, column, count, BC=block(count, 64))
     return losses.sum() / count**2, (row + column) / count**2
 
 
