@@ -113,7 +113,7 @@ def test_every_save_is_flushed_before_it_is_renamed_and_its_folder_after(forge, 
     assert {run.model, "state.safetensors", "state.json", "step-00000006"} <= targets
     for index, following in itertools.zip_longest(renames, renames[1:], fillvalue=len(events)):
         _, source, target = events[index]
-        if Path(target).name.startswith("step-"):  # a folder, of files that were saved in the same way
+        if not Path(target).suffix:  # step-..., a folder, of files that were saved in the same way
             assert ("flush folder", source) in [event[:2] for event in events[:index]]
         else:
             own = [event[0] for event in events[:index] if event[1] == source]
