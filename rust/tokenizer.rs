@@ -35,29 +35,6 @@ const IDS: [u8; 128] = {
     ids
 };
 
-/// Ids of two ASCII bytes at once, by their fourteen bits: half the look-ups, in a table that fits the first cache.
-static PAIRS: [[u8; 2]; 1 << 14] = {
-    let mut pairs = [[0; 2]; 1 << 14];
-    let mut index = 0;
-    while index < pairs.len() {
-        pairs[index] = [IDS[index & 0x7F], IDS[index >> 7]];
-        index += 1;
-    }
-    pairs
-};
-
-/// Encodes bytes that are known to be ASCII; the slices are equally long.
-fn encode_ascii(bytes: &[u8], out: &mut [u8]) {
-    let (pairs, last) = bytes.as_chunks::<2>();
-    let (targets, end) = out.as_chunks_mut::<2>();
-    for (target, &[first, second]) in targets.iter_mut().zip(pairs) {
-        *target = PAIRS[usize::from(first & 0x7F) | usize::from(second & 0x7F) << 7];
-    }
-    for (target, &byte) in end.iter_mut().zip(last) {
-        *target = IDS[usize::from(byte & 0x7F)];
-    }
-}
-
 /// Encodes one caption.
 ///
 /// # Errors
@@ -67,7 +44,9 @@ pub fn encode(caption: &str, out: &mut [u8]) -> Result<()> {
     let bytes = caption.as_bytes();
     let head = &bytes[..bytes.len().min(CAPTION_LENGTH)];
     let written = if head.is_ascii() {
-        encode_ascii(head, &mut out[..head.len()]);
+        for (slot, &byte) in out.iter_mut().zip(head) {
+            *slot = IDS[usize::from(byte & 0x7F)];
+        }
         head.len()
     } else {
         let mut written = 0;
@@ -118,9 +97,9 @@ pub fn one_hot<T: Copy + From<u8>>(ids: &[u8], out: &mut [T]) -> Result<()> {
     for (row, caption) in ids.chunks(CAPTION_LENGTH).enumerate() {
         check_ids(caption, row)?;
     }
+    out.fill(T::from(0));
     let planes = out.chunks_exact_mut(ALPHABET_SIZE * CAPTION_LENGTH);
     for (caption, plane) in ids.chunks_exact(CAPTION_LENGTH).zip(planes) {
-        plane.fill(T::from(0)); // caption by caption: the ones are then written into lines that are still in the cache
         for (column, &id) in caption.iter().enumerate() {
             if (1..UNKNOWN).contains(&id) {
                 plane[(usize::from(id) - 1) * CAPTION_LENGTH + column] = T::from(1);

@@ -24,6 +24,26 @@ fn search(caption: &str, out: &mut [u8]) {
     }
 }
 
+/// One character a look-up.
+fn singly(caption: &str, table: &[u8; 256], out: &mut [u8]) {
+    out.fill(0);
+    for (slot, &byte) in out.iter_mut().zip(caption.as_bytes()) {
+        *slot = table[usize::from(byte)];
+    }
+}
+
+/// Clears the whole buffer first, and sets the ones afterwards.
+fn cleared_first(ids: &[u8], out: &mut [f32]) {
+    out.fill(0.0);
+    for (caption, plane) in ids.chunks_exact(201).zip(out.chunks_exact_mut(201 * 70)) {
+        for (column, &id) in caption.iter().enumerate() {
+            if (1..tokenizer::UNKNOWN).contains(&id) {
+                plane[(usize::from(id) - 1) * 201 + column] = 1.0;
+            }
+        }
+    }
+}
+
 fn tokens(criterion: &mut Criterion) {
     let caption = "this flower has petals that are pink and has a yellow center with many thin stamens. ".repeat(2);
     let (mut ids, mut rival) = (vec![0; ROWS * 201], vec![0; ROWS * 201]);
@@ -34,20 +54,33 @@ fn tokens(criterion: &mut Criterion) {
             ids.chunks_exact_mut(201).for_each(|row| tokenizer::encode(black_box(&caption), row).expect("a row"));
         });
     });
+    let table: [u8; 256] =
+        std::array::from_fn(|byte| tokenizer::id_of(char::from(u8::try_from(byte).expect("a byte"))));
+    group.bench_function("one character at a time", |bench| {
+        bench.iter(|| rival.chunks_exact_mut(201).for_each(|row| singly(black_box(&caption), &table, row)));
+    });
+    assert_eq!(ids, rival);
     group.bench_function("search", |bench| {
         bench.iter(|| rival.chunks_exact_mut(201).for_each(|row| search(black_box(&caption), row)));
     });
     group.finish();
     assert_eq!(ids, rival);
 
-    let mut out = vec![0.0_f32; ROWS * 201 * 70];
-    let mut group = criterion.benchmark_group("one_hot");
-    group.throughput(Throughput::Bytes((out.len() * 4) as u64));
-    group.bench_function("float32", |bench| {
-        bench.iter(|| tokenizer::one_hot(black_box(&ids), &mut out).expect("buffers that fit"));
-    });
-    group.bench_function("the same bytes of zeros", |bench| bench.iter(|| black_box(&mut out).fill(0.0)));
-    group.finish();
+    for rows in [64, ROWS] {
+        // A training batch, which fits the cache, and one that does not.
+        let ids = &ids[..rows * 201];
+        let mut out = vec![0.0_f32; rows * 201 * 70];
+        let mut group = criterion.benchmark_group(format!("one_hot of {rows}"));
+        group.throughput(Throughput::Bytes((out.len() * 4) as u64));
+        group.bench_function("float32", |bench| {
+            bench.iter(|| tokenizer::one_hot(black_box(ids), &mut out).expect("buffers that fit"));
+        });
+        let expected = out.clone();
+        group.bench_function("cleared first", |bench| bench.iter(|| cleared_first(black_box(ids), &mut out)));
+        assert_eq!(out, expected);
+        group.bench_function("the same bytes of zeros", |bench| bench.iter(|| black_box(&mut out).fill(0.0)));
+        group.finish();
+    }
 }
 
 fn batches(criterion: &mut Criterion) {

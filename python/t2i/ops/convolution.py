@@ -1,8 +1,8 @@
 """Convolutions whose weight gradient, on small maps on a CPU, is one matrix product.
 
-PyTorch's bfloat16 weight gradient on a CPU (oneDNN) is slow where the small side of a strided convolution is 8x8 or less:
-for 256 -> 512 channels, 8x8 -> 4x4, batch 64, it took 6.5 times as long as gathering the windows and multiplying. In float32
-the same holds for 4x4 (1024 -> 512 channels transposed, 4x4 -> 8x8: 2.1 times). On larger maps the library wins, and so it
+PyTorch's weight gradient on a CPU (oneDNN) is slow where the small side of a strided convolution is 4x4, and in bfloat16 on
+processors with AMX up to 8x8: there, 256 -> 512 channels, 8x8 -> 4x4, batch 64, took 6.5 times as long as gathering the windows
+and multiplying; in float32, 1024 -> 512 channels transposed, 4x4 -> 8x8, 2.2 times. On larger maps the library wins, and so it
 does everywhere for the outputs and for the gradient of the input: only the weight gradient is replaced, and only where it
 pays. See docs/method.md for the figures.
 
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SMALL = {torch.bfloat16: 8, torch.float32: 4}  # pixels: side of the small map up to which the matrix product is faster
+# Pixels: side of the small map up to which the matrix product is faster.
+SMALL = {torch.bfloat16: 8 if torch.cpu._is_amx_tile_supported() else 4, torch.float32: 4}
 
 Impl = Literal["auto", "reference", "product"]
 
