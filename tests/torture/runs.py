@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from promises import TORTURE
+
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "python"
 
@@ -24,7 +26,7 @@ class Forge:
             env=environment,
         )  # fmt: skip
 
-    def __call__(self, call, deadline=100, **arguments):
+    def __call__(self, call, deadline=1000 if TORTURE else 100, **arguments):
         """Call "function" of victims.py, or "module:function", in a fresh child; returns (exit code, stderr)."""
         name = call if ":" in call else f"victims:{call}"
         request = {"call": name, "arguments": arguments, "deadline": deadline}

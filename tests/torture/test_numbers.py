@@ -106,7 +106,7 @@ def test_fused_operations_have_the_gradients_of_their_references_in_float64(tall
     def normal(*shape):
         return torch.randn(shape, generator=rng, dtype=torch.float64)
 
-    for case in tally(cases(24)):
+    for case in tally(range(count(24) - 2)):  # test_speed_paths.py compares two trainings, compiled and eager
         batch, before, after, taps = pick(1, 4), pick(1, 5), pick(1, 5), pick(1, 4)
         if case % 3 == 2:
             captions = torch.randint(0, 73, (batch, pick(taps, 30)), generator=rng)
