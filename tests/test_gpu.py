@@ -1,6 +1,9 @@
 """What only a CUDA device can show: run by `make gpu`, skipped elsewhere."""
 
 import dataclasses
+import hashlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ import torch
 from t2i import loaders
 from t2i.data import Batch, Loader, PackedDataset, Sampler
 from t2i.training.step import FrozenText, GanStep
+from test_cli import TINY
 from test_speed_paths import batch_of, tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; make gpu runs it there")
@@ -86,3 +90,18 @@ def test_a_small_data_set_is_kept_on_the_device(tiny_blossoms: PackedDataset):
         "auto", sampler, DEVICE, batch=4, crop=16, captions_per_image=1, mismatched_images=False, characters=False
     )
     assert isinstance(made_, loaders.DeviceLoader)
+
+
+@pytest.mark.promise(25)
+@pytest.mark.timeout(600)
+def test_two_runs_of_one_seed_are_equal_to_the_bit_where_that_is_asked_for(tiny_blossoms_folder, tmp_path):
+    """In processes of their own: what is deterministic is settled before the first product."""
+    hashes = set()
+    for number in range(2):
+        words = [*TINY, "--device", "cuda", "--deterministic", "--steps", "30", "--out", str(tmp_path / str(number))]
+        code = "from t2i.cli import train; train()"
+        command = [sys.executable, "-c", code, "--data", str(tiny_blossoms_folder), *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        hashes.add(hashlib.sha256((tmp_path / str(number) / "model.safetensors").read_bytes()).hexdigest())
+    assert len(hashes) == 1

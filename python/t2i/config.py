@@ -144,6 +144,8 @@ class TrainConfig:
     """On a GPU, record a whole step once and replay it (one process, not with --stages)."""
     kernels: Literal["reference", "triton"] = "reference"
     """What carries out normalisation, activation and crops: PyTorch's definitions, or t2i's own kernels (a GPU)."""
+    deterministic: bool = False
+    """On a GPU, equal bits from equal seeds, at some speed; a CPU gives them always."""
     loader: Literal["auto", "host", "device"] = "auto"
     """Where batches are put together; device keeps the whole data set on the GPU; auto does so where it fits."""
     sync_batch_norm: bool = False
@@ -465,7 +467,7 @@ def text_size(path: Path) -> int:
 
 FREE = {
     "out", "steps", "epochs", "log_every", "sample_every", "checkpoint_every", "device", "threads", "force", "data",
-    "report_to", "compile", "cuda_graph", "kernels", "loader",
+    "report_to", "compile", "cuda_graph", "kernels", "loader", "deterministic",
 }  # fmt: skip
 
 

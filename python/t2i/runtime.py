@@ -1,6 +1,7 @@
 """Device, precision, and draws that depend on nothing but what they are for."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -40,6 +41,13 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
             fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def make_deterministic() -> None:
+    """Let torch choose only algorithms that give equal bits in every run; before the first product on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for to be deterministic
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
 
 
 def peak_memory() -> int:

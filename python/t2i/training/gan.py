@@ -87,6 +87,8 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
     precision = runtime.pick_precision(config.precision, device)
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.deterministic and device.type == "cuda":
+        runtime.make_deterministic()
     report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
         config = dataclasses.replace(config, text=settle(config.text, data))
