@@ -119,7 +119,8 @@ def test_force_goes_on_with_another_setting_and_another_data_set(begun, tiny_blo
 def test_where_how_long_and_on_what_device_may_change(begun, blossoms, name):
     value = getattr(BASE, name)
     words = {"data": "elsewhere", "out": "elsewhere", "device": "auto", "compile": "on", "kernels": "triton"} | {
-        "loader": "host", "epochs": 7, "force": True, "cuda_graph": not value, "report_to": "tensorboard", "deterministic": True,
+        "loader": "host", "epochs": 7, "force": True, "cuda_graph": not value, "report_to": "tensorboard",
+        "deterministic": True,
     }  # fmt: skip
     check_resume(dataclasses.replace(BASE, **{name: words[name] if name in words else value + 1}), begun, blossoms)
 
