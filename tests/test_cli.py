@@ -315,3 +315,10 @@ def test_a_caption_of_ten_thousand_characters_is_drawn_as_its_first_201(made, tm
     assert long.height < 4 * cut.height  # the label is cut too
     boxes = [(sheet.width - 128, sheet.height // 2 - 32, sheet.width, sheet.height // 2 + 32) for sheet in (long, cut)]
     assert long.crop(boxes[0]).tobytes() == cut.crop(boxes[1]).tobytes()
+
+
+def test_output_that_nobody_reads_on_is_no_error():
+    code = "import sys; sys.argv = ['t2i-train', '--help']; from t2i.cli import train; train()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        child.stdout.close()  # as head does, sooner or later
+        assert child.stderr.read() == b""

@@ -49,6 +49,9 @@ def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
         sys.exit(130 if stopped else 2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has left: t2i-train --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain on its way out
+        sys.exit(1)
 
 
 def prepare() -> None:
