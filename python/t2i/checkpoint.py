@@ -364,7 +364,10 @@ class RunLock:
                 f"cannot lock {folder}: {error.strerror}; choose an --out on a disk that has locks"
             ) from error
         self._sign()
-        for left in (*folder.glob(".*.partial"), *folder.glob("samples/.*.partial")):  # of a process killed while it wrote
+        for left in (
+            *folder.glob(".*.partial"),
+            *folder.glob("samples/.*.partial"),
+        ):  # of a process killed while it wrote
             left.unlink(missing_ok=True)
 
     def _read(self) -> str:
