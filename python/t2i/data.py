@@ -85,6 +85,11 @@ class PackedDataset:
         first, last = self.caption_offsets[image : image + 2]
         return _native.decode(self.read_captions(np.arange(first, last)))
 
+    def groups(self) -> NDArray[np.int64]:
+        """Number what a picture must not be told from: its class; without classes, itself. (N,)."""
+        classes = self.classes.astype(np.int64)
+        return np.where(classes < 0, np.arange(len(classes)), classes)
+
     def split(self, name: str) -> NDArray[np.int64]:
         """List the pictures of "train", "test" or "all"."""
         if name == "all":
@@ -229,8 +234,7 @@ class Loader:
         characters: bool = False,
     ) -> None:
         self.sampler, self.device = sampler, device
-        classes = sampler.data.classes.astype(np.int64)
-        self._groups = np.where(classes < 0, np.arange(len(classes)), classes)
+        self._groups = sampler.data.groups()
         pinned = device.type == "cuda"
         pictures = (batch, crop, crop, 3)
         letters = (batch, captions_per_image, _native.CAPTION_LENGTH)

@@ -6,6 +6,7 @@
   crops, mirrors and scales there.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -48,15 +49,15 @@ class DeviceLoader:
         self.characters: Tensor | None = None
         if characters:
             self.characters = torch.from_numpy(data.read_captions(np.arange(data.captions))).to(device)
-        classes = data.classes.astype(np.int64)
-        self.groups = torch.from_numpy(np.where(classes < 0, np.arange(len(classes)), classes)).to(device)
-        b, k = batch, batch * captions_per_image
+        self.groups = torch.from_numpy(data.groups()).to(device)
+        b = batch
         self.shapes = {
             "image": (b,), "mismatched_image": (b,), "caption": (b, captions_per_image),
             "mismatched_caption": (b, captions_per_image), "crop": (b, 2), "mismatched_crop": (b, 2), "flip": (b,),
             "mismatched_flip": (b,), "interpolation_partner": (b // 2,), "interpolation_weight": (b // 2,),
         }  # fmt: skip
-        total = 2 * b + 2 * k + 4 * b + 2 * b + 2 * (b // 2)
+        self.sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        total = sum(self.sizes.values())
         pinned = device.type == "cuda"
         self.ring = [torch.empty(total, dtype=torch.int64, pin_memory=pinned) for _ in range(RING if pinned else 1)]
         self.sent: list[torch.cuda.Event | None] = [None] * len(self.ring)
@@ -69,8 +70,7 @@ class DeviceLoader:
             event.synchronize()  # the copy of RING steps ago: long over
         host = self.ring[place].numpy()
         at = 0
-        for name, shape in self.shapes.items():
-            size = int(np.prod(shape))
+        for name, size in self.sizes.items():
             values = getattr(plan, name).reshape(-1)
             # Weights travel as bits, in the same block.
             host[at : at + size] = values.view(np.int32) if values.dtype == np.float32 else values
@@ -80,7 +80,7 @@ class DeviceLoader:
             event = torch.cuda.Event()
             event.record()
             self.sent[place] = event
-        parts = block.split([int(np.prod(shape)) for shape in self.shapes.values()])
+        parts = block.split(list(self.sizes.values()))
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def batch(self, step: int) -> Batch:
