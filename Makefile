@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 all: format lint rust-test python-test  ## what a change must pass
 
-$(VENV)/installed: pyproject.toml Cargo.toml Cargo.lock $(wildcard rust/*.rs)
+$(VENV)/installed: pyproject.toml Cargo.toml Cargo.lock $(shell find rust -name '*.rs')
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
