@@ -1,0 +1,1 @@
+"""Networks: generators, discriminators and encoders, each a module that knows nothing of training."""
