@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from t2i import config as settings
-from t2i.config import PRESETS, StyleConfig, TextConfig, TrainConfig
-from t2i.config_file import documentation, read_toml, to_toml
+from t2i.config import options as settings
+from t2i.config.options import StyleConfig, TextConfig, TrainConfig
+from t2i.config.presets import PRESETS
+from t2i.config.toml import documentation, read_toml, to_toml
 from t2i.training import gan
 from t2i.training.dry_run import dry_run
 from test_cli import TINY, call
@@ -208,7 +209,7 @@ def test_a_dry_run_shows_the_first_batch_and_trains_nothing(tiny_blossoms_folder
 def test_a_dry_run_counts_parameters_and_operations(tiny_blossoms, tmp_path):
     config = dataclasses.replace(
         PRESETS["paper"], size=16, generator_width=8, discriminator_width=8, batch=8, device="cpu", precision="float32",
-        steps=1, crop_low=0, interpolation_loss=0.0, mismatch="text", text=settings.TextOptions(dim=16),
+        steps=1, crop_low=0, interpolation_weight=0.0, mismatch="text", text=settings.TextOptions(dim=16),
     )  # fmt: skip
     said = dry_run(config, tiny_blossoms, tmp_path)
     step = gan.GanStep(config, gan.FrozenText(torch.zeros(1, 16), None), torch.device("cpu"), torch.float32)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import t2i
-from t2i import config as settings
 from t2i import runtime
+from t2i.config.records import from_json, to_json
 from t2i.pipeline import Pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,8 +21,8 @@ def run(tiny_run):
 
 
 def with_setting(folder, **changes):
-    config = settings.from_json(folder / "config.json")
-    (folder / "config.json").write_text(settings.to_json(dataclasses.replace(config, **changes)))
+    config = from_json(folder / "config.json")
+    (folder / "config.json").write_text(to_json(dataclasses.replace(config, **changes)))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_capitals_do_not_matter(pipe):
         (lambda f: (f / "config.json").write_text("[]"), "cannot be read as the settings"),
         (
             lambda f: with_setting(f, noise_dim=9),
-            r"generator\.seed\.weight must be \(17, .*\), got \(16, .*\)",
+            r"generator\.project\.weight must be \(17, .*\), got \(16, .*\)",
         ),
         (
             lambda f: with_setting(f, size=32),

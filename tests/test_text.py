@@ -10,17 +10,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from t2i import cli, embeddings, image_features
-from t2i.cache import kept
-from t2i.checkpoint import read_tensors
-from t2i.config import JointOptions, TextConfig, TextOptions, TrainConfig
-from t2i.encoders import FeatureEncoder
+from t2i.cli import main
+from t2i.config.options import JointOptions, TextConfig, TextOptions, TrainConfig
+from t2i.data.cache import cached_tensor
 from t2i.errors import CheckpointError, ConfigError, DataError
-from t2i.image_features import EfficientNetLite0, picture_features
 from t2i.metrics.zero_shot import average_precision, class_means, top1, zero_shot_of_run
+from t2i.models import image_features
+from t2i.models.efficientnet import EfficientNetLite0
+from t2i.models.encoders import FeatureEncoder
+from t2i.models.image_features import picture_features
 from t2i.pipeline import Pipeline
+from t2i.text import table as embeddings
 from t2i.training import gan
 from t2i.training import text as training
+from t2i.weights import read_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = JointOptions(width=8, channels=(8, 8), dim=16, image_width=8, batch=8, steps=3)
@@ -79,7 +82,7 @@ def test_the_command_and_the_function_make_the_same_bits(run, tiny_blossoms_fold
     monkeypatch.setattr(
         "sys.argv", ["t2i-train", "text", "--data", str(tiny_blossoms_folder), "--out", str(out), *flags.split()]
     )
-    cli.train()
+    main.train()
     assert (out / "text.safetensors").read_bytes() == (run / "text.safetensors").read_bytes()
     assert f"t2i-eval text --model {out}" in capsys.readouterr().out
 
@@ -241,22 +244,22 @@ def test_features_as_long_as_the_embedding_are_taken_as_they_are():
 
 
 def test_a_damaged_file_of_kept_tensors_is_replaced(tmp_path):
-    first = kept(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
+    first = cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
     (file,) = tmp_path.glob("things-*.safetensors")
     file.write_bytes(file.read_bytes()[:-3])
-    second = kept(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([3.0, 4.0]))
+    second = cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([3.0, 4.0]))
     assert (first.tolist(), second.tolist()) == ([1.0, 2.0], [3.0, 4.0])
-    assert kept(tmp_path, "things", {"a": 1}, (2,), lambda: pytest.fail("kept")).tolist() == [3.0, 4.0]
-    assert kept(tmp_path, "things", {"a": 2}, (2,), lambda: torch.zeros(2)).tolist() == [0.0, 0.0]
+    assert cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: pytest.fail("kept")).tolist() == [3.0, 4.0]
+    assert cached_tensor(tmp_path, "things", {"a": 2}, (2,), lambda: torch.zeros(2)).tolist() == [0.0, 0.0]
 
 
 def test_a_flipped_bit_of_kept_tensors_is_noticed(tmp_path):
-    kept(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
+    cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
     (file,) = tmp_path.glob("things-*.safetensors")
     data = bytearray(file.read_bytes())
     data[-1] ^= 1  # the sign or the exponent of a number: still finite
     file.write_bytes(data)
-    assert kept(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+    assert cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
 def test_what_a_writer_that_was_killed_left_beside_a_pack_goes_when_it_is_old(tmp_path):
@@ -264,13 +267,13 @@ def test_what_a_writer_that_was_killed_left_beside_a_pack_goes_when_it_is_old(tm
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
-    kept(tmp_path, "things", {"a": 1}, (1,), lambda: torch.zeros(1))
+    cached_tensor(tmp_path, "things", {"a": 1}, (1,), lambda: torch.zeros(1))
     assert [old.exists(), new.exists()] == [False, True]  # another run may be writing the new one
 
 
 def test_only_the_newest_kept_tensors_stay(tmp_path):
     for number in range(6):
-        kept(tmp_path, "things", {"a": number}, (1,), lambda value=number: torch.tensor([float(value)]))
+        cached_tensor(tmp_path, "things", {"a": number}, (1,), lambda value=number: torch.tensor([float(value)]))
     stored = sorted(float(read_tensors(path)["things"]) for path in tmp_path.glob("things-*"))
     assert stored == [2, 3, 4, 5]
 
@@ -313,7 +316,7 @@ def test_a_gan_learns_from_embeddings_of_a_file(tiny_blossoms, tmp_path, form, m
     monkeypatch.setattr("sys.argv", ["t2i-generate", "--model", str(out), "a red flower"])
     capsys.readouterr()  # the training's progress
     with pytest.raises(SystemExit) as stop:
-        cli.generate()
+        main.generate()
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "has no text encoder" in line
@@ -392,7 +395,7 @@ def test_by_cosine_the_length_of_a_caption_counts_for_nothing():
 
 def test_eval_text_prints_a_table_and_json(run, tiny_blossoms_folder, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["t2i-eval", "text", "--model", str(run), "--split", "all", "--json"])
-    cli.evaluate()
+    main.evaluate()
     *table, last = capsys.readouterr().out.strip().splitlines()
     assert table[0].startswith("top-1")
     figures = json.loads(last)
@@ -408,7 +411,7 @@ def test_too_few_pictures_for_ap_50_are_one_clear_line(run, tiny_blossoms):
 
 
 def test_a_single_class_cannot_be_told_from_anything(run, tiny_blossoms_folder, monkeypatch):
-    from t2i.data import PackedDataset
+    from t2i.data.dataset import PackedDataset
 
     monkeypatch.setattr(PackedDataset, "split", lambda self, name: np.flatnonzero(self.classes == self.classes[0]))
     with pytest.raises(ConfigError, match=r"at least two classes; the test split of .* has 1"):

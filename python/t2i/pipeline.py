@@ -14,16 +14,21 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from t2i import _native, hub, runtime, saved, tokenizer
-from t2i.card import model_card
-from t2i.checkpoint import load_weights
-from t2i.config import TrainConfig
-from t2i.embeddings import LEARNED, text_encoder
-from t2i.encoders import CharCnnRnn, StyleEncoder, blurred
+from t2i import _native, runtime
+from t2i.config.options import LEARNED, TrainConfig
 from t2i.errors import CheckpointError, ConfigError
-from t2i.losses import slerp
-from t2i.networks import Generator
-from t2i.pictures import read_pictures, to_pil
+from t2i.images import to_pil
+from t2i.models.encoders import StyleEncoder, blurred
+from t2i.models.paper import Generator
+from t2i.noise import slerp, truncated
+from t2i.prepare.style_images import read_pictures
+from t2i.pretrained import folder as saved
+from t2i.pretrained import hub
+from t2i.pretrained.card import model_card
+from t2i.text import tokenizer
+from t2i.text.build import text_encoder
+from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.weights import load_weights
 
 # Sides of the blurs that a photograph's style is read at. Where a blur's grid falls says nothing about the style: the mean of
 # five readings told the styles of blossoms of training classes apart with an area of 0.88, a single one with 0.85.
@@ -31,7 +36,7 @@ BLURS = (4, 5, 6, 7, 8)
 
 
 @dataclass
-class Drawn:
+class PipelineOutput:
     """What a pipeline returns: `images`, caption by caption, `count` of each; and the same as a tensor."""
 
     images: list[Image.Image]
@@ -52,26 +57,6 @@ def checked(captions: str | Sequence[str], count: int) -> list[str]:
         if not caption.strip():
             raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")
     return several
-
-
-def truncated(noise: Tensor, most: float) -> Tensor:
-    """Turn N(0, 1) noise into noise of the normal distribution cut off at `most` on both sides, of the same shape.
-
-    Each number keeps its quantile, so that a picture changes smoothly with `most`, and not at all as it grows.
-
-    Raises:
-        ConfigError: `most` is not above 0.
-
-    Source: Brock et al. 2019, *Large Scale GAN Training*, section 3.1, who draw again what is too large: the same
-    distribution. Not in the paper of this package.
-    """
-    if not most > 0:
-        raise ConfigError(f"truncation must be above 0 (0.5 is strong, 2 is weak), got {most}")
-    inside = torch.special.ndtr(torch.tensor(float(most), dtype=torch.float64))
-    # The lower half of the distribution has all the precision: the upper half is its mirror.
-    quantile = (1 - inside) + (2 * inside - 1) * torch.special.ndtr(-noise.double().abs())
-    cut: Tensor = torch.special.ndtri(quantile).clamp(-most, 0).abs() * noise.sign()
-    return cut.to(noise.dtype)
 
 
 class Pipeline:
@@ -214,7 +199,7 @@ class Pipeline:
     @torch.no_grad()
     def __call__(
         self, captions: str | Sequence[str], count: int = 1, seed: int = 0, truncation: float | None = None
-    ) -> Drawn:
+    ) -> PipelineOutput:
         """Draw `count` pictures of each caption; picture i of every caption has the same noise.
 
         Args:
@@ -231,7 +216,7 @@ class Pipeline:
         if truncation is not None:
             noise = truncated(noise, truncation)
         drawn = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
-        return Drawn(to_pil(drawn), drawn)
+        return PipelineOutput(to_pil(drawn), drawn)
 
     @torch.no_grad()
     def draw(self, noise: Tensor, text: Tensor) -> Tensor:
@@ -256,7 +241,7 @@ class Pipeline:
         steps: int = 8,
         count: int = 1,
         seed: int = 0,
-    ) -> Drawn:
+    ) -> PipelineOutput:
         """Draw `count` strips of `steps` pictures that go from one end to the other.
 
         Args:
@@ -291,12 +276,12 @@ class Pipeline:
             second = runtime.noise((count, self.config.noise_dim), self.device, seed, 1, "generate")
             noise = slerp(first, second, weight).flatten(0, 1)
         drawn = self.draw(noise, text)
-        return Drawn(to_pil(drawn), drawn)
+        return PipelineOutput(to_pil(drawn), drawn)
 
     @torch.no_grad()
     def arithmetic(
         self, captions: Sequence[str], weights: Sequence[Sequence[float]], count: int = 1, seed: int = 0
-    ) -> Drawn:
+    ) -> PipelineOutput:
         """Draw `count` pictures of each weighted sum of captions, such as A - B + C with the row of weights (1, -1, 1).
 
         Picture i of every sum has the same noise, that of picture i of a plain call.
@@ -311,7 +296,7 @@ class Pipeline:
         text = self.mix(captions, weights)  # (n, T)
         noise = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
         drawn = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
-        return Drawn(to_pil(drawn), drawn)
+        return PipelineOutput(to_pil(drawn), drawn)
 
     @property
     def has_style(self) -> bool:
@@ -330,7 +315,7 @@ class Pipeline:
                 raise CheckpointError(
                     f"{where} has no style encoder; train it first: t2i-train style --model {self.folder or 'RUN'}"
                 )
-            path = saved.plain_file(self.folder, "style.json", saved.MOST_SETTINGS)
+            path = saved.plain_file(self.folder, "style.json", saved.MAX_SETTINGS_BYTES)
             weights = saved.plain_file(self.folder, "style.safetensors")
             try:
                 facts = json.loads(path.read_text(encoding="utf-8"))
@@ -385,7 +370,7 @@ class Pipeline:
         self,
         images: Tensor | Image.Image | str | Path | Sequence[Image.Image | str | Path],
         captions: str | Sequence[str],
-    ) -> Drawn:
+    ) -> PipelineOutput:
         """Draw each caption in the style of each picture: background and place from the picture, content from the text.
 
         Args:
@@ -414,4 +399,4 @@ class Pipeline:
             raise ConfigError(f"style pictures must be (n, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
         noise = self.style_noise(images)
         drawn = self.draw(noise.repeat_interleave(len(text), dim=0), text.repeat(len(noise), 1))
-        return Drawn(to_pil(drawn), drawn)
+        return PipelineOutput(to_pil(drawn), drawn)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from t2i.errors import ConfigError
-from t2i.image_features import EfficientNetLite0
+from t2i.models.efficientnet import EfficientNetLite0
 from t2i.models.feature_discriminator import FeatureDiscriminator, FrozenTaps, TapHead
 
 

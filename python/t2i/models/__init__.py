@@ -1,1 +1,1 @@
-"""Networks: generators, discriminators and encoders, each a module that knows nothing of training."""
+"""The networks, and every one of them made from settings."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i.errors import ConfigError
-from t2i.image_features import EfficientNetLite0
+from t2i.models.efficientnet import EfficientNetLite0
 
 LEAK = 0.2
 BLOCKS = (0, 2, 4, 10, 15)  # blocks of the trunk that are read: 16, 24, 40, 112 and 320 channels, stride 2 to 32

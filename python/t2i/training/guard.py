@@ -12,16 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from t2i.distributed import ALONE, Ranks
-from t2i.errors import T2IError
+from t2i.errors import Diverged
 
 IN_A_ROW = 10  # skipped steps that end a run
 
 
-class Diverged(T2IError):
-    """Step after step was skipped: the run has to go back."""
-
-
-class Guard:
+class NonFiniteGuard:
     """Let an update through where it is finite, skip and count it where it is not.
 
     Args:

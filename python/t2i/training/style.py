@@ -21,19 +21,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2i import losses, runtime
-from t2i.checkpoint import Checkpoints, RunLock, save_weights, write_atomically
-from t2i.config import StyleConfig
-from t2i.data import PackedDataset, dataset_of_run
-from t2i.embeddings import caption_table
-from t2i.encoders import StyleEncoder, blurred
-from t2i.errors import ConfigError
-from t2i.optim import adam, set_learning_rate
+from t2i import runtime
+from t2i.config.options import StyleConfig
+from t2i.data.dataset import PackedDataset, dataset_of_run
+from t2i.errors import ConfigError, Stopped
+from t2i.files import write_atomically
+from t2i.locks import RunLock
+from t2i.models.encoders import StyleEncoder, blurred
 from t2i.pipeline import Pipeline, model_hash
-from t2i.training.guard import Guard
-from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.text.table import caption_table
+from t2i.training import losses
+from t2i.training.checkpoint import Checkpoints
+from t2i.training.guard import NonFiniteGuard
+from t2i.training.optim import adam, set_learning_rate
+from t2i.training.progress import Progress, StopSignal
+from t2i.weights import save_weights
 
-FREE = {"model", "out", "device", "threads", "log_every", "checkpoint_every", "force", "data"}  # make no other encoder
+RUNTIME_ONLY = {
+    "model",
+    "out",
+    "device",
+    "threads",
+    "log_every",
+    "checkpoint_every",
+    "force",
+    "data",
+}  # make no other encoder
 
 
 class StyleStep:
@@ -53,7 +66,7 @@ class StyleStep:
         torch.manual_seed(config.seed)
         encoder = StyleEncoder(pipe.config.size, config.width, pipe.config.noise_dim)
         self.encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.guard = Guard([self.encoder], device)
+        self.guard = NonFiniteGuard([self.encoder], device)
         self.adam = adam(self.encoder.parameters(), config.learning_rate, config.beta1, config.beta2)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
@@ -145,7 +158,7 @@ def _copy_run(run: Path, folder: Path) -> None:
 
 def _facts(config: StyleConfig, run: Path, data: PackedDataset) -> dict[str, Any]:
     """Say all that the encoder depends on."""
-    kept = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
+    kept = {key: value for key, value in dataclasses.asdict(config).items() if key not in RUNTIME_ONLY}
     return {"settings": kept, "model_sha256": model_hash(run), "data": data.fingerprint}
 
 
