@@ -24,6 +24,8 @@ use crate::sampler::{Interpolation, Options, Split};
 use crate::tokenizer::{ALPHABET_SIZE, CAPTION_LENGTH};
 use crate::{batch, image, pack, sampler, tokenizer};
 
+mod ngrams;
+
 mod exceptions {
     pyo3::import_exception!(t2i.errors, ConfigError);
     pyo3::import_exception!(t2i.errors, DataError);
@@ -703,6 +705,8 @@ impl Plan {
 /// The native core of t2i: caption tokens, images, packed data sets and batch plans.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::ngrams::ngrams;
     #[pymodule_export]
     use super::{Pack, Plan, Sampler, decode, decode_image, encode, image_format, load_images, one_hot, resize};
 
