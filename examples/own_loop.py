@@ -11,8 +11,12 @@ from pathlib import Path
 import torch
 
 import t2i
-from t2i import losses, pictures
-from t2i.data import Batch, Loader, PackedDataset, Sampler
+from t2i.data.dataset import PackedDataset
+from t2i.data.loader import Batch, Loader
+from t2i.data.sampler import Sampler
+from t2i.images import save_image, to_uint8
+from t2i.plots import grids
+from t2i.training import losses
 
 
 def update(adam: torch.optim.Adam, loss: torch.Tensor) -> None:
@@ -52,9 +56,9 @@ def main(data: str, steps: str, out: str) -> None:
     generator.eval()
     with torch.no_grad():
         drawn = generator(torch.randn(rows, 16), text)
-    shown = pictures.to_uint8(drawn)[:8, None]
-    pictures.save(
-        pictures.grid(shown, [pack.captions_of(int(image))[0] for image in sampler.plan(step).image[:8]]), Path(out)
+    shown = to_uint8(drawn)[:8, None]
+    save_image(
+        grids.grid(shown, [pack.captions_of(int(image))[0] for image in sampler.plan(step).image[:8]]), Path(out)
     )
     print(f"{steps} steps, drawn to {out}")
 

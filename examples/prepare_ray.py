@@ -20,7 +20,14 @@ import ray
 @ray.remote(num_cpus=1, max_retries=3)
 def prepare(part: int, parts: int, arguments: list[str]) -> tuple[int, str, int, str]:
     """Run one part where Ray puts it: (part, machine, exit code, what it said)."""
-    command = [sys.executable, "-c", "from t2i.cli import prepare; prepare()", *arguments, "--shard", f"{part}/{parts}"]
+    command = [
+        sys.executable,
+        "-c",
+        "from t2i.cli.main import prepare; prepare()",
+        *arguments,
+        "--shard",
+        f"{part}/{parts}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     node = ray.get_runtime_context().get_node_id()[:8]
     said = (done.stdout if done.returncode == 0 else done.stderr).strip()

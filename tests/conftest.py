@@ -14,13 +14,13 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run in the interpreter; read when triton is first imported
 
 import t2i
-from t2i import config as settings
-from t2i import prepare
-from t2i.checkpoint import save_weights
-from t2i.config import TextOptions, TrainConfig
-from t2i.data import PackedDataset
-from t2i.demo import Server
+from t2i.blossoms.pack import pack_blossoms
+from t2i.config.options import TextOptions, TrainConfig
+from t2i.config.records import to_json
+from t2i.data.dataset import PackedDataset
+from t2i.demo.app import Server
 from t2i.pipeline import Pipeline, model_hash
+from t2i.weights import save_weights
 
 pytest_plugins = ["promises"]  # the failure tests' counts and table
 
@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 def blossoms_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """800 packed blossoms of 38 px: enough classes for every property of the sampler."""
     folder = tmp_path_factory.mktemp("blossoms")
-    prepare.blossoms(folder, images=800, size=38, show_progress=False)
+    pack_blossoms(folder, images=800, size=38, show_progress=False)
     return folder
 
 
@@ -57,7 +57,7 @@ def blossoms(blossoms_folder: Path) -> PackedDataset:
 def tiny_blossoms_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """150 packed blossoms of 19 px, for trainings of a few steps at 16 px."""
     folder = tmp_path_factory.mktemp("tiny-blossoms")
-    prepare.blossoms(folder, images=150, size=19, show_progress=False)
+    pack_blossoms(folder, images=150, size=19, show_progress=False)
     return folder
 
 
@@ -80,7 +80,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         generator.picture.weight *= 50  # contrast, as a trained one has
     save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
-    (folder / "config.json").write_text(settings.to_json(config))
+    (folder / "config.json").write_text(to_json(config))
     return folder
 
 

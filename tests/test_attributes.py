@@ -7,15 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from t2i.blossoms.dataset import Blossoms, make_blossoms
 from t2i.errors import CheckpointError, ConfigError
-from t2i.metrics.attributes import (
-    ATTRIBUTES,
-    AttributeProbe,
-    caption_accuracy,
-    probe_accuracy,
-    train_probe,
-)
-from t2i.synthetic import Blossoms, make_blossoms
+from t2i.metrics.attributes import ATTRIBUTES, AttributeProbe, caption_accuracy, probe_accuracy, train_probe
 
 
 @pytest.fixture(scope="module", autouse=True)

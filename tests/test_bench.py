@@ -12,8 +12,11 @@ import pytest
 import torch
 
 import t2i
-from t2i import bench, bench_rows, prepare
-from t2i.networks import Discriminator, Generator
+from t2i import prepare
+from t2i.bench import rows as bench_rows
+from t2i.bench import timing
+from t2i.bench import timing as bench
+from t2i.models.paper import Discriminator, Generator
 from test_cli import TINY, call
 
 CPU = torch.device("cpu")
@@ -22,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def rivals():
-    found = bench.rivals(None)
+    found = timing.rivals(None)
     assert {"tokenizer", "loader", "step", "prepare"} <= set(found)
     return found
 
@@ -37,7 +40,7 @@ def test_the_ratio_is_how_much_less_time_we_take_for_as_much(monkeypatch):
 
         return run
 
-    found = bench.row("x", "things", 100, spend(2.0), spend(3.0), 4, rival_amount=10)
+    found = timing.row("x", "things", 100, spend(2.0), spend(3.0), 4, rival_amount=10)
     assert found.own == 50  # 100 in 2 s
     assert found.rival == pytest.approx(10 / 3)
     assert found.ratios == pytest.approx([15.0] * 4)  # 50 against 3.33 a second
@@ -46,7 +49,7 @@ def test_the_ratio_is_how_much_less_time_we_take_for_as_much(monkeypatch):
 
 def test_the_first_round_of_each_warms_up_and_is_not_counted():
     calls = []
-    own, rival = bench.alternate(lambda: calls.append("own"), lambda: calls.append("rival"), 3)
+    own, rival = timing.alternate(lambda: calls.append("own"), lambda: calls.append("rival"), 3)
     assert calls == ["own", "rival"] * 4
     assert (len(own), len(rival)) == (3, 3)
 
@@ -93,7 +96,7 @@ def test_the_command_prints_a_table_and_a_json_object_a_row(tmp_path):
 def test_without_rivals_our_own_figures_are_given(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bench, "__file__", str(tmp_path / "a" / "b" / "bench.py"))
-    assert bench.rivals(None) == {}
+    assert timing.rivals(None) == {}
     found = bench_rows._tokenize(None, 1)
     assert (found.rival, found.ratios) == (None, [])
     assert found.own > 0

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from t2i import synthetic
+from t2i.blossoms.captions import held_out_captions
+from t2i.blossoms.classes import held_out_classes, unseen_pairs
 from t2i.errors import ConfigError
 from t2i.metrics import captions
 from t2i.metrics.captions import caption_accuracy_of_run
 
-PAIRS = synthetic.unseen_pairs()
+PAIRS = unseen_pairs()
 
 
 class Painter:
@@ -25,7 +26,7 @@ class Painter:
 
     @staticmethod
     def captions(seen):
-        return synthetic.held_out_captions(150, 5, seen=seen)
+        return held_out_captions(150, 5, seen=seen)
 
     def draw(self, noise, attributes):
         assert noise.shape == (len(attributes), 3)
@@ -75,7 +76,7 @@ def test_colours_never_seen_together_are_counted_apart(run):
 
 def test_captions_of_training_classes_name_no_held_out_class(run):
     protocol = run(lambda pair: False, seen=True).figures["protocol"]
-    held = {kind.attributes for kind in synthetic.held_out_classes()}
+    held = {kind.attributes for kind in held_out_classes()}
     assert not {tuple(attributes) for _, attributes in Painter.captions(True)} & held
     assert protocol["unseen_pairs"] == 0
     assert protocol["split"] == "training classes, new wordings"

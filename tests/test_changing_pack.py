@@ -8,7 +8,8 @@ import pytest
 
 import t2i
 from promises import cases
-from t2i.data import Loader, PackedDataset
+from t2i.data.dataset import PackedDataset
+from t2i.data.loader import Loader
 from t2i.training import gan
 from test_training import config
 

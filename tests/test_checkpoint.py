@@ -12,8 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 import t2i
-from t2i import checkpoint
-from t2i.checkpoint import Checkpoints, RunLock, load_weights, read_tensors, save_weights, write_atomically
+from t2i.files import write_atomically
+from t2i.locks import RunLock
+from t2i.training import checkpoint
+from t2i.training.checkpoint import Checkpoints
+from t2i.weights import load_weights, read_tensors, save_weights
 
 
 def network(seed, width=4):

@@ -14,7 +14,8 @@ import sys
 import pytest
 from PIL import Image
 
-from t2i import cli, prepare
+from t2i import prepare
+from t2i.cli import main as cli
 from t2i.training.step import GanStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -286,7 +287,7 @@ def test_wrong_input_is_one_clear_line_and_exit_code_2(case, made, one_class, tm
 
 
 def test_an_error_that_is_ours_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(cli, "_generate", lambda arguments: 1 / 0)
+    monkeypatch.setattr(cli, "run_generate", lambda arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call("t2i-generate")
 
@@ -298,7 +299,7 @@ def in_a_new_process(code):
 @pytest.mark.parametrize("command", ["prepare", "train", "generate", "evaluate"])
 def test_help_answers_without_torch(command):
     shown = in_a_new_process(
-        f"import sys; sys.argv = ['t2i', '--help']\nfrom t2i import cli\n"
+        f"import sys; sys.argv = ['t2i', '--help']\nfrom t2i.cli import main as cli\n"
         f"try: cli.{command}()\nexcept SystemExit as stop: assert not stop.code\n"
         "print(sorted({'torch', 'triton', 'scipy', 'torchvision'} & set(sys.modules)))"
     )
@@ -318,7 +319,7 @@ def test_a_caption_of_ten_thousand_characters_is_drawn_as_its_first_201(made, tm
 
 
 def test_output_that_nobody_reads_on_is_no_error():
-    code = "import sys; sys.argv = ['t2i-train', '--help']; from t2i.cli import train; train()"
+    code = "import sys; sys.argv = ['t2i-train', '--help']; from t2i.cli.main import train; train()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         child.stdout.close()  # as head does, sooner or later
         assert child.stderr.read() == b""

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from t2i import config as settings
-from t2i.config import PRESETS, StyleConfig, TextConfig, TrainConfig
-from t2i.config_file import documentation, read_toml, to_toml
+from t2i.config import options as settings
+from t2i.config.options import StyleConfig, TextConfig, TrainConfig
+from t2i.config.presets import PRESETS
+from t2i.config.toml import documentation, read_toml, to_toml
 from t2i.training import gan
 from t2i.training.dry_run import dry_run
 from test_cli import TINY, call

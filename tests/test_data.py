@@ -10,7 +10,11 @@ from safetensors.numpy import load_file, save_file
 
 import t2i
 from t2i import prepare
-from t2i.data import Loader, PackedDataset, Sampler, normalise
+from t2i.blossoms.pack import pack_blossoms
+from t2i.data.dataset import PackedDataset
+from t2i.data.loader import Loader
+from t2i.data.sampler import Sampler
+from t2i.images import normalise
 
 
 def write_pack(folder, rows, size=16, classes=True):
@@ -71,7 +75,7 @@ def test_splits_are_those_of_pack_json_and_share_no_class(blossoms, blossoms_fol
 
 
 def test_the_shards_of_a_pack_that_was_left_unfinished_are_not_read(tmp_path):
-    prepare.blossoms(tmp_path, images=40, size=16, show_progress=False)
+    pack_blossoms(tmp_path, images=40, size=16, show_progress=False)
     shutil.copy(tmp_path / "shard-00000.safetensors", tmp_path / "shard-00001.safetensors")
     assert PackedDataset(tmp_path).extra("attributes").shape == (40, 4)
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import t2i
-from t2i.demo import MOST, Server, Studio
+from t2i.demo.app import MOST, Server, Studio
 from t2i.pipeline import Pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")

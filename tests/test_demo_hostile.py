@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from promises import cases
-from t2i.demo import Studio
-from t2i.demo_guard import MOST_JSON, MOST_UPLOAD
+from t2i.demo.app import Studio
+from t2i.demo.guard import MOST_JSON, MOST_UPLOAD
 from t2i.pipeline import Pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")

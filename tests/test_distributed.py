@@ -16,15 +16,17 @@ from torch import nn
 
 import t2i
 from processes import results, together
-from t2i import losses
-from t2i.config import TextOptions, TrainConfig
-from t2i.data import Loader, PackedDataset, Sampler
+from t2i.config.options import TextOptions, TrainConfig
+from t2i.data.dataset import PackedDataset
+from t2i.data.loader import Loader
+from t2i.data.sampler import Sampler
 from t2i.distributed import ALONE, Ranks
-from t2i.embeddings import text_encoder
-from t2i.encoders import ImageEncoder
+from t2i.models.encoders import ImageEncoder
 from t2i.ops.synchronised_norm import synchronise
-from t2i.training import gan
-from t2i.training.step import FrozenText, GanStep, LearnedText
+from t2i.text.build import text_encoder
+from t2i.training import gan, losses
+from t2i.training.step import GanStep
+from t2i.training.text_source import FrozenText, LearnedText
 
 pytestmark = [
     pytest.mark.timeout(600),  # several processes on a busy machine
@@ -370,7 +372,7 @@ def call(self, batch, number):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batch, number)
 GanStep.__call__ = call
-from t2i.cli import train
+from t2i.cli.main import train
 train()
 """
 TORTURE = os.environ.get("T2I_TORTURE", "") not in ("", "0")

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 import t2i
-from t2i.encoders import GatedRecurrence, ReluRecurrence
 from t2i.ops.one_hot_convolution import one_hot_convolution, reference
+from t2i.text.char_cnn_rnn import GatedRecurrence, ReluRecurrence
 
 CAPTIONS = ["a flower with five red petals", "", "Purple; 10 stamens -- (rare)!", "x" * 300, "caf\u00e9 \u82b1"]
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from t2i import cli, commands, flags, prepare
-from t2i.data import PackedDataset
+from t2i import prepare
+from t2i.cli import arguments, parsing
+from t2i.cli import main as cli
+from t2i.data.dataset import PackedDataset
 from test_cli import TINY, call
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -77,8 +79,8 @@ def shown(page):
 @pytest.mark.parametrize("page", ["README.md", "docs/cookbook.md", "docs/index.md", "docs/data.md"])
 def test_the_commands_of_a_page_have_the_flags_that_they_are_given(page):
     kinds = {
-        "t2i-prepare": commands.Prepare, "t2i-generate": commands.Generate, "images": commands.EvaluateImages,
-        "text": commands.EvaluateText, "style": commands.EvaluateStyle,
+        "t2i-prepare": arguments.Prepare, "t2i-generate": arguments.Generate, "images": arguments.EvaluateImages,
+        "text": arguments.EvaluateText, "style": arguments.EvaluateStyle,
     }  # fmt: skip
     for command, *words in shown(page):
         if command == "t2i-train":
@@ -87,14 +89,14 @@ def test_the_commands_of_a_page_have_the_flags_that_they_are_given(page):
             code, _, err = call(command, *words, *([] if "--print-config" in words else ["--print-config"]))
             assert (code, err) == (0, ""), words
         elif kind := kinds.get(words[0] if command == "t2i-eval" else command):
-            flags._check_names(kind, None, [word for word in words if word.startswith("-")], command, True)
+            parsing._check_names(kind, None, [word for word in words if word.startswith("-")], command, True)
 
 
 def test_the_pages_of_the_api_name_modules_that_are_there():
     named = set()
     for path in (ROOT / "docs" / "api").glob("*.md"):
         named |= set(re.findall(r"^::: (\S+)$", path.read_text(), re.MULTILINE))
-    assert {"t2i.pipeline", "t2i.networks", "t2i.training.gan"} <= named
+    assert {"t2i.pipeline", "t2i.models.paper", "t2i.training.gan"} <= named
     for name in named:
         assert importlib.util.find_spec(name), name
     navigation = (ROOT / "mkdocs.yml").read_text()

@@ -11,10 +11,13 @@ from PIL import Image
 
 import t2i
 from promises import TORTURE
-from t2i import cli, runtime, tokenizer
-from t2i import export as exporting
-from t2i.exported import Exported
+from t2i import runtime
+from t2i.cli import main
+from t2i.config.options import TextOptions, TrainConfig
+from t2i.export import onnx as exporting
+from t2i.export.onnx_pipeline import Exported
 from t2i.pipeline import Pipeline
+from t2i.text import tokenizer
 
 onnx = pytest.importorskip("onnx", reason="the extra is not installed: pip install 't2i[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra is not installed: pip install 't2i[export]'")
@@ -130,8 +133,8 @@ def test_the_exported_model_draws_what_the_pipeline_draws(pipe, written):
     ["short", pytest.param("long", marks=pytest.mark.skipif(not TORTURE, reason="18 gated steps: set T2I_TORTURE=1"))],
 )
 def test_half_precision_and_wide_ids_export_too(tmp_path, variant):
-    text = t2i.config.TextOptions(variant=variant, width=8, channels=(8, 8), dim=16)
-    config = t2i.config.TrainConfig(size=16, generator_width=8, noise_dim=8, projection_dim=8, text=text)
+    text = TextOptions(variant=variant, width=8, channels=(8, 8), dim=16)
+    config = TrainConfig(size=16, generator_width=8, noise_dim=8, projection_dim=8, text=text)
     torch.manual_seed(1)
     pipe = Pipeline(t2i.Generator(16, 8, 8, 16, 8), t2i.CharCnnRnn(variant, 8, 16, (8, 8)), config)
     with torch.no_grad():
@@ -189,14 +192,14 @@ def test_the_command_writes_a_file_and_names_a_next_command_that_draws_the_runs_
     tiny_run, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    code, out, _ = call(monkeypatch, capsys, cli.export, "--model", tiny_run, "--out", "new/a model.onnx")
+    code, out, _ = call(monkeypatch, capsys, main.export, "--model", tiny_run, "--out", "new/a model.onnx")
     assert code == 0
     assert "onnxruntime and PyTorch differ by" in out
     command, *arguments = shlex.split(out.splitlines()[-1].removeprefix("next: "))
     assert command == "t2i-generate"
-    assert call(monkeypatch, capsys, cli.generate, *arguments)[0] == 0
+    assert call(monkeypatch, capsys, main.generate, *arguments)[0] == 0
     arguments[1], arguments[-1] = str(tiny_run), "of-the-run.png"
-    assert call(monkeypatch, capsys, cli.generate, *arguments)[0] == 0
+    assert call(monkeypatch, capsys, main.generate, *arguments)[0] == 0
     one, two = (np.asarray(Image.open(name), np.int16) for name in ("picture.png", "of-the-run.png"))
     assert np.abs(one - two).max() <= 1
 
@@ -204,11 +207,11 @@ def test_the_command_writes_a_file_and_names_a_next_command_that_draws_the_runs_
 @pytest.mark.parametrize(
     ("command", "arguments", "says"),
     [
-        (cli.export, ["--model", "{run}", "--out", "model.pt"], "--out must end in .onnx, got model.pt"),
-        (cli.export, ["--model", "nowhere"], "no such run folder: nowhere"),
-        (cli.generate, ["--model", "no.onnx", "a"], "no such model: no.onnx; t2i-export makes one"),
-        (cli.generate, ["--model", "bad.onnx", "a"], "bad.onnx is not a model that t2i-export wrote"),
-        (cli.generate, ["--model", "bad.onnx", "--interpolate-noise", "a"], "an .onnx draws sentences only"),
+        (main.export, ["--model", "{run}", "--out", "model.pt"], "--out must end in .onnx, got model.pt"),
+        (main.export, ["--model", "nowhere"], "no such run folder: nowhere"),
+        (main.generate, ["--model", "no.onnx", "a"], "no such model: no.onnx; t2i-export makes one"),
+        (main.generate, ["--model", "bad.onnx", "a"], "bad.onnx is not a model that t2i-export wrote"),
+        (main.generate, ["--model", "bad.onnx", "--interpolate-noise", "a"], "an .onnx draws sentences only"),
     ],
 )
 def test_what_cannot_work_is_one_line(tiny_run, tmp_path, monkeypatch, capsys, command, arguments, says):
@@ -222,6 +225,6 @@ def test_what_cannot_work_is_one_line(tiny_run, tmp_path, monkeypatch, capsys, c
 
 def test_without_the_extra_the_command_says_what_to_install(tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    code, _, err = call(monkeypatch, capsys, cli.export, "--model", tiny_run, "--out", tmp_path / "m.onnx")
+    code, _, err = call(monkeypatch, capsys, main.export, "--model", tiny_run, "--out", tmp_path / "m.onnx")
     assert code == 2
     assert "t2i-export needs onnx: pip install 't2i[export]'" in err

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 import t2i
 from promises import TORTURE
 from t2i.prepare import Report
-from t2i.prepare.coco import coco
-from t2i.prepare.folder import folder
 from t2i.prepare.packing import pack
-from t2i.prepare.pickles import load
-from t2i.prepare.table import table
-from t2i.prepare.tar import BLOCK, Fault, Member, members
+from t2i.prepare.sources.coco import coco
+from t2i.prepare.sources.folder import folder
+from t2i.prepare.sources.pickles import load
+from t2i.prepare.sources.table import table
+from t2i.prepare.sources.tar import BLOCK, Fault, Member, members
 
 MANY = settings(max_examples=20_000 if TORTURE else 60)
 

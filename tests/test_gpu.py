@@ -8,9 +8,12 @@ import sys
 import pytest
 import torch
 
-from t2i import loaders
-from t2i.data import Batch, Loader, PackedDataset, Sampler
-from t2i.training.step import FrozenText, GanStep
+from t2i.data import device_loader
+from t2i.data.dataset import PackedDataset
+from t2i.data.loader import Batch, Loader
+from t2i.data.sampler import Sampler
+from t2i.training.step import GanStep
+from t2i.training.text_source import FrozenText
 from test_cli import TINY
 from test_speed_paths import batch_of, tiny
 
@@ -73,7 +76,7 @@ def test_a_step_that_is_not_finite_is_skipped_in_a_replay_too():
 def test_batches_from_the_device_are_the_hosts_and_none_is_overwritten(tiny_blossoms: PackedDataset):
     sampler = Sampler(tiny_blossoms, batch=8, crop=16, captions_per_image=2)
     options = {"batch": 8, "crop": 16, "captions_per_image": 2, "mismatched_images": True, "characters": True}
-    host, device = Loader(sampler, DEVICE, **options), loaders.DeviceLoader(sampler, DEVICE, **options)
+    host, device = Loader(sampler, DEVICE, **options), device_loader.DeviceLoader(sampler, DEVICE, **options)
     plain = Loader(sampler, torch.device("cpu"), **options)
     kept = [(host.batch(step), device.batch(step)) for step in range(12)]  # more than a ring
     torch.cuda.synchronize()
@@ -86,10 +89,10 @@ def test_batches_from_the_device_are_the_hosts_and_none_is_overwritten(tiny_blos
 
 def test_a_small_data_set_is_kept_on_the_device(tiny_blossoms: PackedDataset):
     sampler = Sampler(tiny_blossoms, batch=4, crop=16)
-    made_ = loaders.make_loader(
+    made_ = device_loader.make_loader(
         "auto", sampler, DEVICE, batch=4, crop=16, captions_per_image=1, mismatched_images=False, characters=False
     )
-    assert isinstance(made_, loaders.DeviceLoader)
+    assert isinstance(made_, device_loader.DeviceLoader)
 
 
 @pytest.mark.promise(25)
@@ -99,7 +102,7 @@ def test_two_runs_of_one_seed_are_equal_to_the_bit_where_that_is_asked_for(tiny_
     hashes = set()
     for number in range(2):
         words = [*TINY, "--device", "cuda", "--deterministic", "--steps", "30", "--out", str(tmp_path / str(number))]
-        code = "from t2i.cli import train; train()"
+        code = "from t2i.cli.main import train; train()"
         command = [sys.executable, "-c", code, "--data", str(tiny_blossoms_folder), *words]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]

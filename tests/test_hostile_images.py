@@ -253,7 +253,7 @@ def test_decompression_bombs_are_refused_before_anything_is_allocated(tally):
 @pytest.mark.promise(12)
 @pytest.mark.parametrize("limit", [99, 100])
 def test_the_limit_of_pixels_is_a_flag(tmp_path, limit, monkeypatch, capsys):
-    from t2i import cli
+    from t2i.cli import main
 
     source = tmp_path / "mine"
     source.mkdir()
@@ -262,9 +262,9 @@ def test_the_limit_of_pixels_is_a_flag(tmp_path, limit, monkeypatch, capsys):
     arguments = ["t2i-prepare", "folder", str(source), "--out", str(tmp_path / "out"), "--size", "16"]
     monkeypatch.setattr(sys, "argv", [*arguments, "--max-pixels", str(limit)])
     if limit == 100:
-        cli.prepare()
+        main.prepare()
         return
     with pytest.raises(SystemExit) as stopped:
-        cli.prepare()
+        main.prepare()
     assert stopped.value.code == 2
     assert "10x10 pixels are more than the limit of 99" in capsys.readouterr().err

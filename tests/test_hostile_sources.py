@@ -12,7 +12,7 @@ from PIL import Image
 import t2i
 from promises import count
 from t2i import prepare
-from t2i.data import PackedDataset
+from t2i.data.dataset import PackedDataset
 
 
 def picture(colour=(255, 0, 0)):

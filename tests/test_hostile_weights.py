@@ -18,14 +18,14 @@ import torch
 
 import t2i
 from promises import cases, count
-from t2i import config as settings
-from t2i.checkpoint import read_tensors, save_weights
-from t2i.config import TextOptions, TrainConfig
-from t2i.data import PackedDataset
-from t2i.embeddings import text_encoder
-from t2i.encoders import StyleEncoder
-from t2i.networks import Generator
+from t2i.config.options import TextOptions, TrainConfig
+from t2i.config.records import to_json
+from t2i.data.dataset import PackedDataset
+from t2i.models.encoders import StyleEncoder
+from t2i.models.paper import Generator
 from t2i.pipeline import Pipeline
+from t2i.text.build import text_encoder
+from t2i.weights import read_tensors, save_weights
 from test_hostile_images import peak
 
 PACKAGE = Path(t2i.__file__).parent
@@ -152,11 +152,11 @@ def model(tmp_path):
     """A sound folder of a tiny model, beside a secret."""
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text(settings.to_json(SMALL))
+    (folder / "config.json").write_text(to_json(SMALL))
     modules = {"generator": Generator(16, 8, 8, 16, 8), "text": text_encoder(TEXT)}
     save_weights(folder / "model.safetensors", modules)
     save_weights(tmp_path / "secret.safetensors", modules)
-    (tmp_path / "secret.json").write_text(settings.to_json(SMALL))
+    (tmp_path / "secret.json").write_text(to_json(SMALL))
     return folder
 
 
@@ -311,17 +311,17 @@ def test_there_is_no_road_to_a_pickle_but_the_restricted_one():
         if roads.search(line) and not re.search(r"\.(?:eval|compile)\(", line)
     }
     assert found == {
-        ("prepare/pickles.py", "import pickle"),
+        ("prepare/sources/pickles.py", "import pickle"),
         # One file of a package, named by its checksum, and read with torch's restricted unpickler.
         (
-            "image_features.py",
+            "models/image_features.py",
             'return EfficientNetLite0().fill(torch.load(path, map_location="cpu", weights_only=True))',
         ),
     }
 
 
 def test_numpys_own_format_is_read_without_its_pickles(tmp_path, tiny_blossoms):
-    from t2i.embeddings import read_table
+    from t2i.text.table import read_table
 
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(t2i.DataError, match=r"not a readable \.npy"):

@@ -14,15 +14,16 @@ from safetensors.torch import load_file, save_file
 
 import t2i
 from conftest import SHARED
-from t2i import config as settings
-from t2i.checkpoint import save_weights
-from t2i.config import TextOptions, TrainConfig
-from t2i.data import PackedDataset
-from t2i.encoders import ImageEncoder
+from t2i.config.options import TextOptions, TrainConfig
+from t2i.config.records import to_json
+from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
-from t2i.metrics import captions, diversity, fidelity, images
+from t2i.metrics import captions, diversity, fidelity, images, scoring
 from t2i.metrics.fid import Gaussian, frechet_distance
 from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of, resize_as_tensorflow
+from t2i.metrics.scoring import draw
+from t2i.models.encoders import ImageEncoder
+from t2i.weights import save_weights
 from test_cli import call
 
 FILE = SHARED / "inception-2015-12-05-to-mixed7.safetensors"
@@ -218,7 +219,7 @@ def run(tmp_path, tiny_blossoms):
     text = t2i.CharCnnRnn("short", 8, 16, (8, 8))
     save_weights(folder / "model.safetensors", {"generator": t2i.Generator(16, 8, 4, 16, 8), "text": text})
     save_weights(folder / "text.safetensors", {"text": text, "image": ImageEncoder(16, 4, 16)})
-    (folder / "config.json").write_text(settings.to_json(CONFIG))
+    (folder / "config.json").write_text(to_json(CONFIG))
     facts = {"fingerprint": tiny_blossoms.fingerprint, "path": str(tmp_path / "pack"), "images": 150}
     (folder / "data.json").write_text(json.dumps(facts))
     return folder
@@ -244,8 +245,9 @@ def cheap(monkeypatch, tmp_path):
         return coarse.repeat(1, FEATURES // coarse.shape[1] + 1)[:, :FEATURES] / 255
 
     asked = []
-    monkeypatch.setattr(images, "features_of", features)
-    monkeypatch.setattr(images.FeatureNetwork, "load", classmethod(lambda cls, path: torch.nn.Identity()))
+    for module in (images, scoring):
+        monkeypatch.setattr(module, "features_of", features)
+    monkeypatch.setattr(scoring.FeatureNetwork, "load", classmethod(lambda cls, path: torch.nn.Identity()))
     monkeypatch.setattr(captions, "caption_accuracy_of_run", lambda run, **named: asked.append(named) or Probe())
     (tmp_path / "features.safetensors").write_bytes(b"network")
     return types.SimpleNamespace(read=read, asked=asked, file=tmp_path / "features.safetensors")
@@ -319,7 +321,7 @@ def test_the_features_of_real_pictures_are_kept_beside_the_pack(run, cheap):
 
 def test_a_seed_draws_the_same_pictures_and_another_seed_others(run):
     pipe, pack = t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack")
-    one, same, other = (images.draw(pipe, pack, "train", 12, seed) for seed in (0, 0, 1))
+    one, same, other = (draw(pipe, pack, "train", 12, seed) for seed in (0, 0, 1))
     assert (one.drawn == same.drawn).all()
     assert (one.chosen == same.chosen).all()
     assert (one.chosen != other.chosen).any()
@@ -332,7 +334,7 @@ def test_a_seed_draws_the_same_pictures_and_another_seed_others(run):
 def test_more_pictures_than_the_split_has_begin_anew(run):
     pipe, pack = t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack")
     split = pack.split("test")
-    found = images.draw(pipe, pack, "test", 2 * len(split) + 1, 0)
+    found = draw(pipe, pack, "test", 2 * len(split) + 1, 0)
     assert (found.chosen == split).all()
     assert sorted(np.bincount(found.own)) == [2] * (len(split) - 1) + [3]
 
@@ -379,7 +381,7 @@ def test_the_full_figures_come_from_torch_fidelity(run, cheap, monkeypatch):
     assert "2,048" in found["fid"]["protocol"]["features"]
     assert len(asked["input1"]) == len(asked["input2"]) == 20
     pipe, pack = t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack")
-    drawn = images.draw(pipe, pack, "all", 20, 0)
+    drawn = draw(pipe, pack, "all", 20, 0)
     assert asked["input1"][3].dtype == torch.uint8
     assert (asked["input1"][3].permute(1, 2, 0).numpy() == drawn.drawn[3]).all()
     assert (asked["input2"][4].permute(1, 2, 0).numpy() == drawn.real[4]).all()

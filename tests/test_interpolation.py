@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 
 import t2i
-from t2i import config as settings
-from t2i import pictures, runtime
-from t2i.checkpoint import save_weights
-from t2i.config import TextOptions, TrainConfig
+from t2i import runtime
+from t2i.config.options import TextOptions, TrainConfig
+from t2i.config.records import to_json
 from t2i.errors import ConfigError
-from t2i.losses import slerp
+from t2i.noise import slerp
 from t2i.pipeline import Pipeline
+from t2i.plots import grids
+from t2i.weights import save_weights
 from test_cli import call
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,7 +37,7 @@ def run(tmp_path_factory):
         generator.picture.weight.mul_(30)
         encoder.head.weight.mul_(1000)
     save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
-    (folder / "config.json").write_text(settings.to_json(CONFIG))
+    (folder / "config.json").write_text(to_json(CONFIG))
     return folder
 
 
@@ -157,7 +158,7 @@ def test_the_table_has_styles_down_and_captions_across():
     down[..., 0] = 255  # red
     drawn = np.zeros((2, 3, 8, 8, 3), np.uint8)
     drawn[..., 2] = np.array([[10, 60, 110], [160, 210, 250]], np.uint8)[..., None, None]
-    sheet = np.asarray(pictures.table(down, [RED, BLUE, WHITE], drawn, side=40))
+    sheet = np.asarray(grids.table(down, [RED, BLUE, WHITE], drawn, side=40))
     seen = [tuple(pixel) for pixel in sheet.reshape(-1, 3) if tuple(pixel) not in ((255, 255, 255),)]
     for colour in [(255, 0, 0), *((0, 0, blue) for blue in (10, 60, 110, 160, 210, 250))]:
         assert seen.count(colour) == 40 * 40 * (2 if colour[0] else 1)
@@ -172,11 +173,11 @@ def test_the_table_has_styles_down_and_captions_across():
 def test_a_film_goes_there_and_back_for_ever(tmp_path, ending):
     strips = np.zeros((2, 4, 8, 8, 3), np.uint8)
     strips += np.array([0, 80, 160, 240], np.uint8)[None, :, None, None, None]
-    pictures.save_animation(strips, tmp_path / f"film.{ending}", side=16, milliseconds=50)
+    grids.save_animation(strips, tmp_path / f"film.{ending}", side=16, milliseconds=50)
     with Image.open(tmp_path / f"film.{ending}") as film:
         assert film.n_frames == 6
         assert film.info["loop"] == 0
-        assert film.size == (2 * 16 + pictures.GAP, 16)
+        assert film.size == (2 * 16 + grids.GAP, 16)
         shades, times = [], []
         for frame in range(6):
             film.seek(frame)

@@ -6,6 +6,7 @@ On a machine without a GPU they run in Triton's interpreter.
 import pytest
 import torch
 
+from t2i.blossoms.pack import pack_blossoms
 from t2i.ops.crop_flip_normalise import crop_flip_normalise
 from t2i.ops.joint_embedding_hinge import joint_embedding_hinge
 from t2i.ops.one_hot_convolution import one_hot_convolution
@@ -89,10 +90,11 @@ def test_table_look_ups_are_the_convolution_of_one_hot_columns(rows, length, cha
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("side", "crop"), [(9, 9), (9, 4), (11, 7)])
 def test_a_crop_is_cut_mirrored_and_scaled_as_the_native_module_does(side, crop, dtype, tmp_path):
-    from t2i import prepare
-    from t2i.data import PackedDataset, Sampler, normalise
+    from t2i.data.dataset import PackedDataset
+    from t2i.data.sampler import Sampler
+    from t2i.images import normalise
 
-    prepare.blossoms(tmp_path / "pack", images=40, size=16, show_progress=False)
+    pack_blossoms(tmp_path / "pack", images=40, size=16, show_progress=False)
     data = PackedDataset(tmp_path / "pack")
     plan = Sampler(data, batch=8, crop=crop, seed=side).plan(3)
     host = torch.empty(8, crop, crop, 3, dtype=torch.uint8)

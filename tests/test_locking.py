@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from t2i import locking
+from t2i import locks
 
 
 class FakeWindows(types.ModuleType):
@@ -32,13 +32,13 @@ class FakeWindows(types.ModuleType):
 @pytest.fixture(params=["here", "windows"])
 def lock(request, monkeypatch):
     if request.param == "here":
-        yield locking.lock
+        yield locks.lock
         return
     monkeypatch.setitem(sys.modules, "msvcrt", FakeWindows())
     monkeypatch.setattr(sys, "platform", "win32")
-    yield importlib.reload(locking).lock
+    yield importlib.reload(locks).lock
     monkeypatch.undo()
-    importlib.reload(locking)
+    importlib.reload(locks)
 
 
 def test_a_second_holder_is_refused_and_the_text_stays_readable(lock, tmp_path):

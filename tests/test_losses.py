@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from t2i import losses
+from t2i.training import losses
 
 
 def bce(score: float, target: int) -> float:

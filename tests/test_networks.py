@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import t2i
-from t2i.networks import Residual
+from t2i.models.paper import Residual
 
 
 def parameters(module: nn.Module) -> int:

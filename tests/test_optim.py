@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from t2i import optim
+from t2i.training import optim
 
 
 @pytest.mark.parametrize(

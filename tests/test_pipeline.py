@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import t2i
-from t2i import config as settings
 from t2i import runtime
+from t2i.config.records import from_json, to_json
 from t2i.pipeline import Pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,8 +21,8 @@ def run(tiny_run):
 
 
 def with_setting(folder, **changes):
-    config = settings.from_json(folder / "config.json")
-    (folder / "config.json").write_text(settings.to_json(dataclasses.replace(config, **changes)))
+    config = from_json(folder / "config.json")
+    (folder / "config.json").write_text(to_json(dataclasses.replace(config, **changes)))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,9 @@ from PIL import Image
 
 import t2i
 from t2i import prepare
-from t2i.data import PackedDataset, Sampler
+from t2i.blossoms.pack import embedded_blossoms
+from t2i.data.dataset import PackedDataset
+from t2i.data.sampler import Sampler
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255)
 
@@ -551,18 +553,18 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path):
 
 def test_blossoms_are_drawn_once_and_found_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    first = prepare.embedded_blossoms(16, tmp_path / "run", images=20)
+    first = embedded_blossoms(16, tmp_path / "run", images=20)
     assert PackedDataset(first).image_size == 19  # room for crops of 16
     assert first.is_relative_to(tmp_path / "cache")
     stamp = (first / "pack.json").stat().st_mtime_ns
-    assert prepare.embedded_blossoms(16, tmp_path / "run", images=20) == first
+    assert embedded_blossoms(16, tmp_path / "run", images=20) == first
     assert (first / "pack.json").stat().st_mtime_ns == stamp
 
 
 def test_without_a_cache_folder_blossoms_go_into_the_run(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file is in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert prepare.embedded_blossoms(16, tmp_path / "run", images=20).parent == tmp_path / "run"
+    assert embedded_blossoms(16, tmp_path / "run", images=20).parent == tmp_path / "run"
 
 
 def test_inside_takes_names_below_the_root_only(tmp_path):

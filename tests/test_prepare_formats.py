@@ -13,10 +13,11 @@ from PIL import Image
 
 import t2i
 from t2i import prepare
-from t2i.data import PackedDataset
-from t2i.embeddings import encoder_file, read_table
-from t2i.prepare.pickles import load
-from t2i.prepare.tar import Fault, Member, members
+from t2i.data.dataset import PackedDataset
+from t2i.prepare.sources.pickles import load
+from t2i.prepare.sources.tar import Fault, Member, members
+from t2i.text.pretrained import encoder_file
+from t2i.text.table import read_table
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 128, 0), (0, 0, 255)
 

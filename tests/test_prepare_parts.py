@@ -16,7 +16,7 @@ from PIL import Image
 import t2i
 from promises import cases
 from t2i import prepare
-from t2i.data import PackedDataset
+from t2i.data.dataset import PackedDataset
 from t2i.prepare.packing import read_shard
 
 

@@ -35,7 +35,7 @@ OPTIONS = ["--size", "16", "--shard-images", "3"]
 def test_a_slurm_array_prepares_one_pack(source, tmp_path):
     command = tmp_path / "bin" / "t2i-prepare"
     command.parent.mkdir()
-    command.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from t2i.cli import prepare; prepare()' \"$@\"\n")
+    command.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from t2i.cli.main import prepare; prepare()' \"$@\"\n")
     command.chmod(0o755)
     path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
     for task in (1, 0):

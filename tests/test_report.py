@@ -13,14 +13,15 @@ import pytest
 from PIL import Image
 
 import t2i
-from t2i import cli, curves
-from t2i import config as settings
-from t2i.checkpoint import read_tensors
-from t2i.config import TextOptions, TrainConfig
-from t2i.curves import curves_of, curves_picture, read_metrics, smoothed, ticks
-from t2i.metrics.roc import COLOURS
+from t2i.cli import main
+from t2i.config.options import TextOptions, TrainConfig
+from t2i.config.records import differences, from_json
+from t2i.plots import curves
+from t2i.plots.curves import curves_of, curves_picture, read_metrics, smoothed, ticks
+from t2i.plots.roc import COLOURS
 from t2i.training import gan, report
 from t2i.training.report import Reports, evaluated, named
+from t2i.weights import read_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXT = TextOptions(encoder="end-to-end", width=8, channels=(8, 8), dim=16)
@@ -187,7 +188,7 @@ def test_an_unknown_tracker_is_refused_and_another_one_is_no_other_run():
     with pytest.raises(t2i.ConfigError, match=r"--report-to takes tensorboard and wandb, .* got 'mlflow'"):
         config(report_to="tensorboard,mlflow")
     assert config(report_to=" wandb, tensorboard,wandb").trackers == ("wandb", "tensorboard")
-    assert settings.differences(config(), config(report_to="wandb")) == []
+    assert differences(config(), config(report_to="wandb")) == []
 
 
 def test_what_was_evaluated_becomes_a_line_at_the_models_step(tmp_path, capsys):
@@ -260,7 +261,7 @@ def call(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["t2i-train", *map(str, arguments)])
     code = 0
     try:
-        cli.train()
+        main.train()
     except SystemExit as stop:
         code = stop.code
     seen = capsys.readouterr()
@@ -299,4 +300,4 @@ def test_settings_of_an_older_run_are_read_without_the_new_field(tmp_path):
     fields = dataclasses.asdict(config())
     del fields["report_to"]
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    assert settings.from_json(tmp_path / "config.json").trackers == ()
+    assert from_json(tmp_path / "config.json").trackers == ()

@@ -8,9 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import t2i
-from t2i.checkpoint import save_weights
-from t2i.config import TextOptions, TrainConfig
-from t2i.encoders import ImageEncoder
+from t2i.config.options import TextOptions, TrainConfig
 from t2i.errors import CheckpointError, ConfigError
 from t2i.metrics.retrieval import (
     JointEmbedding,
@@ -20,6 +18,8 @@ from t2i.metrics.retrieval import (
     r_precision,
     r_precision_of,
 )
+from t2i.models.encoders import ImageEncoder
+from t2i.weights import save_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import t2i
-from t2i import hub
-from t2i.pipeline import Pipeline, truncated
+from t2i.noise import truncated
+from t2i.pipeline import Pipeline
+from t2i.pretrained import hub
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RED = "a flower with red petals"

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from t2i import config as settings
-from t2i import loaders, runtime
-from t2i.config import TrainConfig
-from t2i.data import Batch, Loader, PackedDataset, Sampler
-from t2i.training.step import FrozenText, GanStep, LearnedText
+from t2i import runtime
+from t2i.config.options import TrainConfig
+from t2i.config.presets import preset
+from t2i.data import device_loader
+from t2i.data.dataset import PackedDataset
+from t2i.data.loader import Batch, Loader
+from t2i.data.sampler import Sampler
+from t2i.training.step import GanStep
+from t2i.training.text_source import FrozenText, LearnedText
 
 CPU = torch.device("cpu")
 TORTURE = bool(os.environ.get("T2I_TORTURE"))
@@ -134,7 +138,7 @@ def test_a_batch_from_the_device_is_the_hosts_to_the_bit(kernels, tiny_blossoms:
     sampler = Sampler(tiny_blossoms, batch=6, crop=16, seed=3, captions_per_image=2, interpolation="uniform")
     options = {"batch": 6, "crop": 16, "captions_per_image": 2, "mismatched_images": True, "characters": True}
     host = Loader(sampler, CPU, **options)
-    device = loaders.DeviceLoader(sampler, CPU, **options, kernels=kernels)
+    device = device_loader.DeviceLoader(sampler, CPU, **options, kernels=kernels)
     for step in (0, 1, 10**6):
         ours, theirs = device.batch(step), host.batch(step)
         for field in dataclasses.fields(Batch):
@@ -147,19 +151,19 @@ def test_a_batch_from_the_device_is_the_hosts_to_the_bit(kernels, tiny_blossoms:
 def test_the_loader_is_chosen_by_what_is_asked_for(tiny_blossoms: PackedDataset):
     sampler = Sampler(tiny_blossoms, batch=4, crop=16)
     options = {"batch": 4, "crop": 16, "captions_per_image": 1, "mismatched_images": False, "characters": False}
-    assert isinstance(loaders.make_loader("auto", sampler, CPU, **options), Loader)
-    assert isinstance(loaders.make_loader("device", sampler, CPU, **options), loaders.DeviceLoader)
+    assert isinstance(device_loader.make_loader("auto", sampler, CPU, **options), Loader)
+    assert isinstance(device_loader.make_loader("device", sampler, CPU, **options), device_loader.DeviceLoader)
 
 
 def test_a_learned_encoder_trains_from_the_device_as_from_the_host(tiny_blossoms: PackedDataset, one_thread):
-    from t2i.encoders import CharCnnRnn
+    from t2i.text.char_cnn_rnn import CharCnnRnn
 
     config, found = tiny(mismatch="text", batch=4, text=dataclasses.replace(TrainConfig().text, dim=16)), []
     sampler = Sampler(tiny_blossoms, batch=4, crop=16)
     for kind in ("host", "device"):
         torch.manual_seed(0)
         gan = GanStep(config, LearnedText(CharCnnRnn(width=8, text_dim=16, first_channels=(8, 8))), CPU, torch.float32)
-        loader = loaders.make_loader(
+        loader = device_loader.make_loader(
             kind, sampler, CPU, batch=4, crop=16, captions_per_image=1, mismatched_images=False, characters=True
         )
         found.append([{k: float(v) for k, v in gan(loader.batch(step), step).items()} for step in range(2)])
@@ -167,7 +171,7 @@ def test_a_learned_encoder_trains_from_the_device_as_from_the_host(tiny_blossoms
 
 
 def test_the_preset_fast_does_no_work_twice_and_keeps_the_papers_networks():
-    paper, fast = settings.preset("paper"), settings.preset("fast")
+    paper, fast = preset("paper"), preset("fast")
     assert (fast.mismatch, fast.reuse_fakes, fast.interpolation_loss) == ("text", True, 0.0)
     for name in ("size", "generator_width", "discriminator_width", "noise_dim", "batch", "learning_rate", "epochs"):
         assert getattr(fast, name) == getattr(paper, name), name
@@ -175,6 +179,6 @@ def test_the_preset_fast_does_no_work_twice_and_keeps_the_papers_networks():
 
 def test_ring_and_plan_carry_weights_as_bits(tiny_blossoms: PackedDataset):
     sampler = Sampler(tiny_blossoms, batch=4, crop=16, interpolation="extrapolate", seed=1)
-    device = loaders.DeviceLoader(sampler, CPU, batch=4, crop=16)
+    device = device_loader.DeviceLoader(sampler, CPU, batch=4, crop=16)
     expected = np.asarray(sampler.plan(7).interpolation_weight)
     assert np.array_equal(device.batch(7).interpolation_weight.numpy(), expected)

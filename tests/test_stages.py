@@ -6,11 +6,15 @@ import dataclasses
 import pytest
 import torch
 
-from t2i import config as settings
-from t2i.data import Loader, PackedDataset, Sampler
+from t2i.config import options as settings
+from t2i.config.presets import preset
+from t2i.data.dataset import PackedDataset
+from t2i.data.loader import Loader
+from t2i.data.sampler import Sampler
 from t2i.errors import ConfigError
 from t2i.training.stages import Stages
-from t2i.training.step import FrozenText, GanStep
+from t2i.training.step import GanStep
+from t2i.training.text_source import FrozenText
 
 
 def scores(real: float, fake: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +62,7 @@ def test_a_decision_survives_a_checkpoint():
 
 def test_mismatched_pairs_are_scored_in_the_second_stage_only(blossoms: PackedDataset):
     config = dataclasses.replace(
-        settings.preset("blossoms"), size=16, generator_width=4, discriminator_width=4, batch=8, noise_dim=4,
+        preset("blossoms"), size=16, generator_width=4, discriminator_width=4, batch=8, noise_dim=4,
         projection_dim=4, alignment_weight=0.0, mismatch="text", stages=True, realism_steps=2,
         text=settings.TextOptions(dim=6),
     )  # fmt: skip
@@ -81,4 +85,4 @@ def test_mismatched_pairs_are_scored_in_the_second_stage_only(blossoms: PackedDa
 )
 def test_settings_that_cannot_work_are_refused(changes, said):
     with pytest.raises(ConfigError, match=said):
-        dataclasses.replace(settings.preset("blossoms"), **changes)
+        dataclasses.replace(preset("blossoms"), **changes)

@@ -12,17 +12,21 @@ import torch.nn.functional as F
 from PIL import Image
 
 import t2i
-from t2i import config as settings
-from t2i import losses, synthetic
-from t2i.checkpoint import save_weights
-from t2i.config import StyleConfig, TextOptions, TrainConfig
-from t2i.encoders import StyleEncoder, blurred
+from t2i.blossoms import drawing
+from t2i.blossoms import drawing as synthetic
+from t2i.blossoms.classes import held_out_classes
+from t2i.config.options import StyleConfig, TextOptions, TrainConfig
+from t2i.config.records import to_json
 from t2i.errors import CheckpointError, ConfigError, DataError
 from t2i.metrics import style as verification
 from t2i.metrics.clusters import border_colour, kmeans
-from t2i.metrics.roc import roc, roc_picture
+from t2i.metrics.roc import roc
+from t2i.models.encoders import StyleEncoder, blurred
 from t2i.pipeline import Pipeline
+from t2i.plots.roc import roc_picture
+from t2i.training import losses
 from t2i.training import style as training
+from t2i.weights import save_weights
 from test_cli import call
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,7 +50,7 @@ def untrained(tmp_path_factory, tiny_blossoms):
         generator.picture.weight.mul_(30)
         encoder.head.weight.mul_(1000)
     save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
-    (folder / "config.json").write_text(settings.to_json(CONFIG))
+    (folder / "config.json").write_text(to_json(CONFIG))
     facts = {"fingerprint": tiny_blossoms.fingerprint, "path": str(tiny_blossoms.path), "images": 150}
     (folder / "data.json").write_text(json.dumps(facts))
     return folder
@@ -242,7 +246,7 @@ def test_pairs_need_two_styles_one_of_them_twice(labels):
 
 def test_twins_share_their_style_and_strangers_do_not(monkeypatch):
     drawn = []
-    plain = synthetic.draw_blossom
+    plain = drawing.draw_blossom
     monkeypatch.setattr(synthetic, "draw_blossom", lambda *a: drawn.append(a[:2]) or plain(*a))
     images, captions, (one, two, same) = verification.twin_blossoms(6, 19, 16, seed=0)
     assert images.shape == (12, 16, 16, 3)
@@ -252,7 +256,7 @@ def test_twins_share_their_style_and_strangers_do_not(monkeypatch):
         [made[a][1] == made[b][1] for a, b in zip(one, two, strict=True)] == same.tolist() == [True] * 3 + [False] * 3
     )
     assert all(made[row][0].petal in captions[row] and made[row][0].centre in captions[row] for row in range(12))
-    assert all(kind in synthetic.held_out_classes() for kind, _ in drawn)
+    assert all(kind in held_out_classes() for kind, _ in drawn)
 
 
 def test_a_perfect_encoder_is_found_perfect_and_a_blind_one_at_chance(run, monkeypatch):

@@ -6,28 +6,23 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from t2i.errors import ConfigError
-from t2i.synthetic import (
+from t2i.blossoms.captions import COUNT_WORDS, SHAPE_WORDS, captions_for, held_out_captions
+from t2i.blossoms.classes import (
     BACKGROUNDS,
     CENTRE_COLOURS,
-    COUNT_WORDS,
     PETAL_COLOURS,
-    PETAL_CONTRAST,
     PETAL_COUNTS,
     PETAL_SHAPES,
     SCALE_RANGE,
-    SHAPE_WORDS,
     BlossomClass,
     BlossomStyle,
-    blossom_blocks,
     blossom_classes,
-    captions_for,
-    draw_blossom,
     draw_style,
-    held_out_captions,
     held_out_classes,
-    make_blossoms,
 )
+from t2i.blossoms.dataset import blossom_blocks, make_blossoms
+from t2i.blossoms.drawing import PETAL_CONTRAST, draw_blossom
+from t2i.errors import ConfigError
 
 # Directions of colour as a person tells them apart: (hue in degrees low, high); white and black go by lightness alone.
 HUES = {

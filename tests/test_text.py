@@ -10,17 +10,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from t2i import cli, embeddings, image_features
-from t2i.cache import kept
-from t2i.checkpoint import read_tensors
-from t2i.config import JointOptions, TextConfig, TextOptions, TrainConfig
-from t2i.encoders import FeatureEncoder
+from t2i.cli import main
+from t2i.config.options import JointOptions, TextConfig, TextOptions, TrainConfig
+from t2i.data.cache import kept
 from t2i.errors import CheckpointError, ConfigError, DataError
-from t2i.image_features import EfficientNetLite0, picture_features
 from t2i.metrics.zero_shot import average_precision, class_means, top1, zero_shot_of_run
+from t2i.models import image_features
+from t2i.models.efficientnet import EfficientNetLite0
+from t2i.models.encoders import FeatureEncoder
+from t2i.models.image_features import picture_features
 from t2i.pipeline import Pipeline
+from t2i.text import table as embeddings
 from t2i.training import gan
 from t2i.training import text as training
+from t2i.weights import read_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = JointOptions(width=8, channels=(8, 8), dim=16, image_width=8, batch=8, steps=3)
@@ -79,7 +82,7 @@ def test_the_command_and_the_function_make_the_same_bits(run, tiny_blossoms_fold
     monkeypatch.setattr(
         "sys.argv", ["t2i-train", "text", "--data", str(tiny_blossoms_folder), "--out", str(out), *flags.split()]
     )
-    cli.train()
+    main.train()
     assert (out / "text.safetensors").read_bytes() == (run / "text.safetensors").read_bytes()
     assert f"t2i-eval text --model {out}" in capsys.readouterr().out
 
@@ -313,7 +316,7 @@ def test_a_gan_learns_from_embeddings_of_a_file(tiny_blossoms, tmp_path, form, m
     monkeypatch.setattr("sys.argv", ["t2i-generate", "--model", str(out), "a red flower"])
     capsys.readouterr()  # the training's progress
     with pytest.raises(SystemExit) as stop:
-        cli.generate()
+        main.generate()
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "has no text encoder" in line
@@ -392,7 +395,7 @@ def test_by_cosine_the_length_of_a_caption_counts_for_nothing():
 
 def test_eval_text_prints_a_table_and_json(run, tiny_blossoms_folder, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["t2i-eval", "text", "--model", str(run), "--split", "all", "--json"])
-    cli.evaluate()
+    main.evaluate()
     *table, last = capsys.readouterr().out.strip().splitlines()
     assert table[0].startswith("top-1")
     figures = json.loads(last)
@@ -408,7 +411,7 @@ def test_too_few_pictures_for_ap_50_are_one_clear_line(run, tiny_blossoms):
 
 
 def test_a_single_class_cannot_be_told_from_anything(run, tiny_blossoms_folder, monkeypatch):
-    from t2i.data import PackedDataset
+    from t2i.data.dataset import PackedDataset
 
     monkeypatch.setattr(PackedDataset, "split", lambda self, name: np.flatnonzero(self.classes == self.classes[0]))
     with pytest.raises(ConfigError, match=r"at least two classes; the test split of .* has 1"):

@@ -14,15 +14,17 @@ import torch
 from torch import nn
 
 import t2i
-from t2i import config as settings
-from t2i import losses
-from t2i.checkpoint import read_tensors
-from t2i.config import TextOptions, TrainConfig
-from t2i.data import Loader, Sampler
-from t2i.embeddings import text_encoder
-from t2i.training import gan
-from t2i.training.progress import Progress, Stopped, StopSignal
-from t2i.training.step import FrozenText, GanStep, LearnedText
+from t2i.config.options import TextOptions, TrainConfig
+from t2i.config.records import from_json
+from t2i.data.loader import Loader
+from t2i.data.sampler import Sampler
+from t2i.errors import Stopped
+from t2i.text.build import text_encoder
+from t2i.training import gan, losses
+from t2i.training.progress import Progress, StopSignal
+from t2i.training.step import GanStep
+from t2i.training.text_source import FrozenText, LearnedText
+from t2i.weights import read_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -247,7 +249,7 @@ def unbroken(request, tiny_blossoms, tmp_path_factory):
 
 def test_a_run_folder_holds_what_it_promises(unbroken, tiny_blossoms):
     chosen, folder, _ = unbroken
-    assert settings.from_json(folder / "config.json") == dataclasses.replace(chosen, out=str(folder))
+    assert from_json(folder / "config.json") == dataclasses.replace(chosen, out=str(folder))
     assert (folder / "samples" / "step-0000006.png").exists()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     gan_lines = [line for line in lines if line["phase"] == "gan"]

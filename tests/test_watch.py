@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from t2i.models.build import generator
 from t2i.training import gan, step
 from t2i.training.watch import EARLY, LINES, Watch
 from test_training import config
@@ -95,7 +96,7 @@ def test_one_text_or_one_noise_has_nothing_to_compare():
 
 def test_a_run_whose_generator_draws_one_picture_says_so_and_goes_on(tiny_blossoms, tmp_path, capsys, monkeypatch):
     """A generator whose last layer is zero draws gray for every noise and sentence."""
-    real = step.generator
+    real = generator
 
     def gray(config):
         made = real(config)

@@ -30,7 +30,7 @@ def call(words: list[str], log: Path, environment: dict[str, str] | None = None)
 
 def command(name: str, *words: object) -> list[str]:
     """Call a command of this installation."""
-    return [sys.executable, "-c", f"from t2i.cli import {name}; {name}()", *map(str, words)]
+    return [sys.executable, "-c", f"from t2i.cli.main import {name}; {name}()", *map(str, words)]
 
 
 def tests(out: Path, note) -> None:

@@ -13,14 +13,16 @@ import statistics
 
 import torch
 
-from t2i import bench, bench_rows, runtime
-from t2i import config as settings
-from t2i.training.step import FrozenText, GanStep
+from t2i import runtime
+from t2i.bench import rows, timing
+from t2i.config.presets import preset
+from t2i.training.step import GanStep
+from t2i.training.text_source import FrozenText
 
 
 def made(kernels: str, batch: int, device: torch.device) -> GanStep:
     torch.manual_seed(0)
-    config = dataclasses.replace(settings.preset("fast"), batch=batch, kernels=kernels)
+    config = dataclasses.replace(preset("fast"), batch=batch, kernels=kernels)
     table = torch.randn(200, 1024, generator=torch.Generator().manual_seed(0)).to(device)
     return GanStep(config, FrozenText(table, None), device, runtime.pick_precision("auto", device))
 
@@ -33,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     device = runtime.pick_device(options.device)
     for size in options.batch:
-        batch = bench_rows.random_batch(size, device, 200)
+        batch = rows.random_batch(size, device, 200)
         steps = {kernels: made(kernels, size, device) for kernels in ("triton", "reference")}
         counts = dict.fromkeys(steps, 0)
         losses = {}
@@ -43,14 +45,14 @@ def main() -> None:
                 losses[kernels] = steps[kernels](batch, counts[kernels])
                 counts[kernels] += 1
 
-        own, rival = bench.alternate(
+        own, rival = timing.alternate(
             lambda run=run: run("triton"), lambda run=run: run("reference"), options.rounds, device
         )
         apart = abs(float(losses["triton"]["d_loss"]) - float(losses["reference"]["d_loss"]))
         ratios = [b / a for a, b in zip(own, rival, strict=True)]
         row = {"name": f"kernels in the step, batch {size}", "ratio": statistics.median(ratios), "n": options.rounds}
         row |= {"spread": [min(ratios), max(ratios)], "self": 20 * size / statistics.median(own), "unit": "pictures/s"}
-        print(json.dumps(row | {"loss_apart": apart} | bench.facts(device)), flush=True)
+        print(json.dumps(row | {"loss_apart": apart} | timing.facts(device)), flush=True)
 
 
 if __name__ == "__main__":

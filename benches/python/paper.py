@@ -19,14 +19,16 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two of these may share a machine
 
 import numpy as np
+from PIL import Image
 
-from t2i import config as settings
-from t2i import pictures
-from t2i.config import TrainConfig
-from t2i.data import PackedDataset
+from t2i.blossoms.pack import embedded_blossoms
+from t2i.config.options import TrainConfig
+from t2i.config.presets import preset
+from t2i.data.dataset import PackedDataset
+from t2i.images import save_image, to_uint8
 from t2i.metrics.captions import caption_accuracy_of_run
 from t2i.pipeline import Pipeline
-from t2i.prepare import embedded_blossoms
+from t2i.plots import grids
 from t2i.training import gan
 
 VARIANTS = {"GAN": (0.0, 0.0), "GAN-CLS": (0.5, 0.0), "GAN-INT": (0.0, 1.0), "GAN-INT-CLS": (0.5, 1.0)}
@@ -42,7 +44,7 @@ BEGIN, END = "<!-- ablation: written by benches/python/paper.py -->", "<!-- /abl
 def settings_of(variant: str, seed: int, steps: int, threads: int, folder: Path) -> TrainConfig:
     """Make the settings of one run: the blossoms preset, without what is not in the paper."""
     mismatch, interpolation = VARIANTS[variant]
-    base = settings.preset("blossoms")
+    base = preset("blossoms")
     return dataclasses.replace(
         base, seed=seed, steps=steps, threads=threads, mismatch_weight=mismatch, interpolation_loss=interpolation,
         alignment_weight=0.0, recovery_weight=0.0, out=str(folder), sample_every=steps, checkpoint_every=steps,
@@ -51,7 +53,7 @@ def settings_of(variant: str, seed: int, steps: int, threads: int, folder: Path)
 
 def train(variants: Sequence[str], seeds: Sequence[int], steps: int, threads: int, runs: Path) -> dict[str, list[Path]]:
     """Train what is not there yet; returns the run folders of each variant."""
-    data = PackedDataset(embedded_blossoms(settings.preset("blossoms").size, runs))
+    data = PackedDataset(embedded_blossoms(preset("blossoms").size, runs))
     folders: dict[str, list[Path]] = {variant: [] for variant in variants}
     for seed in seeds:
         shared: Path | None = None
@@ -100,14 +102,14 @@ def table(results: dict[str, list[dict[str, float]]], steps: int, batch: int, ca
     return "\n".join(lines)
 
 
-def picture(folders: dict[str, list[Path]]) -> "pictures.Image.Image":
+def picture(folders: dict[str, list[Path]]) -> Image.Image:
     """Draw four sentences with each variant's first seed."""
     rows, labels = [], []
     for variant, runs in folders.items():
-        drawn = pictures.to_uint8(Pipeline.from_pretrained(runs[0])(SENTENCES, count=6, seed=3).tensor)
+        drawn = to_uint8(Pipeline.from_pretrained(runs[0])(SENTENCES, count=6, seed=3).tensor)
         rows.append(drawn.reshape(len(SENTENCES), 6, *drawn.shape[1:]))
         labels += [f"{variant}: {sentence}" for sentence in SENTENCES]
-    return pictures.grid(np.concatenate(rows), labels, side=64)
+    return grids.grid(np.concatenate(rows), labels, side=64)
 
 
 def main() -> None:
@@ -124,14 +126,14 @@ def main() -> None:
     options = parser.parse_args()
     folders = train(list(VARIANTS), range(options.seeds), options.steps, options.threads, options.runs)
     results = {variant: [measure(folder, options.captions) for folder in runs] for variant, runs in folders.items()}
-    text = table(results, options.steps, settings.preset("blossoms").batch, options.captions)
+    text = table(results, options.steps, preset("blossoms").batch, options.captions)
     print(text)
     if options.write:
         before, _, rest = options.write.read_text().partition(BEGIN)
         _, _, after = rest.partition(END)
         options.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
         sheet = picture(folders).quantize(256)
-        pictures.save(sheet, options.write.parent / "images" / "paper.png")
+        save_image(sheet, options.write.parent / "images" / "paper.png")
 
 
 if __name__ == "__main__":

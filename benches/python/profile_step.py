@@ -14,9 +14,12 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from t2i import bench, bench_rows, runtime
-from t2i import config as settings
-from t2i.training.step import FrozenText, GanStep
+from t2i import runtime
+from t2i.bench import rows as bench_rows
+from t2i.bench import timing
+from t2i.config.presets import preset
+from t2i.training.step import GanStep
+from t2i.training.text_source import FrozenText
 
 
 def show(name: str, step: Callable[[int], object], device: torch.device) -> None:
@@ -45,13 +48,13 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = runtime.pick_device(options.device)
-    rival = bench.rivals(str(Path(__file__).parents[1] / "rivals"))["step"]
+    rival = timing.rivals(str(Path(__file__).parents[1] / "rivals"))["step"]
     table = torch.randn(200, 1024, generator=torch.Generator().manual_seed(0)).to(device)
     batch = bench_rows.random_batch(options.batch, device, 200)
     text, other = table[batch.captions[:, 0]], table[batch.mismatched_captions[:, 0]]
     for name, fast in (("same mathematics, float32", False), ("preset fast", True)):
         config = dataclasses.replace(
-            settings.preset("fast"),
+            preset("fast"),
             batch=options.batch,
             reuse_fakes=fast,
             compile="auto" if fast else "off",
@@ -65,7 +68,7 @@ def main() -> None:
             noise = torch.randn(2, options.batch, config.noise_dim, device=device)
             show("the usual step", lambda _: usual(batch.images, other, text, *noise), device)  # noqa: B023
         show(name, lambda step: gan(batch, step), device)  # noqa: B023
-    print(bench.facts(device), file=sys.stderr)
+    print(timing.facts(device), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t2i import _native, prepare
-from t2i.data import PackedDataset, Sampler
+from t2i import _native
+from t2i.blossoms.pack import pack_blossoms
+from t2i.data.dataset import PackedDataset
+from t2i.data.sampler import Sampler
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from rivals.tokenizer import one_hot, tokenize
@@ -20,7 +22,7 @@ CAPTIONS = [
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pack")
-    prepare.blossoms(folder, images=500, size=76, show_progress=False)
+    pack_blossoms(folder, images=500, size=76, show_progress=False)
     return PackedDataset(folder)
 
 

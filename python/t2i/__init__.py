@@ -11,34 +11,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from t2i.data import PackedDataset, Sampler
-    from t2i.encoders import CharCnnRnn, ImageEncoder, StyleEncoder
+    from t2i.data.dataset import PackedDataset
+    from t2i.data.sampler import Sampler
     from t2i.errors import CheckpointError, ConfigError, DataError, T2IError
-    from t2i.networks import Discriminator, Generator
+    from t2i.models.encoders import ImageEncoder, StyleEncoder
+    from t2i.models.paper import Discriminator, Generator
     from t2i.pipeline import Pipeline
-    from t2i.tokenizer import ALPHABET, decode, encode, one_hot
+    from t2i.text.char_cnn_rnn import CharCnnRnn
+    from t2i.text.tokenizer import ALPHABET, decode, encode, one_hot
+
 
 __version__ = "0.1.0"  # the native module, built from the same tree, refuses to be loaded by another one
-
 _HOMES = {
-    "ALPHABET": "tokenizer",
-    "CharCnnRnn": "encoders",
+    "ALPHABET": "text.tokenizer",
+    "CharCnnRnn": "text.char_cnn_rnn",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
-    "Discriminator": "networks",
-    "Generator": "networks",
-    "ImageEncoder": "encoders",
-    "PackedDataset": "data",
+    "Discriminator": "models.paper",
+    "Generator": "models.paper",
+    "ImageEncoder": "models.encoders",
+    "PackedDataset": "data.dataset",
     "Pipeline": "pipeline",
-    "Sampler": "data",
-    "StyleEncoder": "encoders",
+    "Sampler": "data.sampler",
+    "StyleEncoder": "models.encoders",
     "T2IError": "errors",
-    "decode": "tokenizer",
-    "encode": "tokenizer",
-    "one_hot": "tokenizer",
+    "decode": "text.tokenizer",
+    "encode": "text.tokenizer",
+    "one_hot": "text.tokenizer",
 }
-
 __all__ = [
     "ALPHABET",
     "CharCnnRnn",

@@ -25,17 +25,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from t2i import runtime
-from t2i.errors import ConfigError, T2IError
+from t2i.errors import ConfigError, PeerLost
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
 PATIENCE = datetime.timedelta(minutes=30)  # for a process that neither answers nor closes its connection
 POLL = 0.1  # seconds between two looks at whether process 0 is done
-
-
-class PeerLost(T2IError):
-    """Another process of the run has ended, or could not be reached."""
 
 
 @contextmanager

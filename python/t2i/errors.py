@@ -22,3 +22,15 @@ class DataError(T2IError, ValueError):
 
 class CheckpointError(T2IError, ValueError):
     """A run folder or weight file that is missing, damaged or of another shape."""
+
+
+class PeerLost(T2IError):
+    """Another process of the run has ended, or could not be reached."""
+
+
+class Stopped(T2IError):
+    """The run was asked to stop, and did so after writing a checkpoint."""
+
+
+class Diverged(T2IError):
+    """Step after step was skipped: the run has to go back."""

@@ -14,16 +14,21 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from t2i import _native, hub, runtime, saved, tokenizer
-from t2i.card import model_card
-from t2i.checkpoint import load_weights
-from t2i.config import TrainConfig
-from t2i.embeddings import LEARNED, text_encoder
-from t2i.encoders import CharCnnRnn, StyleEncoder, blurred
+from t2i import _native, runtime
+from t2i.config.options import LEARNED, TrainConfig
 from t2i.errors import CheckpointError, ConfigError
-from t2i.losses import slerp
-from t2i.networks import Generator
-from t2i.pictures import read_pictures, to_pil
+from t2i.images import to_pil
+from t2i.models.encoders import StyleEncoder, blurred
+from t2i.models.paper import Generator
+from t2i.noise import slerp, truncated
+from t2i.prepare.style_images import read_pictures
+from t2i.pretrained import folder as saved
+from t2i.pretrained import hub
+from t2i.pretrained.card import model_card
+from t2i.text import tokenizer
+from t2i.text.build import text_encoder
+from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.weights import load_weights
 
 # Sides of the blurs that a photograph's style is read at. Where a blur's grid falls says nothing about the style: the mean of
 # five readings told the styles of blossoms of training classes apart with an area of 0.88, a single one with 0.85.
@@ -52,26 +57,6 @@ def checked(captions: str | Sequence[str], count: int) -> list[str]:
         if not caption.strip():
             raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")
     return several
-
-
-def truncated(noise: Tensor, most: float) -> Tensor:
-    """Turn N(0, 1) noise into noise of the normal distribution cut off at `most` on both sides, of the same shape.
-
-    Each number keeps its quantile, so that a picture changes smoothly with `most`, and not at all as it grows.
-
-    Raises:
-        ConfigError: `most` is not above 0.
-
-    Source: Brock et al. 2019, *Large Scale GAN Training*, section 3.1, who draw again what is too large: the same
-    distribution. Not in the paper of this package.
-    """
-    if not most > 0:
-        raise ConfigError(f"truncation must be above 0 (0.5 is strong, 2 is weak), got {most}")
-    inside = torch.special.ndtr(torch.tensor(float(most), dtype=torch.float64))
-    # The lower half of the distribution has all the precision: the upper half is its mirror.
-    quantile = (1 - inside) + (2 * inside - 1) * torch.special.ndtr(-noise.double().abs())
-    cut: Tensor = torch.special.ndtri(quantile).clamp(-most, 0).abs() * noise.sign()
-    return cut.to(noise.dtype)
 
 
 class Pipeline:

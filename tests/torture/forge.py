@@ -32,8 +32,7 @@ def child(request, stderr):
     os.dup2(stderr, 2)
     code = 1
     try:
-        from t2i.errors import T2IError
-        from t2i.training.progress import Stopped
+        from t2i.errors import Stopped, T2IError
 
         module, name = request["call"].split(":")
         try:
@@ -61,7 +60,7 @@ def serve():
     from PIL import Image
 
     torch.set_num_threads(1)
-    own = ("t2i.training.gan", "t2i.training.text", "t2i.training.style", "t2i.prepare", "t2i.cli", "victims")
+    own = ("t2i.training.gan", "t2i.training.text", "t2i.training.style", "t2i.prepare", "t2i.cli.main", "victims")
     for module in (*own, "torch._dynamo", "PIL.ImageFont"):  # the first optimizer imports dynamo: a second or two
         importlib.import_module(module)
     Image.init()

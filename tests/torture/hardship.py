@@ -59,6 +59,6 @@ def make(kind):
 for kind in sys.argv[1].split(","):
     make(kind)
 sys.argv = ["t2i-train", *sys.argv[2:]]
-from t2i.cli import train  # noqa: E402 (after the process was made poor)
+from t2i.cli.main import train  # noqa: E402 (after the process was made poor)
 
 train()

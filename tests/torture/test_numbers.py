@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from runs import sha256
 
 from promises import TORTURE, cases, count
-from t2i.checkpoint import read_tensors
 from t2i.ops.convolution import convolution, transposed_convolution
 from t2i.ops.one_hot_convolution import one_hot_convolution
+from t2i.weights import read_tensors
 
 
 @pytest.mark.promise(22)

@@ -14,7 +14,7 @@ from runs import leftovers, sha256
 from victims import small_state
 
 from promises import cases, count
-from t2i.checkpoint import Checkpoints
+from t2i.training.checkpoint import Checkpoints
 
 
 def restored(folder):

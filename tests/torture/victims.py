@@ -18,10 +18,12 @@ import pytest
 import torch
 from torch import nn
 
-from t2i import checkpoint
-from t2i.config import StyleConfig, TextOptions, TrainConfig
-from t2i.data import PackedDataset
+from t2i import files
+from t2i.config.options import StyleConfig, TextOptions, TrainConfig
+from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError
+from t2i.locks import RunLock
+from t2i.training import checkpoint
 from t2i.training.progress import Progress
 
 TEXT = TextOptions(
@@ -90,7 +92,7 @@ def killed_at_call(data, folder, at, **changes):
 
 
 class Disk:
-    """Count what the checkpoint module hands to the disk: each byte is one unit, each other operation one too.
+    """Count what the module that writes files hands to the disk: each byte is one unit, each other operation one too.
 
     At unit `at`, `act` is called: in the middle of a write the bytes before it have reached the file.
     """
@@ -133,8 +135,8 @@ class Disk:
         return file
 
     def install(self):
-        """Put this disk under the checkpoint module of this process, which is a child and ends with it."""
-        checkpoint.open = self.open
+        """Put this disk under the module that writes files of this process, which is a child and ends with it."""
+        files.open = self.open
         for name in ("fsync", "rename", "replace", "unlink", "rmdir", "mkdir"):
             setattr(os, name, self.operation(getattr(os, name)))
         return self
@@ -248,7 +250,7 @@ def recorded(data, folder, out, **changes):
             events.append(["write", os.fspath(path), ""])
         return builtins.open(path, mode, *rest, **options)
 
-    checkpoint.open = noted_open
+    files.open = noted_open
     train(data, folder, **changes)
     Path(out).write_text(json.dumps(events))
 
@@ -263,7 +265,7 @@ def two_runs(data, folder, way):
             if way == "training":
                 Progress.advance = lambda self: os.write(writing, b"held")
                 train(data, str(folder), steps=10**6)
-            with checkpoint.RunLock(folder):
+            with RunLock(folder):
                 os.write(writing, b"held")
                 signal.pause()
         finally:
@@ -275,7 +277,7 @@ def two_runs(data, folder, way):
     require(expected in str(caught.value), str(caught.value))
     os.kill(pid, signal.SIGTERM if way == "ended" else signal.SIGKILL)
     os.waitpid(pid, 0)
-    with checkpoint.RunLock(folder):
+    with RunLock(folder):
         pass
 
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from t2i import runtime
-from t2i.checkpoint import load_weights, save_weights
+from t2i.blossoms.classes import CENTRE_COLOURS, PETAL_COLOURS, PETAL_COUNTS, PETAL_SHAPES
 from t2i.errors import ConfigError
-from t2i.synthetic import CENTRE_COLOURS, PETAL_COLOURS, PETAL_COUNTS, PETAL_SHAPES
+from t2i.weights import load_weights, save_weights
 
 ATTRIBUTES: dict[str, int] = {  # name and number of values, in the order of the columns of `attributes`
     "petal_colour": len(PETAL_COLOURS),

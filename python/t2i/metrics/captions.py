@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from t2i import runtime, synthetic
+from t2i import runtime
+from t2i.blossoms.captions import held_out_captions
+from t2i.blossoms.classes import VERSION, unseen_pairs
+from t2i.blossoms.dataset import make_blossoms
 from t2i.errors import ConfigError
 from t2i.metrics.attributes import ATTRIBUTES, AttributeProbe, caption_accuracy, probe_accuracy, train_probe
 from t2i.pipeline import Pipeline
@@ -48,7 +51,7 @@ class Accuracy:
 
 def real_blossoms(images: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Draw real pictures (N, 38, 38, 3) and their attributes (N, 4)."""
-    drawn = synthetic.make_blossoms(images, STORED, seed)
+    drawn = make_blossoms(images, STORED, seed)
     return drawn.images, drawn.attributes
 
 
@@ -56,7 +59,7 @@ def load_probe(device: torch.device) -> AttributeProbe:
     """Load the probe from the cache folder; train it first (a minute or two) where it is not there."""
     from tqdm import tqdm
 
-    path = cache_folder() / f"probe-{synthetic.VERSION}-{STORED}px-{STEPS}.safetensors"
+    path = cache_folder() / f"probe-{VERSION}-{STORED}px-{STEPS}.safetensors"
     if path.exists():
         return AttributeProbe.load(path).to(device)
     images, attributes = real_blossoms(TRAINING, TRAINING_SEED)
@@ -90,11 +93,11 @@ def caption_accuracy_of_run(
     on = runtime.pick_device(device)
     pipe = Pipeline.from_pretrained(run, str(on))
     probe = load_probe(on)
-    texts, wanted = zip(*synthetic.held_out_captions(captions, seed, seen=seen), strict=True)
+    texts, wanted = zip(*held_out_captions(captions, seed, seen=seen), strict=True)
     attributes = np.array(wanted, np.int32)
     noise = runtime.noise((captions, pipe.config.noise_dim), on, seed, 0, "evaluate")
     drawn = torch.cat([pipe.draw(n, pipe.embed(t)) for n, t in _blocks(noise, texts)])
-    pairs = synthetic.unseen_pairs()
+    pairs = unseen_pairs()
     unseen = np.array([(int(petal), int(centre)) in pairs for petal, centre, *_ in attributes])
     accuracy = {"generated": caption_accuracy(probe, drawn, attributes)}
     if unseen.any():

@@ -11,46 +11,31 @@ asked for), and of each picture one caption. Real pictures are cut to their midd
 stands beside its protocol, and what was not measured beside the reason.
 """
 
-import hashlib
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.random import Generator, Philox
-from numpy.typing import NDArray
-from safetensors.torch import save
-from torch import Tensor
 
 from t2i import runtime
-from t2i.checkpoint import read_tensors, write_atomically
-from t2i.data import PackedDataset, dataset_of_run
-from t2i.errors import CheckpointError, ConfigError
+from t2i.data.dataset import dataset_of_run
+from t2i.errors import ConfigError
 from t2i.metrics import captions as accuracy
-from t2i.metrics import diversity, fidelity, retrieval
-from t2i.metrics.fid import Gaussian, frechet_distance, kernel_distance
+from t2i.metrics import diversity, fidelity
 from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of
-from t2i.metrics.style import embed_rows, middle
-from t2i.pictures import to_uint8
+from t2i.metrics.scoring import (
+    FEWEST,
+    NOISES,
+    cached_features,
+    distances,
+    draw,
+    hash_file,
+    manifest,
+    retrieval_precision,
+)
 from t2i.pipeline import Pipeline
 
 NETWORK = "inception-2015-12-05 mixed_7, 768 features"
-FEWEST = 4  # pictures: KID halves them, and a half needs two
-GROUPS, NOISES = 50, 4  # captions, and pictures of each, for diversity
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What was drawn, the captions it was drawn of, and the real pictures it is compared with."""
-
-    drawn: NDArray[np.uint8]  # (N, S, S, 3)
-    captions: NDArray[np.int64]  # (N,) rows of the pack
-    several: NDArray[np.uint8]  # (G, n, S, S, 3): n pictures each of the first G captions; picture i shares its noise
-    chosen: NDArray[np.int64]  # (M,) pictures of the split, ascending
-    real: NDArray[np.uint8]  # (M, S, S, 3)
-    own: NDArray[np.int64]  # (N,) row of `real` that each caption belongs to
 
 
 @dataclass(frozen=True)
@@ -133,7 +118,7 @@ def images_of_run(
     protocol: dict[str, Any] = {
         "generated": len(pictures.drawn), "real": len(pictures.real), "captions_per_picture": 1, "split": split,
         "classes": len(np.unique(pack.classes[pictures.chosen])) if pack.class_names else 0, "size": pipe.config.size,
-        "real_pictures": f"middle {pipe.config.size} of {pack.image_size} px", "data_name": _manifest(pack)["name"],
+        "real_pictures": f"middle {pipe.config.size} of {pack.image_size} px", "data_name": manifest(pack)["name"],
         "data": pack.fingerprint, "seed": seed, "device": on.type,
     }  # fmt: skip
     figures: dict[str, Any] = {"measure": "images"}
@@ -151,7 +136,7 @@ def images_of_run(
         skipped["FID-768 and KID-768"] = "give the feature network: --features FILE"
     else:
         key = {
-            "features": _hash(Path(features)),
+            "features": hash_file(Path(features)),
             "split": split,
             "count": count,
             "size": pipe.config.size,
@@ -160,11 +145,11 @@ def images_of_run(
         real_features = cached_features(network, pack, pictures.real, key, batch)
         drawn_features = features_of(network, pictures.drawn, batch, "drawn")
         several = features_of(network, pictures.several.reshape(-1, *pictures.several.shape[2:]), batch, "diversity")
-        figures |= _distances(
+        figures |= distances(
             drawn_features, real_features, {**protocol, "features": NETWORK, "feature_file": key["features"]}
         )
     try:
-        figures["r_precision"] = _precision(pipe, run, pack, pictures, split, seed, protocol)
+        figures["r_precision"] = retrieval_precision(pipe, run, pack, pictures, split, seed, protocol)
     except ConfigError as error:
         skipped["R-precision"] = str(error)
     classes = pack.classes[pictures.chosen].astype(np.int64)
@@ -186,113 +171,7 @@ def images_of_run(
             "protocol": {**how, "distance": "1 - cosine of centred features", "features": NETWORK},
         }
     table = None
-    if _manifest(pack)["provenance"].get("kind") == "blossoms":
+    if manifest(pack)["provenance"].get("kind") == "blossoms":
         read = accuracy.caption_accuracy_of_run(run, captions=captions, seed=seed, device=device)
         figures["caption_accuracy"], table = read.figures, read.table()
     return ImageResult({**figures, "not_measured": skipped, "protocol": protocol}, table)
-
-
-def draw(pipe: Pipeline, pack: PackedDataset, split: str, count: int, seed: int) -> Pictures:
-    """Choose captions and real pictures of a split, and draw the captions.
-
-    Raises:
-        ConfigError: no such split, too few pictures in it, or pictures smaller than the model's.
-    """
-    if split not in ("train", "test", "all"):
-        raise ConfigError(f"--split must be train, test or all, got {split!r}")
-    if pack.image_size < pipe.config.size:
-        raise ConfigError(f"{pack.path} has pictures of {pack.image_size} px; the model draws {pipe.config.size}")
-    rows = pack.split(split)
-    if len(rows) < FEWEST:
-        raise ConfigError(
-            f"the {split} split of {pack.path} has {len(rows)} pictures, needed are {FEWEST}; try --split all"
-        )
-    rng = Generator(Philox(key=seed))
-    order = rng.permutation(rows)
-    chosen = np.sort(order[:count])
-    wanted = np.resize(order, count)  # (N,) begins anew where there are fewer
-    captions = rng.integers(pack.caption_offsets[wanted], pack.caption_offsets[wanted + 1])
-    text = embed_rows(pipe, pack, captions)  # (N, T)
-    noise = runtime.noise((count, pipe.config.noise_dim), pipe.device, seed, 0, "evaluate images")
-    groups = min(GROUPS, count)
-    shared = runtime.noise((NOISES, pipe.config.noise_dim), pipe.device, seed, 0, "evaluate diversity")
-    several = _draw(pipe, shared.repeat(groups, 1), text[:groups].repeat_interleave(NOISES, dim=0))
-    return Pictures(
-        drawn=_draw(pipe, noise, text),
-        captions=captions,
-        several=several.reshape(groups, NOISES, *several.shape[1:]),
-        chosen=chosen,
-        real=middle(pack.read_images(chosen), pipe.config.size),
-        own=np.searchsorted(chosen, wanted),
-    )
-
-
-def _draw(pipe: Pipeline, noise: Tensor, text: Tensor, block: int = 128) -> NDArray[np.uint8]:
-    parts = zip(noise.split(block), text.split(block), strict=True)
-    return np.concatenate([to_uint8(pipe.draw(z, t.to(pipe.device))) for z, t in parts])
-
-
-def _distances(drawn: Tensor, real: Tensor, protocol: dict[str, Any]) -> dict[str, Any]:
-    kid = kernel_distance(drawn, real, seed=protocol["seed"])
-    subsets = {"subsets": kid.subsets, "subset_size": kid.subset_size, "kernel": "(x . y / 768 + 1)^3, unbiased"}
-    return {
-        "fid_768": {"value": frechet_distance(Gaussian.of(drawn), Gaussian.of(real)), "protocol": protocol},
-        "kid_768": {"value": kid.mean, "spread": kid.spread, "protocol": {**protocol, **subsets}},
-    }
-
-
-def _precision(
-    pipe: Pipeline, run: Path, pack: PackedDataset, pictures: Pictures, split: str, seed: int, protocol: dict[str, Any]
-) -> dict[str, Any]:
-    joint = retrieval.JointEmbedding.of_run(run, pipe.config, pipe.device)
-    sets = {"drawn": pictures.drawn, "real": pictures.real[pictures.own]}
-    tensors = {name: retrieval.as_networks_read(images) for name, images in sets.items()}
-    found = retrieval.r_precision_of(joint, pack, pack.split(split), pictures.captions, seed, tensors)
-    score = f"the caption against {retrieval.MISMATCHED} of other classes"
-    return {
-        "value": found["drawn"], "real": found["real"], "chance": 1 / (1 + retrieval.MISMATCHED),
-        "protocol": {
-            **protocol, "score": score, "mismatched": retrieval.MISMATCHED, "features": "joint embedding of the run",
-            "compared_by": "cosine" if joint.by_cosine else "product", "alignment_weight": pipe.config.alignment_weight,
-        },
-    }  # fmt: skip
-
-
-def cached_features(
-    network: FeatureNetwork, pack: PackedDataset, real: NDArray[np.uint8], key: dict[str, Any], batch: int
-) -> Tensor:
-    """Read the features of real pictures (M, S, S, 3) from beside the pack, or compute them and leave them there.
-
-    Args:
-        network: Computes them.
-        pack: Where the pictures come from.
-        real: The pictures.
-        key: All that they depend on beside the pack's fingerprint.
-        batch: Pictures at once.
-
-    Returns:
-        (M, 768) float32.
-    """
-    name = hashlib.sha256(json.dumps({"data": pack.fingerprint, **key}, sort_keys=True).encode()).hexdigest()
-    path = pack.path / f"features-{name[:16]}.safetensors"
-    try:
-        kept = read_tensors(path).get("features") if path.exists() else None
-    except CheckpointError:
-        kept = None  # damaged: made anew
-    if kept is not None and kept.shape == (len(real), FEATURES):
-        return kept
-    computed = features_of(network, real, batch, "real")
-    try:
-        write_atomically(path, save({"features": computed}))
-    except CheckpointError:
-        print(f"{pack.path} cannot be written: the features of its pictures are not kept", file=sys.stderr)
-    return computed
-
-
-def _manifest(pack: PackedDataset) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((pack.path / "pack.json").read_text(encoding="utf-8"))
-    return manifest
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

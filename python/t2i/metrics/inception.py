@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from t2i.checkpoint import read_tensors
 from t2i.errors import CheckpointError
+from t2i.weights import read_tensors
 
 SIDE = 299  # pixels that the network reads
 FEATURES = 768

@@ -17,11 +17,13 @@ from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 from torch import Tensor
 
-from t2i.checkpoint import load_weights, read_tensors
-from t2i.config import TrainConfig
-from t2i.data import PackedDataset, normalise
-from t2i.encoders import CharCnnRnn, ImageEncoder
+from t2i.config.options import TrainConfig
+from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
+from t2i.images import normalise
+from t2i.models.encoders import ImageEncoder
+from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.weights import load_weights, read_tensors
 
 MISMATCHED = 99
 

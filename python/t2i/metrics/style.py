@@ -27,11 +27,16 @@ from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 from torch import Tensor
 
-from t2i import pictures, runtime, synthetic
-from t2i.data import PackedDataset, dataset_of_run, normalise
+from t2i import runtime
+from t2i.blossoms import drawing
+from t2i.blossoms.captions import captions_for
+from t2i.blossoms.classes import draw_style, held_out_classes
+from t2i.data.dataset import PackedDataset, dataset_of_run
 from t2i.errors import ConfigError, DataError
+from t2i.images import normalise, to_uint8
 from t2i.metrics.clusters import border_colour, kmeans
-from t2i.metrics.roc import Roc, roc, roc_picture
+from t2i.metrics.inputs import embed_rows, middle
+from t2i.metrics.roc import Roc, roc
 from t2i.pipeline import Pipeline
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]  # first, second (P,) and whether the same
@@ -96,26 +101,20 @@ def twin_blossoms(pairs: int, size: int, crop: int, seed: int) -> tuple[NDArray[
         Pictures uint8 (2 pairs, crop, crop, 3), a caption of each, and the pairs.
     """
     rng = Generator(Philox(key=seed))
-    kinds = synthetic.held_out_classes()
+    kinds = held_out_classes()
     images = np.empty((2 * pairs, size, size, 3), np.uint8)
     captions = []
     for pair in range(pairs):
-        style = synthetic.draw_style(rng)
+        style = draw_style(rng)
         for row in (pair, pairs + pair):
             if row == pairs + pair and pair >= pairs // 2:
-                style = synthetic.draw_style(rng)
+                style = draw_style(rng)
             kind = kinds[rng.integers(len(kinds))]
-            images[row] = synthetic.draw_blossom(kind, style, size, rng)
-            captions += synthetic.captions_for(kind, rng, count=1)
+            images[row] = drawing.draw_blossom(kind, style, size, rng)
+            captions += captions_for(kind, rng, count=1)
     order = [2 * pair + half for half in (0, 1) for pair in range(pairs)]  # captions were made pair by pair
     rows = np.arange(pairs)
     return middle(images, crop), [captions[index] for index in order], (rows, rows + pairs, rows < pairs // 2)
-
-
-def middle(images: NDArray[np.uint8], crop: int) -> NDArray[np.uint8]:
-    """Cut the middle `crop` pixels out of (N, S, S, 3)."""
-    edge = (images.shape[1] - crop) // 2
-    return np.ascontiguousarray(images[:, edge : edge + crop, edge : edge + crop])
 
 
 def style_of_run(
@@ -212,14 +211,6 @@ def true_style(pack: PackedDataset, rows: NDArray[np.int64]) -> NDArray[np.float
     return kept
 
 
-def embed_rows(pipe: Pipeline, pack: PackedDataset, rows: NDArray[np.int64], block: int = 256) -> Tensor:
-    """Embed caption rows (n,): (n, T) on the CPU."""
-    assert pipe.encoder is not None  # a style encoder is trained with one
-    ids = torch.from_numpy(pack.read_captions(rows))
-    with torch.no_grad():
-        return torch.cat([pipe.encoder(part.to(pipe.device)).cpu() for part in ids.split(block)])
-
-
 def read_all(pipe: Pipeline, images: NDArray[np.uint8], block: int = 256) -> Tensor:
     """Read the style of pictures uint8 (n, S, S, 3) as photographs: (n, Z) on the CPU."""
     return torch.cat([pipe.read_style(normalise(part)).cpu() for part in torch.from_numpy(images).split(block)])
@@ -254,13 +245,8 @@ def border_kept(pipe: Pipeline, images: NDArray[np.uint8], text: Tensor, count: 
     """
     styles, texts = images[:count], text[:count].roll(1, 0).to(pipe.device)
     drawn = pipe.draw(pipe.style_noise(normalise(torch.from_numpy(styles))), texts)
-    got, wanted = border_colour(pictures.to_uint8(drawn)), border_colour(styles)
+    got, wanted = border_colour(to_uint8(drawn)), border_colour(styles)
     return {
         "own_style": float(np.abs(got - wanted).mean()),
         "another_style": float(np.abs(got - np.roll(wanted, len(wanted) // 2, axis=0)).mean()),
     }
-
-
-def save_picture(result: StyleResult, path: Path) -> None:
-    """Draw the curves into a picture."""
-    pictures.save(roc_picture(result.curves), path)

@@ -16,16 +16,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from t2i import config as settings
 from t2i import runtime
-from t2i.checkpoint import load_weights
-from t2i.config import JointOptions
-from t2i.data import PackedDataset, dataset_of_run, normalise
-from t2i.embeddings import load_text
-from t2i.encoders import FeatureEncoder, ImageEncoder
+from t2i.config.options import JointOptions
+from t2i.config.records import text_options, text_size
+from t2i.data.dataset import PackedDataset, dataset_of_run
 from t2i.errors import ConfigError
-from t2i.image_features import DIMENSIONS, picture_features
-from t2i.metrics.style import middle
+from t2i.images import normalise
+from t2i.metrics.inputs import middle
+from t2i.models.efficientnet import DIMENSIONS
+from t2i.models.encoders import FeatureEncoder, ImageEncoder
+from t2i.models.image_features import picture_features
+from t2i.text.pretrained import load_text
+from t2i.weights import load_weights
 
 DEPTHS = (1, 5, 10, 50)  # k of AP@k; 50 is what the paper quotes
 
@@ -141,7 +143,7 @@ def zero_shot_of_run(
     path = run / "text.safetensors"
     if not path.is_file():
         raise ConfigError(f"{run} has no joint embedding (no text.safetensors); t2i-train text makes one")
-    options, on = settings.text_options(run), runtime.pick_device(device)
+    options, on = text_options(run), runtime.pick_device(device)
     pack = dataset_of_run(run, data)
     rows = pack.split(split)
     labels = pack.classes[rows].astype(np.int64)
@@ -150,7 +152,7 @@ def zero_shot_of_run(
             f"zero-shot evaluation needs pictures of at least two classes; the {split} split of {pack.path} has "
             f"{len(np.unique(labels[labels >= 0]))}"
         )
-    size = settings.text_size(run)
+    size = text_size(run)
     if options.image_features == "joint" and size > pack.image_size:
         raise ConfigError(f"{path} reads pictures of {size} px; those of {pack.path} have {pack.image_size} px")
     encoder = load_text(path, options).to(on)

@@ -18,7 +18,6 @@ from torch.autograd.function import once_differentiable
 
 # Pixels: side of the small map up to which the matrix product is faster.
 SMALL = {torch.bfloat16: 8 if torch.cpu._is_amx_tile_supported() else 4, torch.float32: 4}
-
 Impl = Literal["auto", "reference", "product"]
 
 

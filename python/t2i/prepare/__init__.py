@@ -7,7 +7,7 @@
 * A name or a link that leads out of the source is not followed, and nothing is ever unpacked.
 """
 
-from t2i.prepare.drawn import blossoms, cache_folder, embedded_blossoms
+from t2i.files import cache_folder
 from t2i.prepare.images import Fit, load_images
 from t2i.prepare.items import Item, Report, inside, read_lines
 from t2i.prepare.packing import SOURCES, pack
@@ -20,9 +20,7 @@ __all__ = [
     "Item",
     "PackWriter",
     "Report",
-    "blossoms",
     "cache_folder",
-    "embedded_blossoms",
     "inside",
     "load_images",
     "merge",

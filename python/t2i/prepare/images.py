@@ -16,6 +16,7 @@ from t2i.errors import DataError
 from t2i.prepare.items import Item
 
 Fit = Literal["stretch", "crop"]
+
 # What Pillow may open. Left to itself it would ask Ghostscript to run a PostScript program.
 PILLOW_FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 FILE_OVERHEAD = 16 << 20  # bytes a file may have beside eight for each allowed pixel, as in the native module

@@ -16,7 +16,6 @@ LONGEST_LINE = 20 * MAX_CAPTION_CHARACTERS  # bytes: of a line of metadata, of a
 MAX_PIXELS = 100_000_000
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 HELD_OUT = ("test", "validation", "val")  # names of a split that training never sees
-
 Read = Callable[[int], "bytes | NDArray[np.uint8]"]  # takes the most bytes to read; a file's bytes, or pixels (H, W, 3)
 
 

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from t2i.errors import ConfigError, DataError
-from t2i.prepare.arrow import huggingface, parquet
-from t2i.prepare.coco import coco
-from t2i.prepare.folder import folder
 from t2i.prepare.images import Fit, load_images
 from t2i.prepare.items import MAX_PIXELS, Item, Report, root_of
-from t2i.prepare.layouts import cub, oxford102
 from t2i.prepare.parts import Done, Listing, begin, join, note_done
-from t2i.prepare.stackgan import stackgan
-from t2i.prepare.table import table
-from t2i.prepare.webdataset import webdataset
+from t2i.prepare.sources.arrow import huggingface, parquet
+from t2i.prepare.sources.coco import coco
+from t2i.prepare.sources.folder import folder
+from t2i.prepare.sources.layouts import cub, oxford102
+from t2i.prepare.sources.stackgan import stackgan
+from t2i.prepare.sources.table import table
+from t2i.prepare.sources.webdataset import webdataset
 from t2i.prepare.writer import Row, refuse_replacing, remove_pack, shard_capacity, write_shard
 
 BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar

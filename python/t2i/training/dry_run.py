@@ -15,12 +15,19 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from t2i import _native, pictures, runtime
-from t2i.config import TrainConfig
-from t2i.data import Loader, PackedDataset, Sampler
-from t2i.embeddings import settle, text_encoder
-from t2i.encoders import CharCnnRnn, ImageEncoder
-from t2i.training.step import FrozenText, GanStep, LearnedText
+from t2i import _native, runtime
+from t2i.config.options import TrainConfig
+from t2i.data.dataset import PackedDataset
+from t2i.data.loader import Loader
+from t2i.data.sampler import Sampler
+from t2i.images import save_image, to_uint8
+from t2i.models.encoders import ImageEncoder
+from t2i.plots import grids
+from t2i.text.build import text_encoder
+from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.text.pretrained import settle
+from t2i.training.step import GanStep
+from t2i.training.text_source import FrozenText, LearnedText
 
 ROWS = 4  # of the step that is measured: the fewest that a batch may have
 SHOWN = 8  # rows of the batch that are drawn
@@ -54,7 +61,7 @@ def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
     epoch_steps = max(1, sampler.images // config.batch)
     steps = config.steps or config.epochs * epoch_steps
     path = folder / "dry-run.png"
-    pictures.save(_batch_picture(config, data), path)
+    save_image(_batch_picture(config, data), path)
     step, shapes, flops, saved = _measured(config, data, device)
     passes = steps * config.batch / sampler.images
     work = flops * config.batch / ROWS
@@ -182,7 +189,7 @@ def _batch_picture(config: TrainConfig, data: PackedDataset) -> Image.Image:
     assert batch.mismatched_images is not None
     captions = [_captions(data, rows) for rows in plan.caption[:SHOWN]]
     others = [_captions(data, rows) for rows in plan.mismatched_caption[:SHOWN]]
-    real, other = pictures.to_uint8(batch.images[:SHOWN]), pictures.to_uint8(batch.mismatched_images[:SHOWN])
+    real, other = to_uint8(batch.images[:SHOWN]), to_uint8(batch.mismatched_images[:SHOWN])
     by_text = config.mismatch == "text"
     shown, labels = [], []
     for row, caption in enumerate(captions):
@@ -191,7 +198,7 @@ def _batch_picture(config: TrainConfig, data: PackedDataset) -> Image.Image:
         if config.mismatch_weight:
             shown.append(real[row] if by_text else other[row])
             labels.append(f"{row + 1}. DOES NOT FIT: {others[row] if by_text else caption}")
-    return pictures.grid(np.stack(shown)[:, None], labels, side=max(96, config.size), text_width=420)
+    return grids.grid(np.stack(shown)[:, None], labels, side=max(96, config.size), text_width=420)
 
 
 def _captions(data: PackedDataset, rows: NDArray[np.int64]) -> str:

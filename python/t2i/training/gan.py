@@ -10,24 +10,33 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from t2i import config as settings
-from t2i import pictures, runtime
-from t2i.checkpoint import Checkpoints, RunLock, fingerprint, load_weights, save_weights, write_atomically
-from t2i.config import TrainConfig
-from t2i.data import PackedDataset, Sampler
+from t2i import runtime
+from t2i.config.options import TrainConfig
+from t2i.config.records import to_json
+from t2i.data.dataset import PackedDataset
+from t2i.data.device_loader import make_loader
+from t2i.data.sampler import Sampler
 from t2i.distributed import ALONE, Ranks
-from t2i.embeddings import caption_table, encoder_file, holds_encoder, load_text, read_table, settle, text_encoder
-from t2i.encoders import ImageEncoder
-from t2i.errors import ConfigError
-from t2i.loaders import make_loader
-from t2i.optim import halved
+from t2i.errors import ConfigError, Stopped
+from t2i.files import write_atomically
+from t2i.images import save_image, to_uint8
+from t2i.locks import RunLock
+from t2i.models.encoders import ImageEncoder
+from t2i.plots import grids
+from t2i.text.build import text_encoder
+from t2i.text.pretrained import encoder_file, holds_encoder, load_text, settle
+from t2i.text.table import caption_table, read_table
 from t2i.training import report
-from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.checkpoint import Checkpoints
+from t2i.training.optim import halved
+from t2i.training.progress import Progress, StopSignal
 from t2i.training.rescue import rescued
 from t2i.training.resume import check_resume, facts_of
-from t2i.training.step import FrozenText, GanStep, LearnedText, TextSource
+from t2i.training.step import GanStep
 from t2i.training.text import begin_text, train_text
+from t2i.training.text_source import FrozenText, LearnedText, TextSource
 from t2i.training.watch import Watch
+from t2i.weights import fingerprint, load_weights, save_weights
 
 
 def prepare_text(
@@ -92,7 +101,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
     report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
         config = dataclasses.replace(config, text=settle(config.text, data))
-        ranks.agree({"settings": settings.to_json(config), "data": data.fingerprint})
+        ranks.agree({"settings": to_json(config), "data": data.fingerprint})
         check_resume(config, folder, data)
         if config.text.encoder == "joint":
             begin_text(config, data, folder)
@@ -110,7 +119,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             world=ranks.world,
         )
         with ranks.first():  # the others find the text encoder, and its embeddings, ready
-            ranks.write(write_atomically, folder / "config.json", settings.to_json(config).encode())
+            ranks.write(write_atomically, folder / "config.json", to_json(config).encode())
             facts = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
             ranks.write(write_atomically, folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
             source, judge = prepare_text(config, data, folder, device, precision)
@@ -185,8 +194,8 @@ def _draw_samples(
         text = gan.text(rows.to(gan.device), ids.to(gan.device))  # (n, T)
         noise = runtime.noise((columns, config.noise_dim), gan.device, config.seed, 0, "samples")
         drawn: Tensor = gan.average(noise.repeat(len(text), 1), text.repeat_interleave(columns, dim=0))
-    shown = pictures.to_uint8(drawn).reshape(len(text), columns, config.size, config.size, 3)
-    pictures.save(pictures.grid(shown, captions, side=max(64, config.size)), path)
+    shown = to_uint8(drawn).reshape(len(text), columns, config.size, config.size, 3)
+    save_image(grids.grid(shown, captions, side=max(64, config.size)), path)
     return drawn.float().view(len(text), columns, *drawn.shape[1:])
 
 

@@ -12,13 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from t2i.distributed import ALONE, Ranks
-from t2i.errors import T2IError
+from t2i.errors import Diverged
 
 IN_A_ROW = 10  # skipped steps that end a run
-
-
-class Diverged(T2IError):
-    """Step after step was skipped: the run has to go back."""
 
 
 class Guard:

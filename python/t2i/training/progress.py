@@ -8,8 +8,8 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from t2i.checkpoint import write_atomically
-from t2i.errors import CheckpointError, T2IError
+from t2i.errors import CheckpointError
+from t2i.files import write_atomically
 
 
 class StopSignal:
@@ -40,10 +40,6 @@ class StopSignal:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-
-
-class Stopped(T2IError):
-    """The run was asked to stop, and did so after writing a checkpoint."""
 
 
 def _forget(path: Path, name: str, start: int) -> None:

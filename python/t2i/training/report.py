@@ -20,9 +20,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from t2i.config import TrainConfig
+from t2i.config.options import TrainConfig
 from t2i.extras import needed
-from t2i.saved import data_facts
+from t2i.pretrained.folder import data_facts
 
 SCORES = ("matching", "mismatched", "fake")  # of D, for the three kinds of pair
 LOSSES = ("d_loss", "g_loss", "alignment", "recovery")

@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from t2i import config as settings
-from t2i.checkpoint import check_newest
-from t2i.config import TrainConfig
-from t2i.data import PackedDataset
-from t2i.embeddings import encoder_file
+from t2i.config.options import TrainConfig
+from t2i.config.records import binding, differences, from_json
+from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
+from t2i.text.pretrained import encoder_file
+from t2i.training.checkpoint import check_newest
 
 
 def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None:
@@ -24,9 +24,9 @@ def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None
     if config.force:
         return
     if not path.exists():  # lost: the checkpoints know too, and nothing has been written yet that would hide them
-        check_newest(folder, {"data": data.fingerprint, "settings": settings.binding(config)})
+        check_newest(folder, {"data": data.fingerprint, "settings": binding(config)})
         return
-    changed = settings.differences(settings.from_json(path), config)
+    changed = differences(from_json(path), config)
     record = folder / "data.json"
     if record.exists():
         before = _fingerprint(record)
@@ -47,7 +47,7 @@ def _fingerprint(record: Path) -> str:
 
 def facts_of(config: TrainConfig, data: PackedDataset, folder: Path) -> dict[str, Any]:
     """Say all that the state of a GAN's run was made from: data, settings and the text encoder's file."""
-    facts: dict[str, Any] = {"data": data.fingerprint, "settings": settings.binding(config)}
+    facts: dict[str, Any] = {"data": data.fingerprint, "settings": binding(config)}
     if config.text.encoder != "end-to-end":
         joint = config.text.encoder == "joint"
         path = folder / "text.safetensors" if joint else encoder_file(config.text.encoder)

@@ -13,81 +13,24 @@ Source: Reed et al. 2016, Algorithm 1 and section 4.3; the released program's or
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2i import losses, runtime
-from t2i.config import TrainConfig
-from t2i.data import Batch
+from t2i import runtime
+from t2i.config.options import TrainConfig
+from t2i.data.loader import Batch
 from t2i.distributed import ALONE, Ranks
-from t2i.encoders import CharCnnRnn, ImageEncoder
-from t2i.networks import Discriminator, Generator
+from t2i.models.build import discriminator, generator
+from t2i.models.encoders import ImageEncoder
 from t2i.ops.synchronised_norm import synchronise
-from t2i.optim import adam, average_rate, set_learning_rate, update_average
+from t2i.training import losses
 from t2i.training.graph import Captured, Inputs
 from t2i.training.guard import Guard
+from t2i.training.optim import adam, average_rate, set_learning_rate, update_average
 from t2i.training.stages import Stages
-
-
-class TextSource(Protocol):
-    """Where a batch's text embeddings come from."""
-
-    encoder: CharCnnRnn | None
-    learned: bool
-
-    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
-        """Embed (B, K) caption rows, or their characters (B, K, 201), averaged over K: (B, T)."""
-        ...
-
-
-class FrozenText:
-    """Embeddings computed once: a table (M, T) with a row a caption."""
-
-    learned = False
-
-    def __init__(self, table: Tensor, encoder: CharCnnRnn | None) -> None:
-        self.table, self.encoder = table, encoder
-
-    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
-        """Look (B, K) rows up and average: (B, T)."""
-        return self.table[rows].mean(dim=1)
-
-
-class LearnedText:
-    """Embeddings of an encoder that learns with the GAN."""
-
-    learned = True
-
-    def __init__(self, encoder: CharCnnRnn) -> None:
-        self.encoder: CharCnnRnn | None = encoder
-
-    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
-        """Encode characters (B, K, 201) and average: (B, T)."""
-        assert self.encoder is not None
-        assert ids is not None
-        count, captions, length = ids.shape
-        embedded: Tensor = self.encoder(ids.reshape(-1, length))
-        return embedded.view(count, captions, -1).mean(dim=1)
-
-
-def generator(config: TrainConfig) -> Generator:
-    """Make the generator that the settings describe, with random weights."""
-    return Generator(config.size, config.generator_width, config.noise_dim, config.text.dim, config.projection_dim)
-
-
-def discriminator(config: TrainConfig) -> Discriminator:
-    """Make the discriminator that the settings describe, with random weights."""
-    return Discriminator(
-        config.size,
-        config.discriminator_width,
-        config.text.dim,
-        config.projection_dim,
-        config.discriminator_text_norm,
-        config.discriminator_late_activation,
-    )
+from t2i.training.text_source import TextSource
 
 
 class GanStep:

@@ -21,17 +21,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2i import losses, runtime
-from t2i.checkpoint import Checkpoints, RunLock, save_weights, write_atomically
-from t2i.config import StyleConfig
-from t2i.data import PackedDataset, dataset_of_run
-from t2i.embeddings import caption_table
-from t2i.encoders import StyleEncoder, blurred
-from t2i.errors import ConfigError
-from t2i.optim import adam, set_learning_rate
+from t2i import runtime
+from t2i.config.options import StyleConfig
+from t2i.data.dataset import PackedDataset, dataset_of_run
+from t2i.errors import ConfigError, Stopped
+from t2i.files import write_atomically
+from t2i.locks import RunLock
+from t2i.models.encoders import StyleEncoder, blurred
 from t2i.pipeline import Pipeline, model_hash
+from t2i.text.table import caption_table
+from t2i.training import losses
+from t2i.training.checkpoint import Checkpoints
 from t2i.training.guard import Guard
-from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.optim import adam, set_learning_rate
+from t2i.training.progress import Progress, StopSignal
+from t2i.weights import save_weights
 
 FREE = {"model", "out", "device", "threads", "log_every", "checkpoint_every", "force", "data"}  # make no other encoder
 

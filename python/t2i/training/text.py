@@ -20,25 +20,24 @@ import torch
 from torch import Tensor, nn
 
 from t2i import runtime
-from t2i.checkpoint import Checkpoints, RunLock, read_tensors, save_weights, write_atomically
-from t2i.config import JointOptions, TextConfig, TrainConfig
-from t2i.data import Loader, PackedDataset, Sampler
-from t2i.embeddings import text_encoder
-from t2i.encoders import FeatureEncoder, ImageEncoder
-from t2i.errors import CheckpointError, ConfigError
-from t2i.image_features import DIMENSIONS, picture_features
-from t2i.losses import contrastive_loss, joint_embedding_loss
-from t2i.optim import set_learning_rate
+from t2i.config.options import JointOptions, TextConfig, TrainConfig
+from t2i.data.dataset import PackedDataset
+from t2i.data.loader import Loader
+from t2i.data.sampler import Sampler
+from t2i.errors import CheckpointError, ConfigError, Stopped
+from t2i.files import write_atomically
+from t2i.locks import RunLock
+from t2i.models.build import image_encoder
+from t2i.models.encoders import FeatureEncoder
+from t2i.models.image_features import picture_features
+from t2i.text.build import text_encoder
+from t2i.training.checkpoint import Checkpoints
 from t2i.training.guard import Guard
-from t2i.training.progress import Progress, Stopped, StopSignal
+from t2i.training.losses import contrastive_loss, joint_embedding_loss
+from t2i.training.optim import set_learning_rate
+from t2i.training.progress import Progress, StopSignal
 from t2i.training.rescue import rescued
-
-
-def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder:
-    """Make the image side that the options describe, with random weights."""
-    if options.image_features == "joint":
-        return ImageEncoder(size, options.image_width, options.dim)
-    return FeatureEncoder(DIMENSIONS[options.image_features], options.dim)
+from t2i.weights import read_tensors, save_weights
 
 
 class Pairs:

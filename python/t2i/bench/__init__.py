@@ -1,0 +1,1 @@
+"""Timing of t2i beside the libraries a user would pick instead."""

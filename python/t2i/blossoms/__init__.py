@@ -1,0 +1,1 @@
+"""The embedded data set: drawn flowers with captions, classes and known attributes."""

@@ -1,0 +1,1 @@
+"""The commands: flags to settings to functions."""

@@ -1,0 +1,134 @@
+"""The commands: flags to settings, settings to a function, errors to one line and exit code 2.
+
+Torch is imported only after the flags were read, so that `--help` and a mistyped flag answer at once.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from t2i.blossoms.pack import pack_blossoms
+from t2i.cli import parsing
+from t2i.cli.arguments import EXAMPLE, Bench, Demo, Export, Merge, Prepare
+from t2i.cli.evaluate import run_evaluate
+from t2i.cli.generate import run_generate
+from t2i.cli.train import run_train
+from t2i.errors import ConfigError, T2IError
+
+
+def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
+    """Run a command; a user's error is one line on stderr and exit code 2, a stop on request 130."""
+    try:
+        command(sys.argv[1:])
+    except T2IError as error:
+        stopped = type(error).__name__ == "Stopped"
+        print(f"{name}: {'' if stopped else 'error: '}{error}", file=sys.stderr)
+        sys.exit(130 if stopped else 2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has left: t2i-train --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain on its way out
+        sys.exit(1)
+
+
+def prepare() -> None:
+    """t2i-prepare: pack a folder of captioned pictures."""
+    _guarded("t2i-prepare", _prepare)
+
+
+def train() -> None:
+    """t2i-train: train a model, or go on training it."""
+    _guarded("t2i-train", run_train)
+
+
+def generate() -> None:
+    """t2i-generate: draw sentences."""
+    _guarded("t2i-generate", run_generate)
+
+
+def evaluate() -> None:
+    """t2i-eval: measure a model."""
+    _guarded("t2i-eval", run_evaluate)
+
+
+def demo() -> None:
+    """t2i-demo: draw in the browser."""
+    _guarded("t2i-demo", _demo)
+
+
+def bench() -> None:
+    """t2i-bench: time the parts."""
+    _guarded("t2i-bench", _bench)
+
+
+def export() -> None:
+    """t2i-export: write a model as ONNX."""
+    _guarded("t2i-export", _export)
+
+
+def _bench(arguments: Sequence[str]) -> None:
+    config, _ = parsing.read(Bench, arguments, "t2i-bench")
+    from t2i.bench import timing
+    from t2i.bench.rows import measure
+
+    rows, known = measure(
+        config.what, data=config.data, model=config.model, device=config.device, rounds=config.rounds,
+        batch=config.batch, folder=config.rivals, threads=config.threads, pictures=config.pictures,
+    )  # fmt: skip
+    print(timing.report(rows, known, config.json))
+
+
+def _prepare(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] == "merge":
+        _merge(arguments[1:])
+        return
+    config, _ = parsing.read(Prepare, arguments, "t2i-prepare")
+    from t2i import prepare as preparing
+
+    out = Path(config.out)
+    if config.kind == "blossoms":
+        report = pack_blossoms(out, images=config.images, size=config.size, seed=config.seed, force=config.force)
+    elif not config.source:
+        raise ConfigError(f"which folder? t2i-prepare {config.kind} FOLDER --out DIR")
+    else:
+        report = preparing.pack(
+            config.kind, Path(config.source), out, size=config.size, fit=config.fit, boxes=config.boxes,
+            max_pixels=config.max_pixels, force=config.force, shard=config.shard, shard_images=config.shard_images,
+        )  # fmt: skip
+    print(report.summary())
+    if report.missing:
+        print(
+            f"{report.missing} shards of {out} are left to other parts; t2i-prepare merge joins parts of other folders"
+        )
+        return
+    print(f"packed into {out}; next: t2i-train --data {out} --preset flowers")
+
+
+def _merge(arguments: Sequence[str]) -> None:
+    config, _ = parsing.read(Merge, arguments, "t2i-prepare merge")
+    from t2i import prepare as preparing
+
+    report = preparing.merge([Path(part) for part in config.parts], Path(config.out), config.force)
+    print(report.summary())
+    print(f"packed into {config.out}; next: t2i-train --data {config.out} --preset flowers")
+
+
+def _export(arguments: Sequence[str]) -> None:
+    config, _ = parsing.read(Export, arguments, "t2i-export")
+    from t2i.export.onnx import export as write
+    from t2i.pipeline import Pipeline
+
+    print(write(Pipeline.from_pretrained(config.model), Path(config.out), config.precision, config.ids).summary())
+    print(f'next: t2i-generate --model {shlex.quote(config.out)} "{EXAMPLE}" --out picture.png')
+
+
+def _demo(arguments: Sequence[str]) -> None:
+    config, _ = parsing.read(Demo, arguments, "t2i-demo")
+    from t2i.demo.app import Server
+    from t2i.pipeline import Pipeline
+
+    server = Server(Pipeline.from_pretrained(config.model, config.device), config.host, config.port)
+    print(f"drawing on {server.url} (Ctrl-C ends it)", flush=True)
+    server.run()

@@ -1,0 +1,1 @@
+"""Settings as frozen dataclasses, the presets, and their files. Nothing here imports torch."""

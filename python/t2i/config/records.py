@@ -1,0 +1,80 @@
+"""Settings on disk: what a run was made from, and how that differs from the settings of now."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from t2i.config.options import JointOptions, TextOptions, TrainConfig
+from t2i.errors import CheckpointError, ConfigError
+
+
+def to_json(config: TrainConfig) -> str:
+    """Write settings as JSON, one field a line."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(path: Path) -> TrainConfig:
+    """Read a run folder's config.json; CheckpointError where it is missing, damaged or of another version."""
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = TextOptions(**with_tuples(fields.pop("text")))
+        return TrainConfig(**fields, text=text)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
+    except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as the settings of a run: {error}") from error
+
+
+def with_tuples(text: dict[str, Any]) -> dict[str, Any]:
+    """Restore the tuples that JSON stores as lists."""
+    return {**text, "channels": tuple(text["channels"])}
+
+
+def text_options(path: Path) -> JointOptions:
+    """Read the settings that a text encoder was trained with: text.json, or the config.json of a GAN's run.
+
+    Raises:
+        CheckpointError: neither is there, or it is damaged or of another version.
+    """
+    record = path / "text.json"
+    if not record.exists():
+        kept = dataclasses.asdict(from_json(path / "config.json").text)
+        return JointOptions(**{name: value for name, value in kept.items() if name != "encoder"})
+    try:
+        return JointOptions(**with_tuples(json.loads(record.read_text(encoding="utf-8"))["settings"]["text"]))
+    except (ConfigError, OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{record} cannot be read as the settings of a text encoder: {error}") from error
+
+
+def text_size(path: Path) -> int:
+    """Read the side of the pictures that the image side of a run's joint embedding reads, in pixels.
+
+    Raises:
+        CheckpointError: the run's settings are missing or damaged.
+    """
+    record = path / "text.json"
+    if not record.exists():
+        return from_json(path / "config.json").size
+    try:
+        return int(json.loads(record.read_text(encoding="utf-8"))["settings"]["size"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{record} cannot be read as the settings of a text encoder: {error}") from error
+
+
+FREE = {
+    "out", "steps", "epochs", "log_every", "sample_every", "checkpoint_every", "device", "threads", "force", "data",
+    "report_to", "compile", "cuda_graph", "kernels", "loader", "deterministic",
+}  # fmt: skip
+
+
+def binding(config: TrainConfig) -> dict[str, Any]:
+    """List the settings that make another model: all but those about places, devices and how long."""
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in FREE}
+    return kept | {f"text.{name}": value for name, value in kept.pop("text").items()}
+
+
+def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
+    """Name the settings that differ in a way that makes another model, as "name: before -> after"."""
+    old, new = binding(before), binding(after)
+    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]

@@ -1,0 +1,146 @@
+"""The packed data set, the sampler over it, and the loader that turns a plan into a batch.
+
+* `PackedDataset`: a folder of safetensors shards that `t2i-prepare` wrote, read by the native module, never mapped.
+* `Sampler.plan(step)`: a few hundred integers, a pure function of (data set, seed, step): resuming needs only the step.
+* `Loader.batch(step)`: the plan carried out, as tensors on the device.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2i import _native
+from t2i.errors import ConfigError, DataError
+
+
+class PackedDataset:
+    """A packed data set, opened for reading.
+
+    Args:
+        path: The folder that `t2i-prepare` wrote (the one with pack.json).
+        verify: Compare every shard with its checksum first (reads everything once).
+        memory: A pack of at most so many bytes is copied to memory; a larger one is read from its files, batch by batch.
+
+    Raises:
+        DataError: no such folder, not a packed data set, or a damaged one; the message names the file.
+
+    Example:
+        >>> data = PackedDataset("data/flowers")     # doctest: +SKIP
+        >>> data.read_images([0, 1]).shape           # doctest: +SKIP
+        (2, 76, 76, 3)
+    """
+
+    def __init__(self, path: str | Path, verify: bool = False, memory: int = 2 * 2**30) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise DataError(f"no such folder: {self.path}; t2i-prepare makes one from your pictures")
+        if not (self.path / "pack.json").is_file():
+            raise DataError(
+                f"{self.path} is not a packed data set (no pack.json); run t2i-prepare on your pictures first"
+            )
+        self.native = _native.Pack(str(self.path), verify, memory)
+        self.images = self.native.images
+        self.captions = self.native.captions
+        self.image_size = self.native.image_size
+        self.class_names = self.native.class_names
+        self.fingerprint = self.native.fingerprint
+        self.classes = self.native.classes()  # (N,) int32, -1 without classes
+        self.splits = self.native.splits()  # (N,) uint8: 0 train, 1 test
+        self.caption_offsets = self.native.caption_offsets()  # (N + 1,) int64
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __repr__(self) -> str:
+        return (
+            f"PackedDataset({str(self.path)!r}: {self.images} images of {self.image_size} px, "
+            f"{self.captions} captions, {len(self.class_names)} classes)"
+        )
+
+    def read_images(self, index: Any) -> NDArray[np.uint8]:
+        """Copy the pictures `index` (n,) out: uint8 (n, S, S, 3)."""
+        rows = np.ascontiguousarray(index, np.int64)
+        out = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
+        self.native.read_images(rows, out)
+        return out
+
+    def read_captions(self, rows: Any) -> NDArray[np.uint8]:
+        """Copy caption rows (n,), counted over the whole set, out: uint8 ids (n, 201)."""
+        index = np.ascontiguousarray(rows, np.int64)
+        out = np.empty((len(index), _native.CAPTION_LENGTH), np.uint8)
+        self.native.read_captions(index, out)
+        return out
+
+    def captions_of(self, image: int) -> list[str]:
+        """Decode the captions of one picture (lower-cased and cut, as they are stored)."""
+        first, last = self.caption_offsets[image : image + 2]
+        return _native.decode(self.read_captions(np.arange(first, last)))
+
+    def groups(self) -> NDArray[np.int64]:
+        """Number what a picture must not be told from: its class; without classes, itself. (N,)."""
+        classes = self.classes.astype(np.int64)
+        return np.where(classes < 0, np.arange(len(classes)), classes)
+
+    def split(self, name: str) -> NDArray[np.int64]:
+        """List the pictures of "train", "test" or "all"."""
+        if name == "all":
+            return np.arange(self.images)
+        return np.flatnonzero(self.splits == {"train": 0, "test": 1}[name])
+
+    def extra(self, name: str) -> NDArray[Any]:
+        """Read an additional per-picture tensor of the shards (blossoms: "attributes", "style"), joined over shards.
+
+        Raises:
+            DataError: the pack has no tensor of that name.
+        """
+        parts = []
+        manifest = json.loads((self.path / "pack.json").read_text(encoding="utf-8"))
+        for shard in [self.path / entry["file"] for entry in manifest["shards"]]:
+            parts.append(_read_tensor(shard, name))
+        return np.concatenate(parts)
+
+
+_HEADER_LIMIT = 1 << 20  # bytes, as in the native module
+_DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
+
+
+def _read_tensor(shard: Path, name: str) -> NDArray[Any]:
+    """Read one tensor of a shard whose header the native module has checked; read, not mapped: the file may change."""
+    try:
+        with open(shard, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, _HEADER_LIMIT)))
+            if name not in header:
+                raise DataError(f"{shard} has no tensor {name!r}")
+            start, end = header[name]["data_offsets"]
+            file.seek(8 + size + start)
+            return np.frombuffer(file.read(end - start), _DTYPES[header[name]["dtype"]]).reshape(header[name]["shape"])
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{shard} changed while in use: {error}") from error
+
+
+def dataset_of_run(run: Path, path: str | None = None) -> PackedDataset:
+    """Open the data set that a run was trained on, as its data.json says, or the one at `path`.
+
+    Raises:
+        ConfigError: the run does not say, or its data set is no longer there or has changed.
+        DataError: `path` is no packed data set.
+    """
+    if path is not None:
+        return PackedDataset(path)
+    record = run / "data.json"
+    try:
+        facts = json.loads(record.read_text(encoding="utf-8"))
+        data, fingerprint = PackedDataset(facts["path"]), facts["fingerprint"]
+    except DataError as error:
+        raise ConfigError(f"the data set of {run} cannot be used: {error}; or say where it is: --data DIR") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{record} does not say what the run was trained on; say so: --data DIR") from error
+    if data.fingerprint != fingerprint:
+        raise ConfigError(f"{data.path} has changed since {run} was trained on it; say what to use: --data DIR")
+    return data

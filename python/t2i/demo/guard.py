@@ -1,0 +1,160 @@
+"""What stands between the demo and whoever can reach its port.
+
+Gradio answers on some eighty addresses, of which the page needs a dozen. The guard lets those through, bounds what a request
+may hold, and sees that a malformed request is answered as one (4xx), that nothing is fetched from elsewhere, by the server or
+by the browser, and that a failure leaves one line on stderr.
+"""
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+API = "/gradio_api"
+PAGES = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
+FOLDERS = ("/assets/", "/static/", f"{API}/file=", f"{API}/heartbeat/")
+GET = (*PAGES, f"{API}/info", f"{API}/info/", f"{API}/startup-events", f"{API}/app_id", f"{API}/theme.css",
+       f"{API}/queue/data", f"{API}/upload_progress")  # fmt: skip
+POST = (f"{API}/queue/join", f"{API}/upload", f"{API}/cancel", f"{API}/reset", f"{API}/reset/")
+CALL = f"{API}/call/"  # what gradio_client uses: POST .../draw, then GET .../draw/EVENT
+MOST_JSON = 64 * 1024  # bytes; pictures come through the upload
+MOST_UPLOAD = 8 * 1024 * 1024
+LONGEST_QUERY = 2048
+POLICY = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+    b"media-src 'self' data: blob:; object-src 'none'; base-uri 'self'; frame-ancestors 'self'"
+)
+
+
+class Refused(Exception):
+    """A request that is not let through: the status, and why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Guard:
+    """ASGI middleware around the demo.
+
+    Args:
+        app: The demo.
+        log: Takes the line about a failure inside the app; by default it is printed to stderr.
+    """
+
+    def __init__(self, app: App, log: Callable[[str], None] | None = None) -> None:
+        self.app = app
+        self.log = log or (lambda line: print(line, file=sys.stderr))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or let the app answer it."""
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # a websocket: nothing here speaks it
+            return await send({"type": "websocket.close", "code": 1008})
+        started = False
+
+        async def answer(status: int, reason: str) -> None:
+            body = json.dumps({"error": reason}).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+        swallow = False  # the body of an answer that was replaced
+
+        async def checked_send(message: MutableMapping[str, Any]) -> None:
+            nonlocal started, swallow
+            if message["type"] == "http.response.start":
+                started = True
+                if message["status"] >= 500:
+                    swallow = True
+                    busy = message["status"] == 503
+                    self.log(f"t2i-demo: {scope['method']} {scope['path']!r:.200} was answered {message['status']}")
+                    return await answer(*((429, "busy: try again") if busy else (400, "the request cannot be read")))
+                message["headers"] = [*message.get("headers", []), (b"content-security-policy", POLICY)]
+            if not swallow:
+                await send(message)
+
+        try:
+            await self.app(scope, await self._admit(scope, receive), checked_send)
+        except Refused as refused:
+            if not started:
+                await answer(refused.status, refused.reason)
+        except Exception as error:  # whatever a malformed request makes the server raise
+            self.log(
+                f"t2i-demo: {scope['method']} {scope['path']!r:.200} failed: {type(error).__name__}: {error!s:.200}"
+            )
+            if not started:
+                await answer(400, "the request cannot be read")
+
+    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        """Check the address and the body; returns the channel the app shall read the body from."""
+        method, path = scope["method"], scope["path"]
+        if len(scope.get("query_string", b"")) > LONGEST_QUERY or len(path) > LONGEST_QUERY:
+            raise Refused(414, "the address is too long")
+        if method in ("GET", "HEAD"):
+            if path not in GET and not path.startswith((*FOLDERS, CALL)):
+                raise Refused(404, "there is nothing here")
+            if "\0" in path or "://" in path or path.startswith(f"{API}/file=http"):
+                raise Refused(404, "files of this demo only")
+            return receive
+        if method != "POST":
+            raise Refused(405, "GET and POST only")
+        if path not in POST and not path.startswith(CALL):
+            raise Refused(404, "there is nothing here")
+        most = MOST_UPLOAD if path == f"{API}/upload" else MOST_JSON
+        body = await self._read(receive, most)
+        if path == f"{API}/upload":
+            if not dict(scope["headers"]).get(b"content-type", b"").startswith(b"multipart/form-data"):
+                raise Refused(415, "an upload is multipart/form-data")
+        else:
+            self._check_json(body)
+        given = False
+
+        async def replay() -> MutableMapping[str, Any]:
+            nonlocal given
+            if given:
+                return await receive()  # the disconnection
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return replay
+
+    @staticmethod
+    async def _read(receive: Receive, most: int) -> bytes:
+        parts: list[bytes] = []
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Refused(400, "the request broke off")
+            parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+            if sum(map(len, parts)) > most:
+                raise Refused(413, f"a request here holds at most {most} bytes")
+        return b"".join(parts)
+
+    @staticmethod
+    def _check_json(body: bytes) -> None:
+        """Refuse what is no JSON object, and files that are elsewhere: Gradio would fetch them."""
+        try:
+            content = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise Refused(400, "the body must be JSON") from error
+        if not isinstance(content, dict):
+            raise Refused(400, "the body must be a JSON object")
+        left: list[Any] = [content]
+        while left:
+            value = left.pop()
+            if isinstance(value, dict):
+                path = value.get("path")
+                if isinstance(path, str) and "://" in path:
+                    raise Refused(400, "files of this demo only")
+                left += value.values()
+            elif isinstance(value, list):
+                left += value

@@ -1,0 +1,46 @@
+"""Conversions between uint8 images, network inputs in [-1, 1] and PIL images."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from t2i.errors import ConfigError
+from t2i.files import write_atomically
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """Turn (B, 3, H, W) in [-1, 1] into uint8 (B, H, W, 3), rounding to the nearest."""
+    scaled = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round()
+    array: NDArray[np.uint8] = scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return array
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Turn (B, 3, H, W) in [-1, 1] into B PIL pictures."""
+    return [Image.fromarray(picture) for picture in to_uint8(images)]
+
+
+def save_image(picture: Image.Image, path: Path) -> None:
+    """Write a picture, whole or not at all; its format follows the ending of the name (.png, .jpg, .webp).
+
+    Raises:
+        ConfigError: the folder cannot be made.
+        CheckpointError: the file cannot be written, on a full disk for one.
+    """
+    encoded = io.BytesIO()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(encoded, format=Image.registered_extensions().get(path.suffix.lower()))
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
+    write_atomically(path, encoded.getvalue())
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Turn uint8 NHWC pictures into float32 NCHW (channels last in memory) in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,0 +1,23 @@
+"""What the measures read: caption embeddings and central crops."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from t2i.data.dataset import PackedDataset
+from t2i.pipeline import Pipeline
+
+
+def middle(images: NDArray[np.uint8], crop: int) -> NDArray[np.uint8]:
+    """Cut the middle `crop` pixels out of (N, S, S, 3)."""
+    edge = (images.shape[1] - crop) // 2
+    return np.ascontiguousarray(images[:, edge : edge + crop, edge : edge + crop])
+
+
+def embed_rows(pipe: Pipeline, pack: PackedDataset, rows: NDArray[np.int64], block: int = 256) -> Tensor:
+    """Embed caption rows (n,): (n, T) on the CPU."""
+    assert pipe.encoder is not None  # a style encoder is trained with one
+    ids = torch.from_numpy(pack.read_captions(rows))
+    with torch.no_grad():
+        return torch.cat([pipe.encoder(part.to(pipe.device)).cpu() for part in ids.split(block)])

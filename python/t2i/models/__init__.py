@@ -1,0 +1,1 @@
+"""The networks, and every one of them made from settings."""

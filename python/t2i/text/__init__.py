@@ -1,0 +1,1 @@
+"""Captions in, vectors out: tokenizers and text encoders."""

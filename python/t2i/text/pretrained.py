@@ -1,0 +1,67 @@
+"""Text encoders from files: run folders and weight files."""
+
+import dataclasses
+from pathlib import Path
+
+from t2i.config.options import LEARNED, JointOptions, TextOptions
+from t2i.config.records import text_options
+from t2i.data.dataset import PackedDataset
+from t2i.errors import ConfigError
+from t2i.text.build import text_encoder
+from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.text.table import _table
+from t2i.weights import load_weights, read_tensors
+
+
+def load_text(path: Path, options: JointOptions) -> CharCnnRnn:
+    """Load a trained text encoder from `text.safetensors` or `model.safetensors`; CheckpointError where it differs."""
+    encoder = text_encoder(options)
+    load_weights(path, {"text": encoder})
+    return encoder.eval()
+
+
+def encoder_file(name: str) -> Path:
+    """Find the weights that `--text.encoder NAME` means: a file, those of a run folder, or a pack with embeddings in it.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if (path / "pack.json").is_file():
+            return path
+        found = [path / each for each in ("text.safetensors", "model.safetensors") if (path / each).is_file()]
+        if not found:
+            raise ConfigError(f"--text.encoder {name}: the folder has no text.safetensors; t2i-train text makes one")
+        return found[0]
+    if not path.is_file():
+        raise ConfigError(f"--text.encoder {name}: no such file, and neither joint nor end-to-end")
+    if path.suffix not in (".safetensors", ".npy"):
+        raise ConfigError(f"--text.encoder {name}: expected a run folder, a .safetensors or a .npy")
+    return path
+
+
+def holds_encoder(path: Path) -> bool:
+    """Say whether a file is a trained text encoder, as opposed to embeddings."""
+    return path.suffix == ".safetensors" and any(name.startswith("text.") for name in read_tensors(path))
+
+
+def settle(options: TextOptions, data: PackedDataset) -> TextOptions:
+    """Take the settings of the text encoder over from where it comes from: its run, or the width of the embeddings.
+
+    Args:
+        options: As the flags say; those of an encoder that is trained here are returned as they are.
+        data: The captions that embeddings must fit.
+
+    Raises:
+        ConfigError: there is no such file, or the embeddings do not fit the data.
+        CheckpointError: a damaged file.
+    """
+    if options.encoder in LEARNED:
+        return options
+    path = encoder_file(options.encoder)
+    if not holds_encoder(path):
+        return dataclasses.replace(options, dim=_table(path, data).shape[-1])
+    if not any((path.parent / name).exists() for name in ("text.json", "config.json")):
+        return options  # the weights alone: the flags must describe them
+    return TextOptions(**dataclasses.asdict(text_options(path.parent)), encoder=options.encoder)

@@ -1,0 +1,48 @@
+"""Where the text embeddings of a GAN step come from: a table, or an encoder that learns with it."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from t2i.text.char_cnn_rnn import CharCnnRnn
+
+
+class TextSource(Protocol):
+    """Where a batch's text embeddings come from."""
+
+    encoder: CharCnnRnn | None
+    learned: bool
+
+    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        """Embed (B, K) caption rows, or their characters (B, K, 201), averaged over K: (B, T)."""
+        ...
+
+
+class FrozenText:
+    """Embeddings computed once: a table (M, T) with a row a caption."""
+
+    learned = False
+
+    def __init__(self, table: Tensor, encoder: CharCnnRnn | None) -> None:
+        self.table, self.encoder = table, encoder
+
+    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        """Look (B, K) rows up and average: (B, T)."""
+        return self.table[rows].mean(dim=1)
+
+
+class LearnedText:
+    """Embeddings of an encoder that learns with the GAN."""
+
+    learned = True
+
+    def __init__(self, encoder: CharCnnRnn) -> None:
+        self.encoder: CharCnnRnn | None = encoder
+
+    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
+        """Encode characters (B, K, 201) and average: (B, T)."""
+        assert self.encoder is not None
+        assert ids is not None
+        count, captions, length = ids.shape
+        embedded: Tensor = self.encoder(ids.reshape(-1, length))
+        return embedded.view(count, captions, -1).mean(dim=1)

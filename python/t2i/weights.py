@@ -1,0 +1,99 @@
+"""Network weights in safetensors files that carry a checksum of their tensors. Nothing is unpickled."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from t2i.errors import CheckpointError
+from t2i.files import write_atomically
+
+
+def serialise(tensors: Mapping[str, Tensor]) -> bytes:
+    """Write tensors as safetensors, with a checksum of them in the header that `read_tensors` compares."""
+    plain = plain_tensors(tensors)
+    data = save(plain, {"format": "pt", "sha256": tensor_digest(plain)})
+    length = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # the library writes them in any order
+    return data[:8] + json.dumps(header, separators=(",", ":")).encode().ljust(length - 8) + data[length:]
+
+
+def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detach tensors and copy them to the CPU in plain memory order."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Sum names, dtypes, shapes and bytes of plain tensors up, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Write modules into one safetensors file; tensor names are prefixed with the module's."""
+    tensors = {f"{prefix}.{name}": t for prefix, module in modules.items() for name, t in module.state_dict().items()}
+    write_atomically(path, serialise(tensors))
+
+
+def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Fill modules from a file of `save_weights`, in place.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another shape; the message names the first tensor that does not fit.
+    """
+    tensors = read_tensors(path)
+    for prefix, module in modules.items():
+        expected = module.state_dict()
+        for name, tensor in expected.items():
+            key = f"{prefix}.{name}"
+            if key not in tensors:
+                raise CheckpointError(f"{path} has no tensor {key!r}: it was not made by these settings")
+            if tensors[key].shape != tensor.shape:
+                raise CheckpointError(
+                    f"{path}: {key} must be {tuple(tensor.shape)}, got {tuple(tensors[key].shape)}: "
+                    "it was made with other sizes"
+                )
+        module.load_state_dict({name: tensors[f"{prefix}.{name}"] for name in expected})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; CheckpointError where it is missing or damaged, as far as it carries a checksum."""
+    if not path.is_file():
+        raise CheckpointError(f"no such weight file: {path}")
+    try:
+        with safe_open(path, framework="pt"):
+            pass  # the header alone, and whether it fits the length: gigabytes of nothing are not read first
+        data = path.read_bytes()
+        tensors = load(data)
+        expected = weight_metadata(data).get("sha256")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if expected is not None and expected != tensor_digest(tensors):
+        raise CheckpointError(f"{path} is damaged: the checksum of its tensors differs; take it from where it came")
+    return tensors
+
+
+def weight_metadata(data: bytes) -> dict[str, str]:
+    """Read the metadata that a safetensors file, known to be well formed, carries."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    found: dict[str, str] = header.get("__metadata__") or {}
+    return found
+
+
+def fingerprint(modules: Mapping[str, nn.Module], step: int) -> str:
+    """Name the weights and statistics of modules after `step` steps: equal for equal bits, in hexadecimal digits."""
+    digest = hashlib.sha256(str(step).encode())
+    for prefix, module in modules.items():
+        for name, tensor in module.state_dict().items():
+            digest.update(f"{prefix}.{name}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
