@@ -49,7 +49,7 @@ def main(data: str, steps: str, out: str) -> None:
         fake = generator(torch.randn(rows, 16), text)
         real = discriminator.features(batch.images)  # once, for both texts
         loss = losses.discriminator_loss(
-            discriminator.judge(real, text), discriminator.judge(real, other), discriminator(fake.detach(), text)
+            discriminator.score(real, text), discriminator.score(real, other), discriminator(fake.detach(), text)
         )
         update(discriminator_adam, loss)
         update(generator_adam, losses.generator_loss(discriminator(fake, text)))

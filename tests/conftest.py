@@ -78,7 +78,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for _ in range(20):
         generator(torch.randn(16, 8), 5 * torch.randn(16, 16))
     with torch.no_grad():
-        generator.picture.weight *= 50  # contrast, as a trained one has
+        generator.to_rgb.weight *= 50  # contrast, as a trained one has
     save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
     (folder / "config.json").write_text(to_json(config))
     return folder

@@ -22,11 +22,11 @@ def paper():
 )
 def test_a_variant_differs_in_the_papers_two_weights_alone(paper, variant, mismatch, interpolation):
     made = paper.settings_of(variant, 3, 100, 1, Path("out"))
-    assert (made.mismatch_weight, made.interpolation_loss) == (mismatch, interpolation)
+    assert (made.mismatch_weight, made.interpolation_weight) == (mismatch, interpolation)
     assert (made.alignment_weight, made.recovery_weight) == (0.0, 0.0)  # neither is in the paper
     other = paper.settings_of("GAN", 3, 100, 1, Path("out"))
     changed = {name for name in vars(made) if getattr(made, name) != getattr(other, name)}
-    assert changed <= {"mismatch_weight", "interpolation_loss"}
+    assert changed <= {"mismatch_weight", "interpolation_weight"}
 
 
 def test_the_table_has_mean_and_sample_standard_deviation_over_seeds(paper):

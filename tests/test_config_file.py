@@ -209,7 +209,7 @@ def test_a_dry_run_shows_the_first_batch_and_trains_nothing(tiny_blossoms_folder
 def test_a_dry_run_counts_parameters_and_operations(tiny_blossoms, tmp_path):
     config = dataclasses.replace(
         PRESETS["paper"], size=16, generator_width=8, discriminator_width=8, batch=8, device="cpu", precision="float32",
-        steps=1, crop_low=0, interpolation_loss=0.0, mismatch="text", text=settings.TextOptions(dim=16),
+        steps=1, crop_low=0, interpolation_weight=0.0, mismatch="text", text=settings.TextOptions(dim=16),
     )  # fmt: skip
     said = dry_run(config, tiny_blossoms, tmp_path)
     step = gan.GanStep(config, gan.FrozenText(torch.zeros(1, 16), None), torch.device("cpu"), torch.float32)

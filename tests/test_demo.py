@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import t2i
-from t2i.demo.app import MOST, Server, Studio
+from t2i.demo.app import MAX_IMAGES, DemoModel, Server
 from t2i.pipeline import Pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,7 +27,7 @@ def pipe(tiny_run_with_style):
 
 @pytest.fixture(scope="module")
 def studio(pipe):
-    return Studio(pipe, side=16)  # as large as drawn: no resizing between the model's pixels and the sheet's
+    return DemoModel(pipe, side=16)  # as large as drawn: no resizing between the model's pixels and the sheet's
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(studio, change, says):
 
 
 def test_a_run_without_a_style_encoder_says_how_to_get_one(tiny_run, picture):
-    bare = Studio(Pipeline.from_pretrained(tiny_run))
+    bare = DemoModel(Pipeline.from_pretrained(tiny_run))
     with pytest.raises(t2i.ConfigError, match="t2i-train style --model"):
         bare.draw(RED, style=str(picture))
 
@@ -194,8 +194,8 @@ DROP = """async ([target, data, name]) => {
 
 @pytest.mark.timeout(300)
 def test_every_control_of_the_page_does_what_it_says(server, pipe, browser, picture, tmp_path):
-    """Each control in turn, by mouse and keyboard; the page must show what `Studio` draws of the same values."""
-    studio = Studio(pipe)
+    """Each control in turn, by mouse and keyboard; the page must show what `DemoModel` draws of the same values."""
+    studio = DemoModel(pipe)
     context = browser.new_context(viewport={"width": 1100, "height": 900}, accept_downloads=True)
     page, asked, complaints = context.new_page(), [], []
     page.on("request", lambda request: asked.append(request.url))
@@ -229,8 +229,8 @@ def test_every_control_of_the_page_does_what_it_says(server, pipe, browser, pict
     expect(driven.changes(lambda: driven.click_slider("noise", 0.7)), noise=driven.value("noise"))
     assert 0.6 <= values["noise"] <= 0.8
     expect(driven.changes(lambda: write(seed, "7")), seed=7)
-    expect(driven.changes(lambda: driven.click_slider("count", 0.99)), count=MOST)
-    assert driven.value("count") == MOST
+    expect(driven.changes(lambda: driven.click_slider("count", 0.99)), count=MAX_IMAGES)
+    assert driven.value("count") == MAX_IMAGES
 
     data = base64.b64encode(picture.read_bytes()).decode()
     drop = ["#style button[aria-dropeffect=copy]", data, "style.png"]

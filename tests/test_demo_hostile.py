@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from promises import cases
-from t2i.demo.app import Studio
-from t2i.demo.guard import MOST_JSON, MOST_UPLOAD
+from t2i.demo.app import DemoModel
+from t2i.demo.guard import MAX_JSON_BYTES, MAX_UPLOAD_BYTES
 from t2i.pipeline import Pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -108,7 +108,8 @@ BODIES = [
     b"", b"{", b"null", b"[]", b"1", b'"a"', b"\xff\xfe", b"{}", b"[" * 30_000, b'{"a":' * 10_000, b'{"data": "draw"}',
     b'{"data": []}', b'{"data": [], "fn_index": -1}', b'{"data": [], "fn_index": 99999, "session_hash": "a"}',
     b'{"data": [], "fn_index": "x"}', b'{"data": null, "session_hash": {"a": 1}}', b'{"data": [1,2,3], "fn_index": 0}',
-    b'{"session_hash": "a", "fn_index": 0, "event_id": "b"}', b'{"data": [' + b"0," * 20_000 + b'0]}', b"x" * (MOST_JSON + 1),
+    b'{"session_hash": "a", "fn_index": 0, "event_id": "b"}', b'{"data": [' + b"0," * 20_000 + b'0]}',
+    b"x" * (MAX_JSON_BYTES + 1),
 ]  # fmt: skip
 RAW = [
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0" * 100,
@@ -155,7 +156,7 @@ def hostile(server, case, draw_index, length):
             ["a.png", "../../../evil.png", "/etc/passwd", "a" * 5000, "\0.png", "a\r\nX: y.png", "", "x.svg", "x.html"]
         )
         content = draws.choice(
-            [b"", b"<script>", bomb(60_000, 60_000), b"\0" * (MOST_UPLOAD + 1), draws.randbytes(5000)]
+            [b"", b"<script>", bomb(60_000, 60_000), b"\0" * (MAX_UPLOAD_BYTES + 1), draws.randbytes(5000)]
         )
         body, headers = multipart(
             name, content, draws.choice(["image/png", "text/html", "x" * 200]), draws.choice(["files", "f"])
@@ -223,7 +224,7 @@ def test_hostile_requests_are_answered_with_2xx_or_4xx_and_cost_no_memory(server
     assert resident() - before < 100e6
     source = event["output"]["data"][0]["url"]
     sheet = np.asarray(Image.open(io.BytesIO(urllib.request.urlopen(source).read())))
-    expected = np.asarray(Studio(Pipeline.from_pretrained(tiny_run_with_style)).draw(RED, count=1))
+    expected = np.asarray(DemoModel(Pipeline.from_pretrained(tiny_run_with_style)).draw(RED, count=1))
     assert np.abs(sheet.astype(int) - expected).max() <= 1  # it still draws, and the same
 
 
@@ -259,6 +260,6 @@ def test_a_file_that_is_elsewhere_is_not_fetched(server):
 
 def test_a_request_beyond_the_limit_is_413_before_gradio_sees_it(server):
     headers = {"Content-Type": "application/json"}
-    assert ask(server, "POST", "/gradio_api/queue/join", b" " * (MOST_JSON + 1), headers)[0] == 413
-    body, headers = multipart("a.png", b"\0" * MOST_UPLOAD)
+    assert ask(server, "POST", "/gradio_api/queue/join", b" " * (MAX_JSON_BYTES + 1), headers)[0] == 413
+    body, headers = multipart("a.png", b"\0" * MAX_UPLOAD_BYTES)
     assert ask(server, "POST", "/gradio_api/upload", body, headers)[0] == 413

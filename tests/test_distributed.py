@@ -53,8 +53,10 @@ def one_step(ranks, folder, config, learned=False):
         torch.manual_seed(0)
         table = torch.randn(data.captions, config.text.dim)
         text = LearnedText(text_encoder(config.text)) if learned else FrozenText(table, None)
-        judge = ImageEncoder(16, 8, config.text.dim).eval().requires_grad_(False) if config.alignment_weight else None
-        for module in (judge, text.encoder):  # these answer in float32 by themselves
+        alignment_encoder = (
+            ImageEncoder(16, 8, config.text.dim).eval().requires_grad_(False) if config.alignment_weight else None
+        )
+        for module in (alignment_encoder, text.encoder):  # these answer in float32 by themselves
             if module is not None:
                 module.register_forward_hook(lambda _, __, answer: answer.double())
         sampler = Sampler(
@@ -66,7 +68,7 @@ def one_step(ranks, folder, config, learned=False):
         )  # fmt: skip
         batch = loader.batch(0)
         batch.images, batch.mismatched_images = batch.images.double(), batch.mismatched_images.double()
-        step = GanStep(config, text, torch.device("cpu"), torch.float32, judge, ranks)
+        step = GanStep(config, text, torch.device("cpu"), torch.float32, alignment_encoder, ranks)
         if step.stages is not None:
             step.stages.float()
         measured = ranks.mean(step(batch, 0))
@@ -84,7 +86,7 @@ STEPS = {
     "GAN-INT-CLS, mismatched pictures": ({}, False),
     "mismatched texts, the joint embedding's verdict, the noise read back": (
         {"mismatch": "text", "reuse_fakes": True, "alignment_weight": 0.7, "recovery_weight": 1.0,
-         "interpolation_loss": 0.0},
+         "interpolation_weight": 0.0},
         False,
     ),
     "stages, and a text encoder that learns": ({"stages": True, "realism_steps": 1}, True),
@@ -229,8 +231,8 @@ def test_a_process_that_fails_takes_the_others_with_it(tiny_blossoms_folder, tmp
 
 
 def prepare(ranks, what):
-    with ranks.first():
-        if ranks.writes:
+    with ranks.main_process_first():
+        if ranks.is_main:
             what()
     return "not reached"
 
@@ -242,7 +244,7 @@ def test_where_process_0_cannot_prepare_the_others_do_not_wait(tmp_path):
 
 
 def in_turn(ranks, folder):
-    with ranks.first():
+    with ranks.main_process_first():
         order = sorted(path.name for path in folder.iterdir())
         (folder / str(ranks.rank)).touch()
     return order
@@ -255,7 +257,7 @@ def test_process_0_goes_first(tmp_path):
 
 
 def disagree(ranks):
-    ranks.agree({"settings": "same", "data": f"pack {min(ranks.rank, 1)}"})
+    ranks.assert_same({"settings": "same", "data": f"pack {min(ranks.rank, 1)}"})
 
 
 def test_processes_with_other_data_are_refused_by_all():
@@ -269,7 +271,7 @@ def hold(ranks, folder):
     ranks.average(values)
     rows = torch.full((2, 2), float(ranks.rank), dtype=torch.bfloat16)
     said = ranks.any(ranks.rank == 1), ranks.any(False)
-    return values, ranks.gather(rows), said, ranks.write(str, "written"), ranks.part(torch.arange(6)).tolist()
+    return values, ranks.gather(rows), said, ranks.write(str, "written"), ranks.local_rows(torch.arange(6)).tolist()
 
 
 def test_what_processes_say_to_each_other(tmp_path):
@@ -284,7 +286,7 @@ def test_what_processes_say_to_each_other(tmp_path):
 
 def compare_rows(ranks, joined):
     """The gradient of a loss that compares all rows with each other, at this process's rows, and averaged."""
-    rows = ranks.part(joined).clone().requires_grad_(True)
+    rows = ranks.local_rows(joined).clone().requires_grad_(True)
     scale = torch.ones(1, requires_grad=True, dtype=torch.float64)
     losses.contrastive_loss(ranks.gather(rows * scale), joined.flip(0)).backward()
     ranks.average([scale.grad])
@@ -305,9 +307,9 @@ def normalised(ranks, joined, kind):
     net = nn.Sequential(kind(3)).double()
     nn.init.normal_(net[0].weight)
     synchronise(net, ranks)
-    rows = ranks.part(joined).clone().requires_grad_(True)
+    rows = ranks.local_rows(joined).clone().requires_grad_(True)
     y = net(rows)
-    (y * ranks.part(torch.arange(joined.numel(), dtype=torch.float64).view_as(joined).sin())).sum().backward()
+    (y * ranks.local_rows(torch.arange(joined.numel(), dtype=torch.float64).view_as(joined).sin())).sum().backward()
     shares = [net[0].weight.grad, net[0].bias.grad]
     ranks.average(shares)
     statistics = [net[0].running_mean, net[0].running_var, net[0].num_batches_tracked]

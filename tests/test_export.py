@@ -15,7 +15,7 @@ from t2i import runtime
 from t2i.cli import main
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.export import onnx as exporting
-from t2i.export.onnx_pipeline import Exported
+from t2i.export.onnx_pipeline import OnnxPipeline
 from t2i.pipeline import Pipeline
 from t2i.text import tokenizer
 
@@ -91,8 +91,8 @@ def test_int8_keeps_every_large_weight_in_a_byte_within_half_a_step_of_its_chann
     whole = {name.removesuffix(".int8"): t for name, t in tensors.items() if name.endswith(".int8")}
     large = [name for name, t in tensors.items() if t.dtype == np.float32 and t.ndim > 1 and t.size >= 256]
     assert large == []
-    weight = pipe.generator.state_dict()["picture.weight"].numpy()  # (8, 3, 4, 4): output channels on axis 1
-    (name,) = [name for name in whole if name.endswith("picture.weight")]
+    weight = pipe.generator.state_dict()["to_rgb.weight"].numpy()  # (8, 3, 4, 4): output channels on axis 1
+    (name,) = [name for name in whole if name.endswith("to_rgb.weight")]
     scale = tensors[f"{name}.scale"]
     np.testing.assert_allclose(scale, np.abs(weight).max(axis=(0, 2, 3)) / 127, rtol=1e-6)
     off = np.abs(whole[name] * scale[None, :, None, None] - weight)
@@ -123,7 +123,7 @@ def test_the_metadata_is_enough_to_write_a_caption_without_this_package(written)
 
 def test_the_exported_model_draws_what_the_pipeline_draws(pipe, written):
     expected = pipe(SENTENCES, count=2, seed=3)
-    drawn = Exported(written["float32"].path)(SENTENCES, count=2, seed=3)
+    drawn = OnnxPipeline(written["float32"].path)(SENTENCES, count=2, seed=3)
     torch.testing.assert_close(drawn.tensor, expected.tensor, rtol=0, atol=1e-4)
     assert [picture.size for picture in drawn.images] == [(16, 16)] * 6
 
@@ -138,12 +138,12 @@ def test_half_precision_and_wide_ids_export_too(tmp_path, variant):
     torch.manual_seed(1)
     pipe = Pipeline(t2i.Generator(16, 8, 8, 16, 8), t2i.CharCnnRnn(variant, 8, 16, (8, 8)), config)
     with torch.no_grad():
-        pipe.generator.picture.weight *= 50
+        pipe.generator.to_rgb.weight *= 50
     written = exporting.export(pipe, tmp_path / "half.onnx", "float16", ids="int64")
     weights = [t for t in onnx.load(written.path).graph.initializer if np.prod(t.dims) > 100]
     assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
     expected = pipe(SENTENCES).tensor.numpy()
-    drawn = Exported(written.path)(SENTENCES).tensor.numpy()
+    drawn = OnnxPipeline(written.path)(SENTENCES).tensor.numpy()
     noise = runtime.noise((1, 8), torch.device("cpu"), 0, 0, "generate").expand(3, -1).numpy()
     for found in (drawn, run_graph(written.path, t2i.encode(SENTENCES).astype(np.int64), noise)):
         assert found.dtype == np.float32
@@ -153,7 +153,7 @@ def test_half_precision_and_wide_ids_export_too(tmp_path, variant):
 def test_a_graph_that_draws_something_else_is_refused_and_not_written(pipe, tmp_path, monkeypatch):
     def spoiled(pipe, dtype, ids):
         model = original(pipe, dtype, ids)
-        tensor = next(t for t in model.graph.initializer if t.name.endswith("picture.weight"))
+        tensor = next(t for t in model.graph.initializer if t.name.endswith("to_rgb.weight"))
         tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + 0.01, tensor.name))
         return model
 

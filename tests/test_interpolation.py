@@ -34,7 +34,7 @@ def run(tmp_path_factory):
     for _ in range(20):
         generator(torch.randn(64, 8), torch.randn(64, 16))
     with torch.no_grad():  # vivid pictures, and texts that make a difference
-        generator.picture.weight.mul_(30)
+        generator.to_rgb.weight.mul_(30)
         encoder.head.weight.mul_(1000)
     save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
     (folder / "config.json").write_text(to_json(CONFIG))

@@ -54,13 +54,13 @@ def test_a_size_that_is_no_power_of_two_is_refused_with_the_size(size):
 def released_generator(net: t2i.Generator, noise: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     """The generator of paper.md, layer by layer, for 64 x 64: the slow, obvious form."""
     x = torch.cat([noise, F.leaky_relu(net.text(text), 0.2)], 1)[:, :, None, None]
-    x = net.seed_norm(F.conv_transpose2d(x, net.seed.weight, net.seed.bias, 1, 0))
-    x = released_residual(net.seed_residual, x, F.relu)
-    x = net.grow_norm[0](F.conv_transpose2d(x, net.grow[0].weight, net.grow[0].bias, 2, 1))
-    x = released_residual(net.grow_residual, x, F.relu)
+    x = net.project_norm(F.conv_transpose2d(x, net.project.weight, net.project.bias, 1, 0))
+    x = released_residual(net.project_residual, x, F.relu)
+    x = net.up_norm[0](F.conv_transpose2d(x, net.up[0].weight, net.up[0].bias, 2, 1))
+    x = released_residual(net.up_residual, x, F.relu)
     for layer in (1, 2):
-        x = F.relu(net.grow_norm[layer](F.conv_transpose2d(x, net.grow[layer].weight, net.grow[layer].bias, 2, 1)))
-    return torch.tanh(F.conv_transpose2d(x, net.picture.weight, net.picture.bias, 2, 1))
+        x = F.relu(net.up_norm[layer](F.conv_transpose2d(x, net.up[layer].weight, net.up[layer].bias, 2, 1)))
+    return torch.tanh(F.conv_transpose2d(x, net.to_rgb.weight, net.to_rgb.bias, 2, 1))
 
 
 def released_residual(block: Residual, x: torch.Tensor, activation) -> torch.Tensor:
@@ -75,14 +75,14 @@ def released_discriminator(net: t2i.Discriminator, images: torch.Tensor, text: t
     def leaky(x: torch.Tensor) -> torch.Tensor:
         return F.leaky_relu(x, 0.2)
 
-    x = leaky(F.conv2d(images, net.shrink[0].weight, net.shrink[0].bias, 2, 1))
-    x = leaky(net.shrink_norm[0](F.conv2d(x, net.shrink[1].weight, net.shrink[1].bias, 2, 1)))
-    x = net.shrink_norm[1](F.conv2d(x, net.shrink[2].weight, net.shrink[2].bias, 2, 1))
-    x = net.shrink_norm[2](F.conv2d(x, net.shrink[3].weight, net.shrink[3].bias, 2, 1))
+    x = leaky(F.conv2d(images, net.down[0].weight, net.down[0].bias, 2, 1))
+    x = leaky(net.down_norm[0](F.conv2d(x, net.down[1].weight, net.down[1].bias, 2, 1)))
+    x = net.down_norm[1](F.conv2d(x, net.down[2].weight, net.down[2].bias, 2, 1))
+    x = net.down_norm[2](F.conv2d(x, net.down[3].weight, net.down[3].bias, 2, 1))
     x = released_residual(net.residual, x, leaky)
     t = leaky(net.text_norm(net.text(text)))[:, :, None, None].expand(-1, -1, 4, 4)
     x = leaky(net.join_norm(net.join(torch.cat([x, t], 1))))
-    return F.conv2d(x, net.score.weight, net.score.bias).flatten()
+    return F.conv2d(x, net.to_logit.weight, net.to_logit.bias).flatten()
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -125,17 +125,17 @@ def test_the_shared_trunk_is_exact_for_the_mismatched_text():
     net = t2i.Discriminator(width=8)
     images, text, other = torch.randn(6, 3, 64, 64), torch.randn(6, 1024), torch.randn(6, 1024)
     trunk = net.features(images)
-    torch.testing.assert_close(net.judge(trunk, text), net(images, text))
-    torch.testing.assert_close(net.judge(trunk, other), net(images, other))
+    torch.testing.assert_close(net.score(trunk, text), net(images, text))
+    torch.testing.assert_close(net.score(trunk, other), net(images, other))
 
 
 def test_starting_weights_are_drawn_as_the_released_program_draws_them():
     torch.manual_seed(0)
     net = t2i.Generator()
-    assert abs(net.grow[0].weight.std().item() - 0.02) < 1e-3
-    assert abs(net.seed_norm.weight.mean().item() - 1) < 5e-3
-    assert abs(net.seed_norm.weight.std().item() - 0.02) < 2e-3
-    assert net.seed_norm.bias.abs().max() == 0
+    assert abs(net.up[0].weight.std().item() - 0.02) < 1e-3
+    assert abs(net.project_norm.weight.mean().item() - 1) < 5e-3
+    assert abs(net.project_norm.weight.std().item() - 0.02) < 2e-3
+    assert net.project_norm.bias.abs().max() == 0
     assert net.text.weight.abs().max() <= 1 / 32
     assert abs(net.text.weight.std().item() - (1 / 32) / 3**0.5) < 1e-3
 

@@ -19,7 +19,7 @@ from t2i.training import optim
     ],
 )
 def test_learning_rate_halves_at_the_start_of_every_hundredth_epoch(step, every, factor):
-    assert optim.halved(2e-4, step, 10, every) == pytest.approx(2e-4 * factor)
+    assert optim.halving_schedule(2e-4, step, 10, every) == pytest.approx(2e-4 * factor)
 
 
 def test_average_follows_weights_and_running_statistics():
@@ -28,7 +28,7 @@ def test_average_follows_weights_and_running_statistics():
         model.weight.fill_(3.0)
         model.running_mean.fill_(5.0)
         model.num_batches_tracked.fill_(7)
-    optim.update_average(average, model, optim.average_rate(0.9, step=10**6))
+    optim.update_ema(average, model, optim.ema_rate(0.9, step=10**6))
     assert average.weight[0].item() == pytest.approx(1 + 0.1 * 2)
     assert average.running_mean[0].item() == pytest.approx(0.5)
     assert average.num_batches_tracked.item() == 7
@@ -36,8 +36,8 @@ def test_average_follows_weights_and_running_statistics():
 
 def test_average_forgets_the_random_start_at_once():
     model, average = nn.Linear(1, 1), nn.Linear(1, 1)
-    optim.update_average(average, model, optim.average_rate(0.999, step=0))
+    optim.update_ema(average, model, optim.ema_rate(0.999, step=0))
     assert average.weight.item() == pytest.approx(0.9 * model.weight.item() + 0.1 * average.weight.item(), abs=1)
     for step in range(200):
-        optim.update_average(average, model, torch.tensor(optim.average_rate(0.999, step)))  # as a GPU has it
+        optim.update_ema(average, model, torch.tensor(optim.ema_rate(0.999, step)))  # as a GPU has it
     assert average.weight.item() == pytest.approx(model.weight.item(), rel=1e-3)

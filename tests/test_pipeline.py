@@ -108,7 +108,7 @@ def test_capitals_do_not_matter(pipe):
         (lambda f: (f / "config.json").write_text("[]"), "cannot be read as the settings"),
         (
             lambda f: with_setting(f, noise_dim=9),
-            r"generator\.seed\.weight must be \(17, .*\), got \(16, .*\)",
+            r"generator\.project\.weight must be \(17, .*\), got \(16, .*\)",
         ),
         (
             lambda f: with_setting(f, size=32),

@@ -62,7 +62,7 @@ def assert_alike(ours: GanStep, theirs: GanStep, close: float) -> None:
 
 VARIANTS = [
     {"mismatch": "image"},
-    {"mismatch": "text", "reuse_fakes": True, "interpolation_loss": 0.0, "recovery_weight": 1.0},
+    {"mismatch": "text", "reuse_fakes": True, "interpolation_weight": 0.0, "recovery_weight": 1.0},
     {"mismatch": "text", "discriminator_text_norm": False, "mismatch_weight": 0.0},
 ]
 
@@ -88,7 +88,7 @@ def test_joined_in_float64_the_running_statistics_are_those_of_passes_in_order(o
     rng = torch.Generator().manual_seed(0)
     pictures = [torch.rand(8, 3, 16, 16, generator=rng, dtype=torch.float64) for _ in range(3)]
     text = torch.randn(8, 1024, generator=rng, dtype=torch.float64)
-    losses = [gan.judge_pairs(pictures[0], pictures[1], text, None, pictures[2], 0.5)[0] for gan in (apart, joined)]
+    losses = [gan.score_pairs(pictures[0], pictures[1], text, None, pictures[2], 0.5)[0] for gan in (apart, joined)]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=1e-12)
     for mine, theirs in zip(joined.discriminator.buffers(), apart.discriminator.buffers(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
@@ -172,7 +172,7 @@ def test_a_learned_encoder_trains_from_the_device_as_from_the_host(tiny_blossoms
 
 def test_the_preset_fast_does_no_work_twice_and_keeps_the_papers_networks():
     paper, fast = preset("paper"), preset("fast")
-    assert (fast.mismatch, fast.reuse_fakes, fast.interpolation_loss) == ("text", True, 0.0)
+    assert (fast.mismatch, fast.reuse_fakes, fast.interpolation_weight) == ("text", True, 0.0)
     for name in ("size", "generator_width", "discriminator_width", "noise_dim", "batch", "learning_rate", "epochs"):
         assert getattr(fast, name) == getattr(paper, name), name
 

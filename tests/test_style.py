@@ -47,7 +47,7 @@ def untrained(tmp_path_factory, tiny_blossoms):
     for _ in range(20):
         generator(torch.randn(64, 4), torch.randn(64, 16))
     with torch.no_grad():  # vivid pictures, and texts that make a difference
-        generator.picture.weight.mul_(30)
+        generator.to_rgb.weight.mul_(30)
         encoder.head.weight.mul_(1000)
     save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
     (folder / "config.json").write_text(to_json(CONFIG))

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from t2i.cli import main
 from t2i.config.options import JointOptions, TextConfig, TextOptions, TrainConfig
-from t2i.data.cache import kept
+from t2i.data.cache import cached_tensor
 from t2i.errors import CheckpointError, ConfigError, DataError
 from t2i.metrics.zero_shot import average_precision, class_means, top1, zero_shot_of_run
 from t2i.models import image_features
@@ -244,22 +244,22 @@ def test_features_as_long_as_the_embedding_are_taken_as_they_are():
 
 
 def test_a_damaged_file_of_kept_tensors_is_replaced(tmp_path):
-    first = kept(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
+    first = cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
     (file,) = tmp_path.glob("things-*.safetensors")
     file.write_bytes(file.read_bytes()[:-3])
-    second = kept(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([3.0, 4.0]))
+    second = cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([3.0, 4.0]))
     assert (first.tolist(), second.tolist()) == ([1.0, 2.0], [3.0, 4.0])
-    assert kept(tmp_path, "things", {"a": 1}, (2,), lambda: pytest.fail("kept")).tolist() == [3.0, 4.0]
-    assert kept(tmp_path, "things", {"a": 2}, (2,), lambda: torch.zeros(2)).tolist() == [0.0, 0.0]
+    assert cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: pytest.fail("kept")).tolist() == [3.0, 4.0]
+    assert cached_tensor(tmp_path, "things", {"a": 2}, (2,), lambda: torch.zeros(2)).tolist() == [0.0, 0.0]
 
 
 def test_a_flipped_bit_of_kept_tensors_is_noticed(tmp_path):
-    kept(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
+    cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
     (file,) = tmp_path.glob("things-*.safetensors")
     data = bytearray(file.read_bytes())
     data[-1] ^= 1  # the sign or the exponent of a number: still finite
     file.write_bytes(data)
-    assert kept(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+    assert cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
 def test_what_a_writer_that_was_killed_left_beside_a_pack_goes_when_it_is_old(tmp_path):
@@ -267,13 +267,13 @@ def test_what_a_writer_that_was_killed_left_beside_a_pack_goes_when_it_is_old(tm
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
-    kept(tmp_path, "things", {"a": 1}, (1,), lambda: torch.zeros(1))
+    cached_tensor(tmp_path, "things", {"a": 1}, (1,), lambda: torch.zeros(1))
     assert [old.exists(), new.exists()] == [False, True]  # another run may be writing the new one
 
 
 def test_only_the_newest_kept_tensors_stay(tmp_path):
     for number in range(6):
-        kept(tmp_path, "things", {"a": number}, (1,), lambda value=number: torch.tensor([float(value)]))
+        cached_tensor(tmp_path, "things", {"a": number}, (1,), lambda value=number: torch.tensor([float(value)]))
     stored = sorted(float(read_tensors(path)["things"]) for path in tmp_path.glob("things-*"))
     assert stored == [2, 3, 4, 5]
 

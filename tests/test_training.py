@@ -73,22 +73,22 @@ def weights(module):
         {"mismatch": "text"},
         {"mismatch_weight": 0.0},  # the plain GAN
         {"mismatch_weight": 1.0},  # GAN-CLS without fakes for the discriminator
-        {"interpolation_loss": 0.0},
+        {"interpolation_weight": 0.0},
         {"interpolation": "uniform"},
         {"interpolation": "extrapolate"},
         {"reuse_fakes": True},
-        {"reuse_fakes": True, "mismatch": "text", "interpolation_loss": 0.0},
+        {"reuse_fakes": True, "mismatch": "text", "interpolation_weight": 0.0},
         {"discriminator_text_norm": False, "discriminator_late_activation": True},
     ],
     ids=str,
 )
 def test_one_step_moves_every_weight_of_both_networks_and_measures_finite_losses(tiny_blossoms, options):
     step, batch = step_and_batch(config(**options), tiny_blossoms)
-    generator, discriminator, average = weights(step.generator), weights(step.discriminator), weights(step.average)
+    generator, discriminator, average = weights(step.generator), weights(step.discriminator), weights(step.ema)
     measured = step(batch, 0)
     assert changed(generator, step.generator) == set(generator)
     assert changed(discriminator, step.discriminator) == set(discriminator)
-    assert changed(average, step.average) == set(average)
+    assert changed(average, step.ema) == set(average)
     expected = {"d_loss", "g_loss", "matching", "fake"} | (
         {"mismatched"} if options.get("mismatch_weight") != 0 else set()
     )
@@ -121,13 +121,13 @@ def test_the_generators_loss_does_not_reach_the_text_encoder_nor_the_discriminat
 def recorded(discriminator, monkeypatch):
     """Note the (picture features, text) that every judgement of a discriminator is made on."""
     seen = []
-    judge = discriminator.judge
+    judge = discriminator.score
 
     def noted(features, text):
         seen.append((features.detach().clone(), text.detach().clone()))
         return judge(features, text)
 
-    monkeypatch.setattr(discriminator, "judge", noted)
+    monkeypatch.setattr(discriminator, "score", noted)
     return seen
 
 
@@ -161,7 +161,7 @@ def test_the_generator_step_is_one_pass_over_texts_and_midpoints(tiny_blossoms, 
 
 @pytest.mark.parametrize(("reuse", "distinct"), [(False, True), (True, False)])
 def test_noise_is_fresh_for_the_generator_unless_fakes_are_reused(tiny_blossoms, monkeypatch, reuse, distinct):
-    step, batch = step_and_batch(config(reuse_fakes=reuse, interpolation_loss=0.0), tiny_blossoms)
+    step, batch = step_and_batch(config(reuse_fakes=reuse, interpolation_weight=0.0), tiny_blossoms)
     drawn = []
     step.generator.register_forward_hook(lambda module, inputs, output: drawn.append(inputs[0].clone()))
     step(batch, 0)
@@ -210,15 +210,15 @@ def test_each_kind_of_pair_is_normalised_by_its_own_batch(tiny_blossoms, mismatc
 
 def test_the_average_follows_the_generator_with_its_decay(tiny_blossoms):
     step, batch = step_and_batch(config(ema=0.9), tiny_blossoms)
-    average = weights(step.average)
+    average = weights(step.ema)
     for number in (0, 200):  # while it warms up, (1 + step) / (10 + step); later the decay itself
         step(batch, number)
         decay = min(0.9, (1 + number) / (10 + number))
         for name, weight in step.generator.named_parameters():
             average[name] = decay * average[name] + (1 - decay) * weight.detach()
-    for name, weight in step.average.named_parameters():
+    for name, weight in step.ema.named_parameters():
         torch.testing.assert_close(weight, average[name])
-    assert not step.average.training
+    assert not step.ema.training
 
 
 def test_a_step_is_a_pure_function_of_weights_batch_seed_and_number(tiny_blossoms):
@@ -488,7 +488,7 @@ def test_reading_the_noise_back_reaches_the_generator_and_its_own_head_only(tiny
     text = step.text(batch.captions, None)
     measured = step.update_generator(step.generator(noise, text), noise, text, 8, batch.classes)
     assert changed(head, step.recovery) == set(head)
-    assert changed(drawing, step.generator) >= {"seed.weight", "picture.weight"}
+    assert changed(drawing, step.generator) >= {"project.weight", "to_rgb.weight"}
     assert not {
         name for name in changed(discriminator, step.discriminator) if "running" not in name and "num" not in name
     }

@@ -100,7 +100,7 @@ def test_a_run_whose_generator_draws_one_picture_says_so_and_goes_on(tiny_blosso
 
     def gray(config):
         made = real(config)
-        for weight in made.picture.parameters():
+        for weight in made.to_rgb.parameters():
             torch.nn.init.zeros_(weight)
         return made
 

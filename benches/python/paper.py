@@ -46,7 +46,7 @@ def settings_of(variant: str, seed: int, steps: int, threads: int, folder: Path)
     mismatch, interpolation = VARIANTS[variant]
     base = preset("blossoms")
     return dataclasses.replace(
-        base, seed=seed, steps=steps, threads=threads, mismatch_weight=mismatch, interpolation_loss=interpolation,
+        base, seed=seed, steps=steps, threads=threads, mismatch_weight=mismatch, interpolation_weight=interpolation,
         alignment_weight=0.0, recovery_weight=0.0, out=str(folder), sample_every=steps, checkpoint_every=steps,
     )  # fmt: skip
 

@@ -95,18 +95,18 @@ def load(usual: nn.Module, ours: nn.Module) -> None:
 def _place(name: str) -> tuple[int, int]:
     """Order t2i's names as the sequential network has them."""
     generator = [
-        "seed.",
-        "seed_norm",
-        "seed_residual",
-        "grow.0",
-        "grow_norm.0",
-        "grow_residual",
-        "grow.1",
-        "grow_norm.1",
+        "project.",
+        "project_norm",
+        "project_residual",
+        "up.0",
+        "up_norm.0",
+        "up_residual",
+        "up.1",
+        "up_norm.1",
     ]
-    generator += ["grow.2", "grow_norm.2", "picture"]
-    discriminator = ["shrink.0", "shrink.1", "shrink_norm.0", "shrink.2", "shrink_norm.1", "shrink.3", "shrink_norm.2"]
-    discriminator += ["residual", "join.", "join_norm", "score"]
+    generator += ["up.2", "up_norm.2", "to_rgb"]
+    discriminator = ["down.0", "down.1", "down_norm.0", "down.2", "down_norm.1", "down.3", "down_norm.2"]
+    discriminator += ["residual", "join.", "join_norm", "to_logit"]
     inner = ["reduce.", "reduce_norm", "middle.", "middle_norm", "expand.", "expand_norm"]
     prefixes = [*generator, *discriminator, "text.", "text_norm"]
     layer = next(place for place, prefix in enumerate(prefixes) if name.startswith(prefix))
@@ -128,7 +128,7 @@ class UsualStep:
         self, generator: "t2i.Generator", discriminator: "t2i.Discriminator", learning_rate: float = 2e-4
     ) -> None:
         device = next(generator.parameters()).device
-        width, shrink = generator.picture.weight.shape[0], discriminator.shrink[0].weight.shape[0]
+        width, shrink = generator.to_rgb.weight.shape[0], discriminator.down[0].weight.shape[0]
         self.generator = UsualGenerator(width, generator.noise_dim, generator.text_dim, generator.text.out_features)
         self.discriminator = UsualDiscriminator(shrink, discriminator.text_dim, discriminator.text.out_features)
         load(self.generator, generator)

@@ -29,8 +29,8 @@ from t2i.errors import ConfigError, PeerLost
 
 P = ParamSpec("P")
 T = TypeVar("T")
-PATIENCE = datetime.timedelta(minutes=30)  # for a process that neither answers nor closes its connection
-POLL = 0.1  # seconds between two looks at whether process 0 is done
+TIMEOUT = datetime.timedelta(minutes=30)  # for a process that neither answers nor closes its connection
+POLL_SECONDS = 0.1  # seconds between two looks at whether process 0 is done
 
 
 @contextmanager
@@ -71,13 +71,13 @@ class Ranks:
         self._notes = 0  # how often the processes have met: all of them count alike
 
     @property
-    def writes(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes the run folder and talks to the user."""
         return self.rank == 0
 
     def write(self, call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
         """Call where this process is the one that writes; None elsewhere."""
-        return call(*arguments, **options) if self.writes else None
+        return call(*arguments, **options) if self.is_main else None
 
     def device(self, name: str) -> str:
         """Give each process of a machine its own GPU: the --device it should take.
@@ -104,7 +104,7 @@ class Ranks:
             )
         return batch // self.world
 
-    def part(self, joined: Tensor) -> Tensor:
+    def local_rows(self, joined: Tensor) -> Tensor:
         """Cut this process's rows (B / W, ...) out of those of all (B, ...)."""
         return joined.chunk(self.world)[self.rank] if self.world > 1 else joined
 
@@ -153,7 +153,7 @@ class Ranks:
         return bool(said)
 
     @contextmanager
-    def first(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """Let process 0 through a block alone, and the others once it is done: what it made, they find.
 
         The others wait as long as it takes. Where process 0 fails, they raise `PeerLost`.
@@ -164,7 +164,7 @@ class Ranks:
         assert self.store is not None
         self._notes += 1
         note = f"first/{self._notes}"
-        if self.writes:
+        if self.is_main:
             try:
                 yield
             except BaseException:
@@ -174,13 +174,13 @@ class Ranks:
             return
         with _reaching():
             while not self.store.check([note]):
-                time.sleep(POLL)
+                time.sleep(POLL_SECONDS)
             answer = self.store.get(note)
         if answer != b"done":
             raise PeerLost("process 0 could not prepare the run; its own message says why")
         yield
 
-    def agree(self, facts: Mapping[str, str]) -> None:
+    def assert_same(self, facts: Mapping[str, str]) -> None:
         """Make sure that all processes have the same settings, data and starting point.
 
         Args:
@@ -222,7 +222,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """Every process has the same gradient of the joined rows, so that their sum is W times any one of them."""
         ranks: Ranks = ctx.ranks
-        return ranks.part(gradients[0]) * ranks.world, None
+        return ranks.local_rows(gradients[0]) * ranks.world, None
 
 
 ALONE = Ranks()
@@ -249,11 +249,11 @@ def join(device: str) -> Iterator[Ranks]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     with _reaching():
-        common, _, _ = next(dist.rendezvous("env://", rank, world, timeout=PATIENCE))  # type: ignore[attr-defined]
+        common, _, _ = next(dist.rendezvous("env://", rank, world, timeout=TIMEOUT))  # type: ignore[attr-defined]
         store = dist.PrefixStore(_generation(common, rank, world), common)  # type: ignore[attr-defined]
         ranks.store = dist.PrefixStore("t2i", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
     try:
         yield ranks
         ranks.any(False)  # process 0 may keep the store: it must not leave before the others have read their notes
@@ -268,7 +268,7 @@ def _generation(store: Notes, rank: int, world: int) -> str:
     new. So each process says hello under a name of its own, process 0 answers every hello, also those of the dead, with the
     name of this start, and goes on as soon as all have confirmed that one.
     """
-    own, deadline = secrets.token_hex(8), time.monotonic() + PATIENCE.total_seconds()
+    own, deadline = secrets.token_hex(8), time.monotonic() + TIMEOUT.total_seconds()
     name, missing = own, set(range(1, world))
     if rank:
         store.set(f"hello/{rank}", own)
@@ -284,7 +284,7 @@ def _generation(store: Notes, rank: int, world: int) -> str:
                 store.set(f"welcome/{store.get(f'hello/{other}').decode()}", own)
             if store.check([f"ready/{own}/{other}"]):
                 missing.remove(other)
-        time.sleep(POLL / 10)
+        time.sleep(POLL_SECONDS / 10)
     return name
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from t2i.errors import ConfigError
 
 
-def needed(module: str, what: str, extra: str) -> Any:
+def require(module: str, what: str, extra: str) -> Any:
     """Import a package of an extra.
 
     Args:

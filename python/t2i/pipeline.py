@@ -36,7 +36,7 @@ BLURS = (4, 5, 6, 7, 8)
 
 
 @dataclass
-class Drawn:
+class PipelineOutput:
     """What a pipeline returns: `images`, caption by caption, `count` of each; and the same as a tensor."""
 
     images: list[Image.Image]
@@ -199,7 +199,7 @@ class Pipeline:
     @torch.no_grad()
     def __call__(
         self, captions: str | Sequence[str], count: int = 1, seed: int = 0, truncation: float | None = None
-    ) -> Drawn:
+    ) -> PipelineOutput:
         """Draw `count` pictures of each caption; picture i of every caption has the same noise.
 
         Args:
@@ -216,7 +216,7 @@ class Pipeline:
         if truncation is not None:
             noise = truncated(noise, truncation)
         drawn = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
-        return Drawn(to_pil(drawn), drawn)
+        return PipelineOutput(to_pil(drawn), drawn)
 
     @torch.no_grad()
     def draw(self, noise: Tensor, text: Tensor) -> Tensor:
@@ -241,7 +241,7 @@ class Pipeline:
         steps: int = 8,
         count: int = 1,
         seed: int = 0,
-    ) -> Drawn:
+    ) -> PipelineOutput:
         """Draw `count` strips of `steps` pictures that go from one end to the other.
 
         Args:
@@ -276,12 +276,12 @@ class Pipeline:
             second = runtime.noise((count, self.config.noise_dim), self.device, seed, 1, "generate")
             noise = slerp(first, second, weight).flatten(0, 1)
         drawn = self.draw(noise, text)
-        return Drawn(to_pil(drawn), drawn)
+        return PipelineOutput(to_pil(drawn), drawn)
 
     @torch.no_grad()
     def arithmetic(
         self, captions: Sequence[str], weights: Sequence[Sequence[float]], count: int = 1, seed: int = 0
-    ) -> Drawn:
+    ) -> PipelineOutput:
         """Draw `count` pictures of each weighted sum of captions, such as A - B + C with the row of weights (1, -1, 1).
 
         Picture i of every sum has the same noise, that of picture i of a plain call.
@@ -296,7 +296,7 @@ class Pipeline:
         text = self.mix(captions, weights)  # (n, T)
         noise = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
         drawn = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
-        return Drawn(to_pil(drawn), drawn)
+        return PipelineOutput(to_pil(drawn), drawn)
 
     @property
     def has_style(self) -> bool:
@@ -315,7 +315,7 @@ class Pipeline:
                 raise CheckpointError(
                     f"{where} has no style encoder; train it first: t2i-train style --model {self.folder or 'RUN'}"
                 )
-            path = saved.plain_file(self.folder, "style.json", saved.MOST_SETTINGS)
+            path = saved.plain_file(self.folder, "style.json", saved.MAX_SETTINGS_BYTES)
             weights = saved.plain_file(self.folder, "style.safetensors")
             try:
                 facts = json.loads(path.read_text(encoding="utf-8"))
@@ -370,7 +370,7 @@ class Pipeline:
         self,
         images: Tensor | Image.Image | str | Path | Sequence[Image.Image | str | Path],
         captions: str | Sequence[str],
-    ) -> Drawn:
+    ) -> PipelineOutput:
         """Draw each caption in the style of each picture: background and place from the picture, content from the text.
 
         Args:
@@ -399,4 +399,4 @@ class Pipeline:
             raise ConfigError(f"style pictures must be (n, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
         noise = self.style_noise(images)
         drawn = self.draw(noise.repeat_interleave(len(text), dim=0), text.repeat(len(noise), 1))
-        return Drawn(to_pil(drawn), drawn)
+        return PipelineOutput(to_pil(drawn), drawn)

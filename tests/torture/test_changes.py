@@ -10,7 +10,7 @@ from victims import config_of
 import t2i
 from promises import cases
 from t2i.config.options import TextOptions
-from t2i.config.records import FREE, binding, from_json
+from t2i.config.records import RUNTIME_ONLY, from_json, model_settings
 from t2i.data.dataset import PackedDataset
 from t2i.training import gan
 from t2i.training.resume import check_resume
@@ -18,9 +18,9 @@ from t2i.training.resume import check_resume
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 OTHER = {  # where twice the number, or the opposite, is not another valid value
-    "mismatch_weight": 0.25, "realism_goal": 0.25, "realism_steps": 7, "ema": 0.5, "interpolation_weight": 0.25,
+    "mismatch_weight": 0.25, "realism_goal": 0.25, "realism_steps": 7, "ema": 0.5, "interpolation_coefficient": 0.25,
     "mismatch": "text", "interpolation": "uniform", "precision": "bfloat16", "preset": "flowers", "crop_low": 1,
-    "seed": 5, "alignment_weight": 0.0, "interpolation_loss": 0.5, "recovery_weight": 0.5, "text.variant": "long",
+    "seed": 5, "alignment_weight": 0.0, "interpolation_weight": 0.5, "recovery_weight": 0.5, "text.variant": "long",
     "text.channels": (8, 16), "text.objective": "sje", "text.decay": 0.5, "halve_every": 3,
     "text.image_features": "googlenet", "text.encoder": "end-to-end",
 }  # fmt: skip
@@ -29,7 +29,7 @@ BASE = config_of(steps=1, alignment_weight=0.0)
 
 def other(name):
     """Another valid value of a setting."""
-    value = binding(BASE)[name]
+    value = model_settings(BASE)[name]
     if name == "alignment_weight":
         return 0.3
     if name in OTHER:
@@ -43,7 +43,7 @@ def changed(name):
     return dataclasses.replace(BASE, **{name: other(name)})
 
 
-NAMES = list(binding(BASE))
+NAMES = list(model_settings(BASE))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_every_setting_that_makes_another_model_is_compared(begun, blossoms, tmp
     before = sha256(begun / "model.safetensors")
     for case in tally(cases(8)):
         name = NAMES[(case * 7) % len(NAMES)]  # 7 has no factor in common with their number
-        says = f"{name}: {binding(BASE)[name]} -> {other(name)}"
+        says = f"{name}: {model_settings(BASE)[name]} -> {other(name)}"
         with pytest.raises(t2i.ConfigError, match="choose another --out or add --force") as caught:
             gan.train(changed(name), blossoms, begun)
         assert f"({says})" in str(caught.value)
@@ -79,7 +79,7 @@ def test_a_checkpoint_whose_settings_were_lost_is_not_taken_for_another_runs(beg
         (folder / "text.json").unlink()  # the seed is the text encoder's too, and would be refused for it
     with pytest.raises(t2i.ConfigError, match="was made from something else") as caught:
         gan.train(dataclasses.replace(changed(name), steps=2), blossoms, folder)
-    assert f"settings.{name}: {binding(BASE)[name]} -> {other(name)}" in str(caught.value)
+    assert f"settings.{name}: {model_settings(BASE)[name]} -> {other(name)}" in str(caught.value)
     assert sha256(folder / "model.safetensors") == sha256(begun / "model.safetensors")
     assert not (folder / "config.json").exists()  # or the right command would be refused next
 
@@ -115,7 +115,7 @@ def test_force_goes_on_with_another_setting_and_another_data_set(begun, tiny_blo
     gan.train(dataclasses.replace(BASE, steps=3, learning_rate=1e-3), data, folder)  # and is then the run's own
 
 
-@pytest.mark.parametrize("name", sorted(FREE))
+@pytest.mark.parametrize("name", sorted(RUNTIME_ONLY))
 def test_where_how_long_and_on_what_device_may_change(begun, blossoms, name):
     value = getattr(BASE, name)
     words = {"data": "elsewhere", "out": "elsewhere", "device": "auto", "compile": "on", "kernels": "triton"} | {
@@ -128,4 +128,4 @@ def test_where_how_long_and_on_what_device_may_change(begun, blossoms, name):
 def test_every_setting_is_one_or_the_other():
     fields = {field.name for field in dataclasses.fields(BASE)} - {"text"}
     text = {f"text.{field.name}" for field in dataclasses.fields(TextOptions)}
-    assert set(NAMES) | FREE == fields | text
+    assert set(NAMES) | RUNTIME_ONLY == fields | text

@@ -317,7 +317,7 @@ def measured(data, folder, steps, out):
 
     Progress.advance = noted
     every = max(20, steps // 100)
-    lean = {"batch": 4, "alignment_weight": 0.0, "mismatch": "text", "reuse_fakes": True, "interpolation_loss": 0.0}
+    lean = {"batch": 4, "alignment_weight": 0.0, "mismatch": "text", "reuse_fakes": True, "interpolation_weight": 0.0}
     train(data, folder, steps=steps, log_every=every, checkpoint_every=every, sample_every=5 * every, **lean)
     Path(out).write_text(json.dumps(seen))
 
@@ -332,9 +332,9 @@ def spoiled(data, folder, what, place, value, calls, **changes):
         place: "loss", or "gradient" for one element of one weight's gradient.
         calls: Of all updates in the order in which they come; a step of the GAN has two.
     """
-    from t2i.training.guard import Guard
+    from t2i.training.guard import NonFiniteGuard
 
-    step, count, value = Guard.step, itertools.count(), VALUES[value]
+    step, count, value = NonFiniteGuard.step, itertools.count(), VALUES[value]
 
     def noted(self, optimizer, loss):
         number = next(count)
@@ -347,5 +347,5 @@ def spoiled(data, folder, what, place, value, calls, **changes):
             gradient[(0,) * gradient.dim()] = value
         step(self, optimizer, loss)
 
-    Guard.step = noted
+    NonFiniteGuard.step = noted
     train(data, folder, what, **changes)

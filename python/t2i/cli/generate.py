@@ -56,11 +56,11 @@ def run_generate(arguments: Sequence[str]) -> None:
 
     pipe: Any
     if config.model.lower().endswith(".onnx"):
-        from t2i.export.onnx_pipeline import Exported
+        from t2i.export.onnx_pipeline import OnnxPipeline
 
         if chosen:
             raise ConfigError(f"an .onnx draws sentences only: {chosen[0]} needs the run folder it was made of")
-        pipe = Exported(Path(config.model))
+        pipe = OnnxPipeline(Path(config.model))
     else:
         pipe = Pipeline.from_pretrained(config.model, config.device)
     if config.style:

@@ -18,7 +18,7 @@ import tyro
 from t2i.config.toml import documentation, nearest
 from t2i.errors import ConfigError
 
-LONGEST_CHOICES = 50  # characters: more do not fit a line of usage
+MAX_CHOICES = 50  # characters: more do not fit a line of usage
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
@@ -85,7 +85,7 @@ def _fields(kind: type, defaults: Mapping[str, Any]) -> list[tuple[str, Any, Any
         optional = get_origin(hint) is not None and type(None) in get_args(hint) and len(members) == 1
         metavar = members[0].__name__.upper() if optional and isinstance(members[0], type) else None
         bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        if get_origin(bare) is Literal and len("".join(map(str, get_args(bare)))) > LONGEST_CHOICES:
+        if get_origin(bare) is Literal and len("".join(map(str, get_args(bare)))) > MAX_CHOICES:
             metavar = field.name.upper()  # its help says what there is
         described = tyro.conf.arg(help=explained.get(field.name, ""), metavar=metavar)
         again = dataclasses.field() if default is dataclasses.MISSING else dataclasses.field(default=default)

@@ -106,7 +106,7 @@ def _train_gan(arguments: Sequence[str]) -> None:
 
     config, folder = gan.with_defaults(config)
     with distributed.join(config.device) as ranks:
-        with ranks.first():
+        with ranks.main_process_first():
             data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
         if wanted.dry_run:
             return ranks.write(_dry_run, config, data, folder)

@@ -193,11 +193,11 @@ class TrainConfig:
     """Steps of realism alone, with --stages; without it, until fakes are good enough for --realism-goal."""
     realism_goal: float = 0.5
     """Good enough: the discriminator's mean score of real pairs exceeds that of fake ones by less than this."""
-    interpolation_loss: float = 1.0
+    interpolation_weight: float = 1.0
     """w: weight of interpolated texts in the generator's loss (GAN-INT); 0 leaves them out."""
     interpolation: Literal["fixed", "uniform", "extrapolate"] = "fixed"
     """How b of b t1 + (1 - b) t2 is drawn: fixed, U(0, 1), or U(-0.5, 1.5) (the program's type 2)."""
-    interpolation_weight: float = 0.5
+    interpolation_coefficient: float = 0.5
     """b, where it is fixed."""
     reuse_fakes: bool = False
     """Let the generator learn from the fakes the discriminator has just seen, instead of drawing new ones."""

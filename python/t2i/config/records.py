@@ -62,19 +62,19 @@ def text_size(path: Path) -> int:
         raise CheckpointError(f"{record} cannot be read as the settings of a text encoder: {error}") from error
 
 
-FREE = {
+RUNTIME_ONLY = {
     "out", "steps", "epochs", "log_every", "sample_every", "checkpoint_every", "device", "threads", "force", "data",
     "report_to", "compile", "cuda_graph", "kernels", "loader", "deterministic",
 }  # fmt: skip
 
 
-def binding(config: TrainConfig) -> dict[str, Any]:
+def model_settings(config: TrainConfig) -> dict[str, Any]:
     """List the settings that make another model: all but those about places, devices and how long."""
-    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in FREE}
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in RUNTIME_ONLY}
     return kept | {f"text.{name}": value for name, value in kept.pop("text").items()}
 
 
 def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
     """Name the settings that differ in a way that makes another model, as "name: before -> after"."""
-    old, new = binding(before), binding(after)
+    old, new = model_settings(before), model_settings(after)
     return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]

@@ -15,10 +15,10 @@ from t2i.errors import CheckpointError
 from t2i.files import write_atomically
 from t2i.weights import read_tensors, serialise
 
-KEPT = 4  # files of a name: each new encoder makes one
+MAX_FILES = 4  # files of a name: each new encoder makes one
 
 
-def kept(
+def cached_tensor(
     folder: Path, name: str, facts: Mapping[str, Any], shape: tuple[int, ...], compute: Callable[[], Tensor]
 ) -> Tensor:
     """Read a tensor that was computed before, or compute it and keep it.
@@ -48,7 +48,7 @@ def kept(
                 left.unlink(missing_ok=True)
         write_atomically(path, serialise({name: computed}))
         files = sorted(folder.glob(f"{name}-*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
-        for old in files[:-KEPT]:
+        for old in files[:-MAX_FILES]:
             old.unlink(missing_ok=True)
     except (CheckpointError, OSError):
         print(f"{folder} cannot be written: its {name.replace('-', ' ')} are not kept", file=sys.stderr)

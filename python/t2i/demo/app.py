@@ -1,6 +1,6 @@
 """The web demo: sentences in, a grid of pictures out, in the browser of the machine it runs on.
 
-* `Studio` draws and knows nothing of the web; `page` lays the controls out; `Server` runs them behind `demo_guard`.
+* `DemoModel` draws and knows nothing of the web; `page` lays the controls out; `Server` runs them behind `demo_guard`.
 * Nothing leaves the machine: no analytics, no fonts or scripts from elsewhere, and it listens on 127.0.0.1.
 """
 
@@ -17,18 +17,18 @@ import torch
 from PIL import Image
 
 from t2i import runtime
-from t2i.demo.guard import MOST_UPLOAD, Guard
+from t2i.demo.guard import MAX_UPLOAD_BYTES, RequestFilter
 from t2i.errors import ConfigError, T2IError
-from t2i.extras import needed
+from t2i.extras import require
 from t2i.images import to_uint8
 from t2i.noise import slerp
 from t2i.pipeline import Pipeline
 from t2i.plots import grids
 from t2i.prepare.style_images import read_pictures
 
-MOST = 16  # pictures of a grid
-LONGEST = 1000  # characters of a sentence; the encoder reads 201
-LARGEST_STYLE = 25_000_000  # pixels of a style picture
+MAX_IMAGES = 16  # pictures of a grid
+MAX_CAPTION_CHARACTERS = 1000  # characters of a sentence; the encoder reads 201
+MAX_STYLE_BYTES = 25_000_000  # pixels of a style picture
 WAITING = 32  # requests in the queue; more are told to try again
 EXAMPLES = (
     "a flower with five red petals and a yellow centre",
@@ -37,7 +37,7 @@ EXAMPLES = (
 )
 
 
-class Studio:
+class DemoModel:
     """Draw what the page's controls say.
 
     Args:
@@ -72,7 +72,7 @@ class Studio:
             DataError: the style picture cannot be read.
         """
         several, whole = (
-            self._number(count, "the number of pictures", 1, MOST),
+            self._number(count, "the number of pictures", 1, MAX_IMAGES),
             self._number(seed, "the seed", 0, 2**53),
         )
         text_weight = self._number(between, "the way between the sentences", 0, 1)
@@ -112,19 +112,19 @@ class Studio:
     def _sentence(value: Any) -> str:
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"write a sentence: what shall be drawn? As in: {EXAMPLES[0]}")
-        return value[:LONGEST]
+        return value[:MAX_CAPTION_CHARACTERS]
 
     def _style(self, path: Any) -> torch.Tensor:
         if not self.has_style:
             raise ConfigError(f"this model reads no style yet: t2i-train style --model {self.pipe.folder or 'RUN'}")
         if not isinstance(path, str):
             raise ConfigError("the style must be an uploaded picture")
-        return read_pictures([path], self.pipe.config.size, most_pixels=LARGEST_STYLE)
+        return read_pictures([path], self.pipe.config.size, most_pixels=MAX_STYLE_BYTES)
 
 
-def page(studio: Studio, folder: Path) -> Any:
+def page(studio: DemoModel, folder: Path) -> Any:
     """Lay the controls out: a gradio.Blocks. Pictures drawn for it are kept in `folder` for an hour."""
-    gradio = needed("gradio", "t2i-demo", "demo")
+    gradio = require("gradio", "t2i-demo", "demo")
 
     def draw(*values: Any) -> tuple[str, str]:
         try:
@@ -141,8 +141,10 @@ def page(studio: Studio, folder: Path) -> Any:
         gradio.Markdown("## t2i: from a sentence to pictures")
         with gradio.Row():
             with gradio.Column():
-                sentence = gradio.Textbox(EXAMPLES[0], label="Sentence", max_length=LONGEST, elem_id="sentence")
-                other = gradio.Textbox("", label="Second sentence", max_length=LONGEST, elem_id="other",
+                sentence = gradio.Textbox(
+                    EXAMPLES[0], label="Sentence", max_length=MAX_CAPTION_CHARACTERS, elem_id="sentence"
+                )
+                other = gradio.Textbox("", label="Second sentence", max_length=MAX_CAPTION_CHARACTERS, elem_id="other",
                                        placeholder=EXAMPLES[1])  # fmt: skip
                 between = gradio.Slider(0, 1, 0, step=0.05, label="From the first sentence to the second",
                                         elem_id="between")  # fmt: skip
@@ -153,7 +155,7 @@ def page(studio: Studio, folder: Path) -> Any:
                 if not studio.has_style:
                     gradio.Markdown(f"Style pictures need `t2i-train style --model {studio.pipe.folder or 'RUN'}`.")
                 with gradio.Row():
-                    count = gradio.Slider(1, MOST, 8, step=1, label="Pictures", elem_id="count")
+                    count = gradio.Slider(1, MAX_IMAGES, 8, step=1, label="Pictures", elem_id="count")
                     seed = gradio.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53, elem_id="seed")
                 button = gradio.Button("Draw", variant="primary", elem_id="draw")
             with gradio.Column():
@@ -190,8 +192,8 @@ class Server:
             "GRADIO_TEMP_DIR": self._folder.name, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1",
             "GRADIO_ANALYTICS_MAX_EVENTS": "1", "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
         }  # fmt: skip
-        gradio = needed("gradio", "t2i-demo", "demo")
-        fastapi, uvicorn = needed("fastapi", "t2i-demo", "demo"), needed("uvicorn", "t2i-demo", "demo")
+        gradio = require("gradio", "t2i-demo", "demo")
+        fastapi, uvicorn = require("fastapi", "t2i-demo", "demo"), require("uvicorn", "t2i-demo", "demo")
         try:
             self._socket = socket.create_server((host, port))
         except (OSError, OverflowError) as error:
@@ -201,12 +203,16 @@ class Server:
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         theme = gradio.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         app = gradio.mount_gradio_app(
-            fastapi.FastAPI(openapi_url=None), page(Studio(pipe), Path(self._folder.name)), path="", theme=theme,
-            footer_links=[], run_history=False, max_file_size=MOST_UPLOAD, ssr_mode=False, pwa=False, mcp_server=False,
+            fastapi.FastAPI(openapi_url=None), page(DemoModel(pipe), Path(self._folder.name)), path="", theme=theme,
+            footer_links=[], run_history=False, max_file_size=MAX_UPLOAD_BYTES, ssr_mode=False, pwa=False, mcp_server=False,
             enable_monitoring=False, show_error=True,
         )  # fmt: skip
         settings = uvicorn.Config(
-            Guard(app), log_level="error", limit_concurrency=256, timeout_graceful_shutdown=2, server_header=False
+            RequestFilter(app),
+            log_level="error",
+            limit_concurrency=256,
+            timeout_graceful_shutdown=2,
+            server_header=False,
         )
         self._server = uvicorn.Server(settings)
 

@@ -21,9 +21,9 @@ GET = (*PAGES, f"{API}/info", f"{API}/info/", f"{API}/startup-events", f"{API}/a
        f"{API}/queue/data", f"{API}/upload_progress")  # fmt: skip
 POST = (f"{API}/queue/join", f"{API}/upload", f"{API}/cancel", f"{API}/reset", f"{API}/reset/")
 CALL = f"{API}/call/"  # what gradio_client uses: POST .../draw, then GET .../draw/EVENT
-MOST_JSON = 64 * 1024  # bytes; pictures come through the upload
-MOST_UPLOAD = 8 * 1024 * 1024
-LONGEST_QUERY = 2048
+MAX_JSON_BYTES = 64 * 1024  # bytes; pictures come through the upload
+MAX_UPLOAD_BYTES = 8 * 1024 * 1024
+MAX_QUERY_BYTES = 2048
 POLICY = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
@@ -39,7 +39,7 @@ class Refused(Exception):
         self.status, self.reason = status, reason
 
 
-class Guard:
+class RequestFilter:
     """ASGI middleware around the demo.
 
     Args:
@@ -95,7 +95,7 @@ class Guard:
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
         """Check the address and the body; returns the channel the app shall read the body from."""
         method, path = scope["method"], scope["path"]
-        if len(scope.get("query_string", b"")) > LONGEST_QUERY or len(path) > LONGEST_QUERY:
+        if len(scope.get("query_string", b"")) > MAX_QUERY_BYTES or len(path) > MAX_QUERY_BYTES:
             raise Refused(414, "the address is too long")
         if method in ("GET", "HEAD"):
             if path not in GET and not path.startswith((*FOLDERS, CALL)):
@@ -107,7 +107,7 @@ class Guard:
             raise Refused(405, "GET and POST only")
         if path not in POST and not path.startswith(CALL):
             raise Refused(404, "there is nothing here")
-        most = MOST_UPLOAD if path == f"{API}/upload" else MOST_JSON
+        most = MAX_UPLOAD_BYTES if path == f"{API}/upload" else MAX_JSON_BYTES
         body = await self._read(receive, most)
         if path == f"{API}/upload":
             if not dict(scope["headers"]).get(b"content-type", b"").startswith(b"multipart/form-data"):

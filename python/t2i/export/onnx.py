@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from t2i import _native, runtime
 from t2i.errors import ConfigError
-from t2i.extras import needed
+from t2i.extras import require
 from t2i.files import write_atomically
 from t2i.models.paper import Generator
 from t2i.pipeline import Pipeline
@@ -39,7 +39,7 @@ TOLERANCE: dict[Precision, tuple[float, float]] = {
     "float16": (0.05, 0.005),
     "int8": (0.5, 0.02),
 }
-SMALLEST = 256  # numbers of a weight that is worth a scale a channel
+MIN_WEIGHT_NUMBERS = 256  # numbers of a weight that is worth a scale a channel
 CHECKED = (
     "a flower with five red petals and a yellow centre",
     "this bird is small and brown, with a white belly and a short pointed beak",
@@ -111,7 +111,7 @@ def export(pipe: Pipeline, path: Path, precision: Precision = "float32", ids: Id
             "to export: the file could not read sentences; train on an encoder (--text.encoder RUN)"
         )
     for module in ("onnx", "onnxscript", "onnxruntime"):
-        needed(module, "t2i-export", "export")
+        require(module, "t2i-export", "export")
     model = trace(pipe, torch.float16 if precision == "float16" else torch.float32, ids)
     if precision == "int8":
         to_int8(model)
@@ -178,7 +178,7 @@ def to_int8(model: Any) -> None:
     uses: dict[str, set[int]] = {}
     for node in model.graph.node:
         for place, name in enumerate(node.input):
-            if name not in weights or len(weights[name].dims) < 2 or np.prod(weights[name].dims) < SMALLEST:
+            if name not in weights or len(weights[name].dims) < 2 or np.prod(weights[name].dims) < MIN_WEIGHT_NUMBERS:
                 continue
             axis = axes.get((node.op_type, place), -1)
             if node.op_type == "Gemm" and place == 1:

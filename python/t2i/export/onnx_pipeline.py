@@ -7,13 +7,13 @@ import torch
 
 from t2i import runtime
 from t2i.errors import CheckpointError
-from t2i.extras import needed
+from t2i.extras import require
 from t2i.images import to_pil
-from t2i.pipeline import Drawn, checked
+from t2i.pipeline import PipelineOutput, checked
 from t2i.text import tokenizer
 
 
-class Exported:
+class OnnxPipeline:
     """Draw sentences with a file of t2i-export.
 
     Args:
@@ -25,7 +25,7 @@ class Exported:
     """
 
     def __init__(self, path: Path) -> None:
-        onnxruntime = needed("onnxruntime", path.name, "export")
+        onnxruntime = require("onnxruntime", path.name, "export")
         if not path.is_file():
             raise CheckpointError(f"no such model: {path}; t2i-export makes one")
         try:
@@ -37,7 +37,7 @@ class Exported:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise CheckpointError(f"{path} is not a model that t2i-export wrote: {reason}") from error
 
-    def __call__(self, captions: str | Sequence[str], count: int = 1, seed: int = 0) -> Drawn:
+    def __call__(self, captions: str | Sequence[str], count: int = 1, seed: int = 0) -> PipelineOutput:
         """Draw `count` pictures of each caption, of the noise that `Pipeline` draws them from.
 
         Raises:
@@ -48,4 +48,4 @@ class Exported:
         noise = runtime.noise((count, self.noise_dim), torch.device("cpu"), seed, 0, "generate")
         feed = {"captions": ids, "noise": noise.repeat(len(sentences), 1).numpy()}
         drawn = torch.from_numpy(self.session.run(None, feed)[0])
-        return Drawn(to_pil(drawn), drawn)
+        return PipelineOutput(to_pil(drawn), drawn)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from t2i.errors import ConfigError
 
-LARGEST_SUBSET = 1000
+MAX_SUBSET = 1000
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def kernel_distance(
     Source: Binkowski et al. 2018, *Demystifying MMD GANs*.
     """
     fewest = min(len(one), len(two))
-    size = min(LARGEST_SUBSET, fewest // 2) if size is None else size
+    size = min(MAX_SUBSET, fewest // 2) if size is None else size
     if not 2 <= size <= fewest:
         raise ConfigError(
             f"KID needs subsets of 2 to {fewest} pictures, got {size}; 4 pictures are the fewest there can be"

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from t2i.errors import ConfigError
 
-MOST_SPLITS = 10  # of the Inception Score
+MAX_SPLITS = 10  # of the Inception Score
 
 
 class _Pictures(Dataset[Tensor]):
@@ -43,7 +43,7 @@ def full_inception(
         import torch_fidelity
     except ImportError as error:
         raise ConfigError(f"--full needs the extra: pip install 't2i[eval]' ({error})") from error
-    splits = max(1, min(MOST_SPLITS, len(drawn) // 100))
+    splits = max(1, min(MAX_SPLITS, len(drawn) // 100))
     try:
         found = torch_fidelity.calculate_metrics(
             input1=_Pictures(drawn),

@@ -24,7 +24,7 @@ from t2i.metrics import captions as accuracy
 from t2i.metrics import diversity, fidelity
 from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of
 from t2i.metrics.scoring import (
-    FEWEST,
+    MIN_IMAGES,
     NOISES,
     cached_features,
     distances,
@@ -108,8 +108,8 @@ def images_of_run(
         ConfigError: arguments that cannot work.
         CheckpointError: not a run folder, or a file of it or the feature file is damaged or of another shape.
     """
-    if count < FEWEST or batch < 1:
-        raise ConfigError(f"--count must be at least {FEWEST} and --batch at least 1, got {count} and {batch}")
+    if count < MIN_IMAGES or batch < 1:
+        raise ConfigError(f"--count must be at least {MIN_IMAGES} and --batch at least 1, got {count} and {batch}")
     on = runtime.pick_device(device)
     pipe = Pipeline.from_pretrained(run, str(on))
     pack = dataset_of_run(run, data)

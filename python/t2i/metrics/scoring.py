@@ -25,7 +25,7 @@ from t2i.metrics.inputs import embed_rows, middle
 from t2i.pipeline import Pipeline
 from t2i.weights import read_tensors
 
-FEWEST = 4  # pictures: KID halves them, and a half needs two
+MIN_IMAGES = 4  # pictures: KID halves them, and a half needs two
 GROUPS, NOISES = 50, 4  # captions, and pictures of each, for diversity
 
 
@@ -52,9 +52,9 @@ def draw(pipe: Pipeline, pack: PackedDataset, split: str, count: int, seed: int)
     if pack.image_size < pipe.config.size:
         raise ConfigError(f"{pack.path} has pictures of {pack.image_size} px; the model draws {pipe.config.size}")
     rows = pack.split(split)
-    if len(rows) < FEWEST:
+    if len(rows) < MIN_IMAGES:
         raise ConfigError(
-            f"the {split} split of {pack.path} has {len(rows)} pictures, needed are {FEWEST}; try --split all"
+            f"the {split} split of {pack.path} has {len(rows)} pictures, needed are {MIN_IMAGES}; try --split all"
         )
     rng = Generator(Philox(key=seed))
     order = rng.permutation(rows)

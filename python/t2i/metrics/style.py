@@ -40,7 +40,7 @@ from t2i.metrics.roc import Roc, roc
 from t2i.pipeline import Pipeline
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]  # first, second (P,) and whether the same
-FEWEST = 10  # pictures a cluster, on average
+MIN_CLUSTER_IMAGES = 10  # pictures a cluster, on average
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def style_of_run(
             "definition": definition,
         }
 
-    groups = min(clusters, max(2, len(chosen) // FEWEST))
+    groups = min(clusters, max(2, len(chosen) // MIN_CLUSTER_IMAGES))
     truth = true_style(pack, chosen)
     if truth is None:
         labels = kmeans(border_colour(shown), groups, seed)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from t2i.data.cache import kept
+from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
 from t2i.images import normalise
@@ -127,4 +127,4 @@ def picture_features(data: PackedDataset, kind: str, device: torch.device, batch
         return torch.cat(parts).half()
 
     facts = {"data": data.fingerprint, "network": kind, "views": VIEWS, "side": SIDE}
-    return kept(data.path, "image-features", facts, (len(data), VIEWS, DIMENSIONS[kind]), compute).float()
+    return cached_tensor(data.path, "image-features", facts, (len(data), VIEWS, DIMENSIONS[kind]), compute).float()

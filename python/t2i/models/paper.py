@@ -3,7 +3,7 @@
 * Channel counts are multiples of one width; a size other than 64 adds or drops one doubling block.
 * The released program zeroes every convolution bias at every update, so the networks have none here unless
   `convolution_bias=True` asks for them (to load released weights).
-* `Discriminator` is two functions, `features` (the trunk: the picture alone) and `judge` (where the text joins), because
+* `Discriminator` is two functions, `features` (the trunk: the picture alone) and `score` (where the text joins), because
   a real picture with its own and with another's text needs the trunk only once.
 
 Source: Reed et al. 2016, section 4.1, and the released Lua program, which adds the residual blocks.
@@ -119,15 +119,15 @@ class Generator(nn.Module):
         bias = convolution_bias
         channels = [width * m for m in reversed(_multipliers(size))]  # 64: [8, 4, 2, 1] x width
         self.text = nn.Linear(text_dim, projection_dim)
-        self.seed = nn.ConvTranspose2d(noise_dim + projection_dim, channels[0], 4, 1, 0, bias=bias)
-        self.seed_norm = nn.BatchNorm2d(channels[0])
-        self.seed_residual = Residual(channels[0], channels[0] // 4, 0.0, bias)
-        self.grow = nn.ModuleList(
+        self.project = nn.ConvTranspose2d(noise_dim + projection_dim, channels[0], 4, 1, 0, bias=bias)
+        self.project_norm = nn.BatchNorm2d(channels[0])
+        self.project_residual = Residual(channels[0], channels[0] // 4, 0.0, bias)
+        self.up = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 4, 2, 1, bias=bias) for before, after in itertools.pairwise(channels)
         )
-        self.grow_norm = nn.ModuleList(nn.BatchNorm2d(after) for after in channels[1:])
-        self.grow_residual = Residual(channels[1], channels[1] // 4, 0.0, bias)
-        self.picture = nn.ConvTranspose2d(channels[-1], 3, 4, 2, 1, bias=bias)
+        self.up_norm = nn.ModuleList(nn.BatchNorm2d(after) for after in channels[1:])
+        self.up_residual = Residual(channels[1], channels[1] // 4, 0.0, bias)
+        self.to_rgb = nn.ConvTranspose2d(channels[-1], 3, 4, 2, 1, bias=bias)
         initialise(self)
 
     def forward(self, noise: Tensor, text: Tensor) -> Tensor:
@@ -143,20 +143,20 @@ class Generator(nn.Module):
         impl = self.kernels
         text = F.leaky_relu(self.text(text), LEAK)  # (B, P)
         x = torch.cat([noise.to(text.dtype), text], dim=1)  # (B, Z + P), noise first
-        x = norm_act(self._grow_seed(x), self.seed_norm, impl=impl)  # (B, 8w, 4, 4); no activation before the residual
-        x = self.seed_residual(x, 1, impl)
-        for level, (grow, norm) in enumerate(zip(self.grow, self.grow_norm, strict=True)):
+        x = norm_act(self._project(x), self.project_norm, impl=impl)  # (B, 8w, 4, 4); no activation before the residual
+        x = self.project_residual(x, 1, impl)
+        for level, (up, norm) in enumerate(zip(self.up, self.up_norm, strict=True)):
             assert isinstance(norm, _BatchNorm)
-            x = norm_act(_apply(grow, x), norm, 0.0 if level else 1.0, impl=impl)
-            x = x if level else self.grow_residual(x, 1, impl)
-        return torch.tanh(self.picture(x))
+            x = norm_act(_apply(up, x), norm, 0.0 if level else 1.0, impl=impl)
+            x = x if level else self.up_residual(x, 1, impl)
+        return torch.tanh(self.to_rgb(x))
 
-    def _grow_seed(self, x: Tensor) -> Tensor:
+    def _project(self, x: Tensor) -> Tensor:
         """Apply the transposed convolution to a 1x1 map (B, Z + P) as what it is there, one matrix product."""
-        channels = self.seed.weight.shape[1]
-        y = (x @ self.seed.weight.flatten(1)).view(-1, channels, 4, 4)
-        if self.seed.bias is not None:
-            y = y + self.seed.bias[:, None, None]
+        channels = self.project.weight.shape[1]
+        y = (x @ self.project.weight.flatten(1)).view(-1, channels, 4, 4)
+        if self.project.bias is not None:
+            y = y + self.project.bias[:, None, None]
         return y.contiguous(memory_format=torch.channels_last)
 
 
@@ -198,11 +198,11 @@ class Discriminator(nn.Module):
         bias = convolution_bias
         channels = [width * m for m in _multipliers(size)]  # 64: [1, 2, 4, 8] x width
         top = channels[-1]
-        self.shrink = nn.ModuleList(
+        self.down = nn.ModuleList(
             nn.Conv2d(before, after, 4, 2, 1, bias=bias)
             for before, after in zip([3, *channels], channels, strict=False)
         )
-        self.shrink_norm = nn.ModuleList(nn.BatchNorm2d(after) for after in channels[1:])
+        self.down_norm = nn.ModuleList(nn.BatchNorm2d(after) for after in channels[1:])
         last = len(channels) - 1
         # The program leaves the activation out before the last convolution, and the residual block brings its own.
         self.activated = [level < last and (level != last - 1 or late_activation) for level in range(last + 1)]
@@ -212,7 +212,7 @@ class Discriminator(nn.Module):
         self.text_norm = nn.BatchNorm1d(projection_dim) if text_norm else None
         self.join = nn.Conv2d(top + projection_dim, top, 1, bias=bias)
         self.join_norm = nn.BatchNorm2d(top)
-        self.score = nn.Conv2d(top, 1, 4, bias=bias)
+        self.to_logit = nn.Conv2d(top, 1, 4, bias=bias)
         initialise(self)
 
     def features(self, images: Tensor, groups: int = 1) -> Tensor:
@@ -226,19 +226,19 @@ class Discriminator(nn.Module):
             (B, 8 width, 4, 4).
         """
         x = images
-        for level, shrink in enumerate(self.shrink):
-            x = _apply(shrink, x)
+        for level, down in enumerate(self.down):
+            x = _apply(down, x)
             slope = LEAK if self.activated[level] else 1.0
             if level == 0:
                 x = activate(x, slope)
             else:
-                norm = self.shrink_norm[level - 1]
+                norm = self.down_norm[level - 1]
                 assert isinstance(norm, _BatchNorm)
                 x = norm_act(x, norm, slope, None, groups, impl=self.kernels)
         features: Tensor = self.residual(x, groups, self.kernels)
         return features
 
-    def judge(self, features: Tensor, text: Tensor, groups: int = 1) -> Tensor:
+    def score(self, features: Tensor, text: Tensor, groups: int = 1) -> Tensor:
         """Score trunk features against text embeddings.
 
         Args:
@@ -257,7 +257,7 @@ class Discriminator(nn.Module):
         x = text_join(features, text, self.join.weight, self.join.bias, impl=self.kernels)
         x = norm_act(x, self.join_norm, LEAK, None, groups, impl=self.kernels)
         # The convolution covers the whole map: one dot product a picture.
-        scores = F.linear(x.flatten(1), self.score.weight.flatten(1), self.score.bias)  # (B, 1)
+        scores = F.linear(x.flatten(1), self.to_logit.weight.flatten(1), self.to_logit.bias)  # (B, 1)
         return scores.flatten().float()
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
@@ -270,4 +270,4 @@ class Discriminator(nn.Module):
         Returns:
             (B,) logits, float32; a sigmoid makes them the paper's probabilities.
         """
-        return self.judge(self.features(images), text)
+        return self.score(self.features(images), text)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from t2i.errors import DataError
 
 MAX_CAPTION_CHARACTERS = 100_000
-LONGEST_LINE = 20 * MAX_CAPTION_CHARACTERS  # bytes: of a line of metadata, of a whole caption file
+MAX_LINE_BYTES = 20 * MAX_CAPTION_CHARACTERS  # bytes: of a line of metadata, of a whole caption file
 MAX_PIXELS = 100_000_000
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 HELD_OUT = ("test", "validation", "val")  # names of a split that training never sees
@@ -120,7 +120,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         if path.exists() and not path.is_file():  # reading a pipe would wait for its writer for ever
             raise DataError("it is not a file")
-        if path.stat().st_size > LONGEST_LINE:
+        if path.stat().st_size > MAX_LINE_BYTES:
             raise DataError("caption file of over 2 MB")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -137,14 +137,14 @@ def numbered_lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:
             raise DataError("it is not a file")
         with open(path, "rb") as file:
             number = 0
-            while line := file.readline(LONGEST_LINE + 1):
+            while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
-                if len(line) <= LONGEST_LINE:
+                if len(line) <= MAX_LINE_BYTES:
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8", "replace")
                     continue
                 report.skip(f"{path}:{number}", "a line of over 2 MB")
                 while line and not line.endswith(b"\n"):
-                    line = file.readline(LONGEST_LINE)
+                    line = file.readline(MAX_LINE_BYTES)
     except (OSError, DataError) as error:
         report.skip(path, getattr(error, "strerror", None) or str(error))
 

@@ -14,10 +14,10 @@ from t2i.images import normalise
 from t2i.prepare.images import load_images
 from t2i.prepare.items import Item
 
-MOST_PIXELS = 100_000_000  # of a picture that a user names
+MAX_PIXELS = 100_000_000  # of a picture that a user names
 
 
-def read_pictures(pictures: Sequence[Image.Image | str | Path], size: int, most_pixels: int = MOST_PIXELS) -> Tensor:
+def read_pictures(pictures: Sequence[Image.Image | str | Path], size: int, most_pixels: int = MAX_PIXELS) -> Tensor:
     """Read pictures, scale them to (n, 3, size, size) in [-1, 1], the longer side cut off.
 
     Files of more than `most_pixels` are refused before they are decoded.

@@ -94,7 +94,7 @@ def _training_rows(config: TrainConfig, steps: object, version: str) -> list[tup
         if config.mismatch_weight
         else ["GAN"]
     )
-    losses += [f"GAN-INT {config.interpolation_loss}"] if config.interpolation_loss else []
+    losses += [f"GAN-INT {config.interpolation_weight}"] if config.interpolation_weight else []
     losses += [f"alignment {config.alignment_weight} (not in the paper)"] if config.alignment_weight else []
     losses += [f"noise recovery {config.recovery_weight} (not in the paper)"] if config.recovery_weight else []
     rows: list[tuple[str, object]] = [

@@ -27,10 +27,10 @@ from t2i.errors import CheckpointError, ConfigError
 from t2i.files import write_atomically
 from t2i.weights import save_weights
 
-MOST_SETTINGS = 1_000_000  # bytes
-MOST_HEADER = 10_000_000  # bytes
-LARGEST = 4096  # side of a picture in pixels
-MOST_NUMBERS = 4_000_000_000  # weights of all networks together; the paper's have 24 million
+MAX_SETTINGS_BYTES = 1_000_000  # bytes
+MAX_HEADER_BYTES = 10_000_000  # bytes
+MAX_SIZE = 4096  # side of a picture in pixels
+MAX_NUMBERS = 4_000_000_000  # weights of all networks together; the paper's have 24 million
 FILES = ("config.json", "model.safetensors", "style.json", "style.safetensors", "README.md")
 Network = TypeVar("Network", bound=nn.Module)
 KINDS = {"F64", "F32", "F16", "BF16"}
@@ -65,13 +65,13 @@ def _in_hub_cache(folder: Path, real: Path) -> bool:
 
 def read_settings(folder: Path) -> TrainConfig:
     """Read the settings of a model folder; CheckpointError where they are missing, damaged, or absurd."""
-    path = plain_file(folder, "config.json", MOST_SETTINGS)
+    path = plain_file(folder, "config.json", MAX_SETTINGS_BYTES)
     try:
         config = from_json(path)
     except RecursionError as error:
         raise CheckpointError(f"{path} cannot be read as the settings of a run: it is nested too deeply") from error
-    if config.size > LARGEST:
-        raise CheckpointError(f"{path}: pictures of {config.size} px; at most {LARGEST} were expected")
+    if config.size > MAX_SIZE:
+        raise CheckpointError(f"{path}: pictures of {config.size} px; at most {MAX_SIZE} were expected")
     return config
 
 
@@ -93,7 +93,7 @@ def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Net
     except (ConfigError, RuntimeError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(f"{path.parent}: its settings describe no network that can be built: {reason}") from error
-    if numbers > MOST_NUMBERS:
+    if numbers > MAX_NUMBERS:
         raise CheckpointError(f"{path.parent}: its settings describe a network of {numbers:,} weights")
     found = _header(path)
     for name, tensor in expected.items():
@@ -125,7 +125,7 @@ def _header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(MOST_HEADER, path.stat().st_size):
+            if length > min(MAX_HEADER_BYTES, path.stat().st_size):
                 raise ValueError(f"a header of {length:,} bytes")
             content = json.loads(file.read(length))
         return {

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.errors import CheckpointError, ConfigError
-from t2i.extras import needed
+from t2i.extras import require
 from t2i.pretrained.folder import FILES
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -34,7 +34,7 @@ def download(name: str, revision: str | None = None, token: str | None = None) -
     """
     from t2i.prepare import cache_folder  # only here: a picture's reader is no cost of drawing
 
-    hub = needed("huggingface_hub", f"{name} is no folder here; as a name on the Hugging Face Hub it", "hub")
+    hub = require("huggingface_hub", f"{name} is no folder here; as a name on the Hugging Face Hub it", "hub")
     version = re.sub(r"[^\w.-]", "-", revision or "main")
     place = cache_folder() / "hub" / f"{name.replace('/', '--')}@{version}"
     try:
@@ -57,7 +57,7 @@ def upload(folder: Path, name: str, *, private: bool, token: str | None, message
     """
     if not is_name(name):
         raise ConfigError(f"a model on the Hub is named owner/name, got {name!r}")
-    hub = needed("huggingface_hub", "push_to_hub", "hub")
+    hub = require("huggingface_hub", "push_to_hub", "hub")
     try:
         api: Any = hub.HfApi(token=token)
         address = api.create_repo(name, private=private, exist_ok=True)

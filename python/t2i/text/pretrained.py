@@ -46,7 +46,7 @@ def holds_encoder(path: Path) -> bool:
     return path.suffix == ".safetensors" and any(name.startswith("text.") for name in read_tensors(path))
 
 
-def settle(options: TextOptions, data: PackedDataset) -> TextOptions:
+def resolve_text_options(options: TextOptions, data: PackedDataset) -> TextOptions:
     """Take the settings of the text encoder over from where it comes from: its run, or the width of the embeddings.
 
     Args:

@@ -1,6 +1,6 @@
 """Caption embeddings, from a trained text encoder or from a file: what a GAN on frozen text conditions on.
 
-* `settle`: what `--text.encoder` names, with the settings it was made with.
+* `resolve_text_options`: what `--text.encoder` names, with the settings it was made with.
 * `caption_table`: every caption of a data set embedded once, kept beside the pack under a hash of encoder and captions.
 * `read_table`: embeddings that somebody else computed.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from t2i import runtime
-from t2i.data.cache import kept
+from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError, DataError
 from t2i.text.char_cnn_rnn import CharCnnRnn
@@ -46,7 +46,7 @@ def caption_table(encoder: CharCnnRnn, data: PackedDataset, device: torch.device
         "encoder": digest.hexdigest(), "variant": encoder.variant, "data": data.fingerprint, "device": device.type,
         "precision": str(precision),
     }  # fmt: skip
-    table = kept(
+    table = cached_tensor(
         data.path, "caption-embeddings", facts, (data.captions, encoder.text_dim),
         lambda: embed_captions(encoder, data, device, precision),
     )  # fmt: skip

@@ -30,7 +30,7 @@ from t2i.errors import CheckpointError, ConfigError
 from t2i.files import make_folder, sync_folder, write_atomically
 from t2i.weights import plain_tensors
 
-KEPT = 2  # checkpoints
+MAX_CHECKPOINTS = 2  # checkpoints
 WITHOUT_CHECKSUM = {"step", "sha256", "data"}  # all that state.json held at first; no flipped bit makes this of today's
 
 
@@ -150,7 +150,9 @@ class Checkpoints:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         present = self._present()
-        kept = [folder for folder in present if folder.name <= final.name][-KEPT:]  # later ones are damaged, as above
+        kept = [folder for folder in present if folder.name <= final.name][
+            -MAX_CHECKPOINTS:
+        ]  # later ones are damaged, as above
         for other in present:
             if other not in kept:
                 shutil.rmtree(other, ignore_errors=True)

@@ -25,7 +25,7 @@ from t2i.models.encoders import ImageEncoder
 from t2i.plots import grids
 from t2i.text.build import text_encoder
 from t2i.text.char_cnn_rnn import CharCnnRnn
-from t2i.text.pretrained import settle
+from t2i.text.pretrained import resolve_text_options
 from t2i.training.step import GanStep
 from t2i.training.text_source import FrozenText, LearnedText
 
@@ -56,7 +56,7 @@ def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
         ConfigError, DataError: as the training would.
     """
     device = runtime.pick_device(config.device)
-    config = dataclasses.replace(config, text=settle(config.text, data))
+    config = dataclasses.replace(config, text=resolve_text_options(config.text, data))
     sampler = _sampler(config, data, config.batch)
     epoch_steps = max(1, sampler.images // config.batch)
     steps = config.steps or config.epochs * epoch_steps
@@ -86,7 +86,7 @@ def _sampler(config: TrainConfig, data: PackedDataset, batch: int) -> Sampler:
     return Sampler(
         data, batch=batch, seed=config.seed, crop=config.size, crop_low=min(config.crop_low, data.image_size - config.size),
         flip=config.flip, captions_per_image=config.captions_per_image, interpolation=config.interpolation,
-        interpolation_weight=config.interpolation_weight,
+        interpolation_weight=config.interpolation_coefficient,
     )  # fmt: skip
 
 
@@ -98,12 +98,12 @@ def _measured(
     precision = runtime.pick_precision(config.precision, device)
     learned = config.text.encoder == "end-to-end"
     text = LearnedText(text_encoder(config.text).to(device)) if learned else _AnyText(config.text.dim)
-    judge = None
+    alignment_encoder = None
     if config.alignment_weight:
-        judge = (
+        alignment_encoder = (
             ImageEncoder(config.size, config.text.image_width, config.text.dim).eval().requires_grad_(False).to(device)
         )
-    step = GanStep(small, text, device, precision, judge)
+    step = GanStep(small, text, device, precision, alignment_encoder)
     loader = Loader(
         _sampler(small, data, ROWS), device, batch=ROWS, crop=config.size, captions_per_image=config.captions_per_image,
         mismatched_images=config.mismatch == "image", characters=learned,
@@ -152,7 +152,7 @@ def _flop(count: float) -> str:
 def _networks(step: GanStep) -> list[str]:
     nets: list[tuple[str, nn.Module | None]] = [
         ("generator", step.generator), ("discriminator", step.discriminator), ("noise reader", step.recovery),
-        ("text encoder", step.text.encoder), ("judge", step.judge),
+        ("text encoder", step.text.encoder), ("alignment encoder", step.alignment_encoder),
     ]  # fmt: skip
     lines = [f"{name}: {sum(w.numel() for w in net.parameters()):,}" for name, net in nets if net is not None]
     return [f"{'parameters' if not row else '':12}{line}" for row, line in enumerate(lines)]
@@ -165,7 +165,7 @@ def _memory(step: GanStep, saved: float) -> list[str]:
         for name, net in step.modules().items()
         if not isinstance(net, CharCnnRnn) or step.text.learned
     }
-    average = bytes_of.pop("average")
+    average = bytes_of.pop("ema")
     weights = sum(bytes_of.values())
     rows = [
         ("weights and average", weights + average),

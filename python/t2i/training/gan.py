@@ -24,11 +24,11 @@ from t2i.locks import RunLock
 from t2i.models.encoders import ImageEncoder
 from t2i.plots import grids
 from t2i.text.build import text_encoder
-from t2i.text.pretrained import encoder_file, holds_encoder, load_text, settle
+from t2i.text.pretrained import encoder_file, holds_encoder, load_text, resolve_text_options
 from t2i.text.table import caption_table, read_table
 from t2i.training import report
 from t2i.training.checkpoint import Checkpoints
-from t2i.training.optim import halved
+from t2i.training.optim import halving_schedule
 from t2i.training.progress import Progress, StopSignal
 from t2i.training.rescue import rescued
 from t2i.training.resume import check_resume, facts_of
@@ -53,12 +53,12 @@ def prepare_text(
             raise ConfigError(f"{path} holds embeddings and no image side to judge pictures: add --alignment-weight 0")
         return FrozenText(read_table(path, data).to(device), None), None
     encoder = load_text(path, options).to(device)
-    judge = None
+    alignment_encoder = None
     if config.alignment_weight:
-        judge = ImageEncoder(config.size, options.image_width, options.dim)
-        load_weights(path, {"image": judge})
-        judge = judge.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return FrozenText(caption_table(encoder, data, device, precision), encoder), judge
+        alignment_encoder = ImageEncoder(config.size, options.image_width, options.dim)
+        load_weights(path, {"image": alignment_encoder})
+        alignment_encoder = alignment_encoder.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return FrozenText(caption_table(encoder, data, device, precision), encoder), alignment_encoder
 
 
 def sample_texts(data: PackedDataset, source: TextSource, rows: int) -> tuple[list[str], Tensor, Tensor]:
@@ -100,8 +100,8 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
         runtime.make_deterministic()
     report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
-        config = dataclasses.replace(config, text=settle(config.text, data))
-        ranks.agree({"settings": to_json(config), "data": data.fingerprint})
+        config = dataclasses.replace(config, text=resolve_text_options(config.text, data))
+        ranks.assert_same({"settings": to_json(config), "data": data.fingerprint})
         check_resume(config, folder, data)
         if config.text.encoder == "joint":
             begin_text(config, data, folder)
@@ -114,17 +114,17 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             flip=config.flip,
             captions_per_image=config.captions_per_image,
             interpolation=config.interpolation,
-            interpolation_weight=config.interpolation_weight,
+            interpolation_weight=config.interpolation_coefficient,
             rank=ranks.rank,
             world=ranks.world,
         )
-        with ranks.first():  # the others find the text encoder, and its embeddings, ready
+        with ranks.main_process_first():  # the others find the text encoder, and its embeddings, ready
             ranks.write(write_atomically, folder / "config.json", to_json(config).encode())
             facts = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
             ranks.write(write_atomically, folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
-            source, judge = prepare_text(config, data, folder, device, precision)
+            source, alignment_encoder = prepare_text(config, data, folder, device, precision)
         torch.manual_seed(config.seed)
-        step_of = GanStep(config, source, device, precision, judge, ranks)
+        step_of = GanStep(config, source, device, precision, alignment_encoder, ranks)
         _loop(config, data, folder, sampler, step_of, rows)
 
 
@@ -139,20 +139,20 @@ def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampl
     )  # fmt: skip
     checkpoints = Checkpoints(folder, gan.modules(), gan.optimizers())
     facts = facts_of(config, data, folder)
-    with ranks.first():
+    with ranks.main_process_first():
         start, damaged = checkpoints.restore(None if config.force else facts)
     for line in damaged:
         ranks.write(print, line, file=sys.stderr)
-    ranks.agree({"the state they start from": fingerprint(gan.modules(), start)})
-    progress = Progress(folder / "metrics.jsonl", "gan", start, steps, config.batch, ranks.writes)
+    ranks.assert_same({"the state they start from": fingerprint(gan.modules(), start)})
+    progress = Progress(folder / "metrics.jsonl", "gan", start, steps, config.batch, ranks.is_main)
     watched = sample_texts(data, gan.text, rows=8)
-    model: dict[str, nn.Module] = {"generator": gan.average if config.ema else gan.generator}
+    model: dict[str, nn.Module] = {"generator": gan.ema if config.ema else gan.generator}
     if gan.text.encoder is not None:
         model["text"] = gan.text.encoder
     watch = Watch()
-    with StopSignal() as stop, report.Reports(config, folder, start, ranks.writes) as reports:
+    with StopSignal() as stop, report.Reports(config, folder, start, ranks.is_main) as reports:
         for step in range(start, steps):
-            gan.set_learning_rate(halved(config.learning_rate, step, epoch_steps, config.halve_every))
+            gan.set_learning_rate(halving_schedule(config.learning_rate, step, epoch_steps, config.halve_every))
             with rescued(step, lambda: ranks.write(checkpoints.save, step, facts)):  # noqa: B023 (called at once, if at all)
                 batch = loader.batch(step)
             measured = gan(batch, step)
@@ -193,7 +193,7 @@ def _draw_samples(
     with runtime.autocast(gan.device, gan.precision):
         text = gan.text(rows.to(gan.device), ids.to(gan.device))  # (n, T)
         noise = runtime.noise((columns, config.noise_dim), gan.device, config.seed, 0, "samples")
-        drawn: Tensor = gan.average(noise.repeat(len(text), 1), text.repeat_interleave(columns, dim=0))
+        drawn: Tensor = gan.ema(noise.repeat(len(text), 1), text.repeat_interleave(columns, dim=0))
     shown = to_uint8(drawn).reshape(len(text), columns, config.size, config.size, 3)
     save_image(grids.grid(shown, captions, side=max(64, config.size)), path)
     return drawn.float().view(len(text), columns, *drawn.shape[1:])

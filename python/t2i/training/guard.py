@@ -17,7 +17,7 @@ from t2i.errors import Diverged
 IN_A_ROW = 10  # skipped steps that end a run
 
 
-class Guard:
+class NonFiniteGuard:
     """Let an update through where it is finite, skip and count it where it is not.
 
     Args:

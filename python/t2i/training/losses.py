@@ -31,19 +31,19 @@ def discriminator_loss(
     return loss
 
 
-def generator_loss(fake: Tensor, interpolated: Tensor | None = None, interpolation_loss: float = 1.0) -> Tensor:
+def generator_loss(fake: Tensor, interpolated: Tensor | None = None, interpolation_weight: float = 1.0) -> Tensor:
     """Ask that drawn pictures pass: [sum_B BCE(fake, 1) + w sum_(B/2) BCE(interpolated, 1)] / (1.5 B).
 
     Args:
         fake: (B,) logits of pictures drawn from real texts.
         interpolated: (B/2,) logits of pictures drawn from interpolated texts; None: no GAN-INT, and the mean is over B.
-        interpolation_loss: w.
+        interpolation_weight: w.
 
     Source: Reed et al. 2016, equation 5, with the weights of the released program (one batch of 1.5 B).
     """
     if interpolated is None:
         return _cross_entropy(fake, 1)
-    total = F.softplus(-fake).sum() + interpolation_loss * F.softplus(-interpolated).sum()
+    total = F.softplus(-fake).sum() + interpolation_weight * F.softplus(-interpolated).sum()
     return total / (len(fake) + len(interpolated))
 
 

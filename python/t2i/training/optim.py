@@ -18,7 +18,7 @@ def adam(parameters: Iterable[nn.Parameter], learning_rate: float, beta1: float,
     return torch.optim.Adam(listed, lr=rate, betas=(beta1, beta2), fused=True, capturable=on_gpu)
 
 
-def halved(learning_rate: float, step: int, epoch_steps: int, every: int) -> float:
+def halving_schedule(learning_rate: float, step: int, epoch_steps: int, every: int) -> float:
     """Learning rate at `step` (from 0): halved at the start of every epoch, counted from 1, divisible by `every`.
 
     Source: the released program; `every` is 100 for birds and flowers, 40 for COCO. 0 never halves.
@@ -38,7 +38,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
             group["lr"] = learning_rate
 
 
-def average_rate(decay: float, step: int) -> float:
+def ema_rate(decay: float, step: int) -> float:
     """Say how far the average moves at `step` (from 0): 1 - decay.
 
     The decay warms up as (1 + step) / (10 + step), so that the random start is forgotten at once.
@@ -47,13 +47,13 @@ def average_rate(decay: float, step: int) -> float:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, rate: float | Tensor) -> None:
+def update_ema(average: nn.Module, model: nn.Module, rate: float | Tensor) -> None:
     """Move `average` towards `model`, weights and running statistics alike, in place.
 
     Args:
         average: Moves.
         model: Stays.
-        rate: How far, of `average_rate`; a tensor () on the device where a CUDA graph is to see it change.
+        rate: How far, of `ema_rate`; a tensor () on the device where a CUDA graph is to see it change.
     """
     mine: list[Tensor] = [*average.parameters()]
     theirs: list[Tensor] = [*model.parameters()]

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from t2i.config.options import TrainConfig
-from t2i.extras import needed
+from t2i.extras import require
 from t2i.pretrained.folder import data_facts
 
 SCORES = ("matching", "mismatched", "fake")  # of D, for the three kinds of pair
@@ -76,7 +76,7 @@ class WeightsAndBiases:
     """A run of the project "t2i", the same one after a resume."""
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
-        wandb = needed("wandb", "--report-to wandb", "wandb")
+        wandb = require("wandb", "--report-to wandb", "wandb")
         mode = os.environ.get("WANDB_MODE")
         if mode is None and not wandb.login(anonymous="never", prompt=False):
             mode = "offline"
@@ -109,7 +109,7 @@ class WeightsAndBiases:
 def check(config: TrainConfig) -> None:
     """Say before anything is trained that a tracker is missing: ConfigError."""
     for name in config.trackers:
-        needed(name, f"--report-to {name}", name)
+        require(name, f"--report-to {name}", name)
 
 
 class Reports:

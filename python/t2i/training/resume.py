@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.config.options import TrainConfig
-from t2i.config.records import binding, differences, from_json
+from t2i.config.records import differences, from_json, model_settings
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
 from t2i.text.pretrained import encoder_file
@@ -24,7 +24,7 @@ def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None
     if config.force:
         return
     if not path.exists():  # lost: the checkpoints know too, and nothing has been written yet that would hide them
-        check_newest(folder, {"data": data.fingerprint, "settings": binding(config)})
+        check_newest(folder, {"data": data.fingerprint, "settings": model_settings(config)})
         return
     changed = differences(from_json(path), config)
     record = folder / "data.json"
@@ -47,7 +47,7 @@ def _fingerprint(record: Path) -> str:
 
 def facts_of(config: TrainConfig, data: PackedDataset, folder: Path) -> dict[str, Any]:
     """Say all that the state of a GAN's run was made from: data, settings and the text encoder's file."""
-    facts: dict[str, Any] = {"data": data.fingerprint, "settings": binding(config)}
+    facts: dict[str, Any] = {"data": data.fingerprint, "settings": model_settings(config)}
     if config.text.encoder != "end-to-end":
         joint = config.text.encoder == "joint"
         path = folder / "text.safetensors" if joint else encoder_file(config.text.encoder)

@@ -2,7 +2,7 @@
 
 * D sees real+matching, real+mismatched and fake+matching, each kind with its own batch statistics; G learns from real texts
   and from interpolated ones. Order D then G, one to one, on the same texts.
-* The mathematics is three functions: `draw`, `judge_pairs`, `judge_fakes`. They are what `--compile` compiles, whole
+* The mathematics is three functions: `draw`, `score_pairs`, `score_fakes`. They are what `--compile` compiles, whole
   (`fullgraph`, static shapes), with their backward passes; noise, text look-ups and optimizers stay outside.
 * On a GPU everything between the inputs and the average is captured once as a CUDA graph and replayed (`graph.py`): nothing
   in it waits for the device or depends on a Python number that changes from step to step.
@@ -27,8 +27,8 @@ from t2i.models.encoders import ImageEncoder
 from t2i.ops.synchronised_norm import synchronise
 from t2i.training import losses
 from t2i.training.graph import Captured, Inputs
-from t2i.training.guard import Guard
-from t2i.training.optim import adam, average_rate, set_learning_rate, update_average
+from t2i.training.guard import NonFiniteGuard
+from t2i.training.optim import adam, ema_rate, set_learning_rate, update_ema
 from t2i.training.stages import Stages
 from t2i.training.text_source import TextSource
 
@@ -42,7 +42,7 @@ class GanStep:
             is what tells texts apart, and the generator takes its embeddings as given.
         device: Where the networks live.
         precision: Of products and convolutions.
-        judge: Image side of the joint embedding, frozen, where `config.alignment_weight` asks for it.
+        alignment_encoder: Image side of the joint embedding, frozen, where `config.alignment_weight` asks for it.
         ranks: The processes that share the batch; a batch is then this process's rows.
     """
 
@@ -52,22 +52,28 @@ class GanStep:
         text: TextSource,
         device: torch.device,
         precision: torch.dtype,
-        judge: ImageEncoder | None = None,
+        alignment_encoder: ImageEncoder | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.text, self.device, self.precision, self.judge = config, text, device, precision, judge
+        self.config, self.text, self.device, self.precision, self.alignment_encoder = (
+            config,
+            text,
+            device,
+            precision,
+            alignment_encoder,
+        )
         self.ranks = ranks
         layout = torch.channels_last
         self.generator = generator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        self.ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
         if config.sync_batch_norm:
             synchronise(self.generator, ranks)
             synchronise(self.discriminator, ranks)
         self.stages = Stages(config.realism_steps, config.realism_goal).to(device) if config.stages else None
         self.recovery: nn.Linear | None = None
         if config.recovery_weight:
-            self.recovery = nn.Linear(self.discriminator.score.weight[0].numel(), config.noise_dim).to(device)
+            self.recovery = nn.Linear(self.discriminator.to_logit.weight[0].numel(), config.noise_dim).to(device)
         learned = list(text.encoder.parameters()) if text.learned and text.encoder is not None else []
         generating = [*self.generator.parameters(), *(self.recovery.parameters() if self.recovery else ())]
         self.generator_adam = adam(generating, config.learning_rate, config.beta1, config.beta2)
@@ -75,7 +81,7 @@ class GanStep:
             [*self.discriminator.parameters(), *learned], config.learning_rate, config.beta1, config.beta2
         )
         kept = [self.generator, self.discriminator, *([] if self.stages is None else [self.stages])]
-        self.guard = Guard(kept, device, ranks)
+        self.guard = NonFiniteGuard(kept, device, ranks)
         on_gpu = device.type == "cuda"
         self.generator.kernels = self.discriminator.kernels = config.kernels
         # One pass of D over all kinds of pictures: fewer, larger launches on a GPU; on a CPU joining only costs a copy.
@@ -85,9 +91,9 @@ class GanStep:
         if config.compile == "on" or (config.compile == "auto" and on_gpu):
             self.draw = runtime.compiled(self.draw, "the generator")
             if alone or not config.sync_batch_norm:
-                self.judge_pairs = runtime.compiled(self.judge_pairs, "the discriminator's update")  # type: ignore[method-assign]
+                self.score_pairs = runtime.compiled(self.score_pairs, "the discriminator's update")  # type: ignore[method-assign]
             if alone:
-                self.judge_fakes = runtime.compiled(self.judge_fakes, "the generator's update")  # type: ignore[method-assign]
+                self.score_fakes = runtime.compiled(self.score_fakes, "the generator's update")  # type: ignore[method-assign]
         self.captured: Captured | None = None
         if on_gpu and alone and config.cuda_graph and self.stages is None:
             self.captured = Captured(lambda inputs: self.update(inputs, config.mismatch_weight), device)
@@ -97,7 +103,7 @@ class GanStep:
         named: dict[str, nn.Module] = {
             "generator": self.generator,
             "discriminator": self.discriminator,
-            "average": self.average,
+            "ema": self.ema,
         }
         if self.text.learned and self.text.encoder is not None:
             named["text"] = self.text.encoder
@@ -120,20 +126,20 @@ class GanStep:
         """Draw this process's rows: of the joined batch's (B, Z), and of the (B/2, Z) of interpolated texts behind them."""
         shape = (rows * self.ranks.world, self.config.noise_dim)
         joined = runtime.noise(shape, self.device, self.config.seed, step, purpose)
-        return torch.cat([self.ranks.part(some) for some in joined.split(self.config.batch)])
+        return torch.cat([self.ranks.local_rows(some) for some in joined.split(self.config.batch)])
 
     def inputs(self, batch: Batch, step: int) -> Inputs:
         """Collect all that an update reads and that no weight has a part in: the batch, the noise, the average's rate."""
         named = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
         found: Inputs = {name: value for name, value in named.items() if value is not None}
         count = len(batch.captions)
-        between = len(batch.interpolation_partner) if self.config.interpolation_loss else 0
+        between = len(batch.interpolation_partner) if self.config.interpolation_weight else 0
         found["noise"] = self._noise(count + between, step, "generator")
         if not self.config.reuse_fakes:
             found["discriminator_noise"] = self._noise(count, step, "discriminator")
-        found["average_rate"] = torch.tensor(average_rate(self.config.ema, step))
+        found["ema_rate"] = torch.tensor(ema_rate(self.config.ema, step))
         if self.captured is not None:
-            found["average_rate"] = found["average_rate"].to(self.device, non_blocking=True)
+            found["ema_rate"] = found["ema_rate"].to(self.device, non_blocking=True)
         return found
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -154,7 +160,7 @@ class GanStep:
             text = self.text(inputs["captions"], inputs.get("caption_ids"))  # (B, T)
             given = text.detach()
             texts, count = given, len(given)
-            if self.config.interpolation_loss:
+            if self.config.interpolation_weight:
                 partner, weight = inputs["interpolation_partner"], inputs["interpolation_weight"]
                 between = losses.interpolate(self.ranks.gather(given), partner, weight, self.ranks.rank * len(partner))
                 texts = torch.cat([given, between])  # (1.5 B, T)
@@ -172,8 +178,8 @@ class GanStep:
                 drawn = self.draw(inputs["noise"], texts)
             measured |= self.update_generator(drawn, inputs["noise"], texts, count, inputs["classes"])
         self.guard.end()
-        rate = inputs["average_rate"]
-        update_average(self.average, self.generator, rate if rate.device.type == "cuda" else float(rate))
+        rate = inputs["ema_rate"]
+        update_ema(self.ema, self.generator, rate if rate.device.type == "cuda" else float(rate))
         return measured
 
     def update_discriminator(
@@ -185,13 +191,13 @@ class GanStep:
             wrong = inputs["mismatched_images"]
         elif mismatch_weight:
             other = self.text(inputs["mismatched_captions"], inputs.get("mismatched_caption_ids"))
-        loss, scores = self.judge_pairs(inputs["images"], wrong, text, other, fakes, mismatch_weight)
+        loss, scores = self.score_pairs(inputs["images"], wrong, text, other, fakes, mismatch_weight)
         self.discriminator_adam.zero_grad(set_to_none=True)
         loss.backward()
         self.guard.step(self.discriminator_adam, loss)
         return {"d_loss": loss.detach()} | {k: torch.sigmoid(v.detach()).mean() for k, v in scores.items()}
 
-    def judge_pairs(
+    def score_pairs(
         self, images: Tensor, wrong: Tensor | None, text: Tensor, other: Tensor | None, fakes: Tensor, weight: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score the three kinds of pair, each with its own batch statistics.
@@ -218,9 +224,9 @@ class GanStep:
         pairs["fake"] = (features[-1], text)
         if self.joined:
             seen, said = (torch.cat(side) for side in zip(*pairs.values(), strict=True))
-            scores = dict(zip(pairs, net.judge(seen, said, len(pairs)).chunk(len(pairs)), strict=True))
+            scores = dict(zip(pairs, net.score(seen, said, len(pairs)).chunk(len(pairs)), strict=True))
         else:
-            scores = {kind: net.judge(*pair) for kind, pair in pairs.items()}
+            scores = {kind: net.score(*pair) for kind, pair in pairs.items()}
         return losses.discriminator_loss(scores["matching"], scores.get("mismatched"), scores["fake"], weight), scores
 
     def update_generator(
@@ -229,7 +235,7 @@ class GanStep:
         """Learn to pass."""
         for weight in self.discriminator.parameters():  # their gradients would be computed and thrown away
             weight.requires_grad_(False)
-        loss, measured = self.judge_fakes(drawn, noise, texts, count, classes)
+        loss, measured = self.score_fakes(drawn, noise, texts, count, classes)
         self.generator_adam.zero_grad(set_to_none=True)
         loss.backward()
         self.guard.step(self.generator_adam, loss)
@@ -237,7 +243,7 @@ class GanStep:
             weight.requires_grad_(True)
         return measured
 
-    def judge_fakes(
+    def score_fakes(
         self, drawn: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score fakes of real texts (the first `count` rows) and of interpolated ones in one pass.
@@ -253,12 +259,14 @@ class GanStep:
             The generator's loss, and its parts.
         """
         features = self.discriminator.features(drawn)
-        scores = self.discriminator.judge(features, texts)
+        scores = self.discriminator.score(features, texts)
         between = scores[count:] if len(texts) > count else None
-        loss = losses.generator_loss(scores[:count], between, self.config.interpolation_loss)
+        loss = losses.generator_loss(scores[:count], between, self.config.interpolation_weight)
         measured = {"g_loss": loss.detach()}
-        if self.judge is not None:
-            seen, said = (self.ranks.gather(rows) for rows in (self.judge(drawn[:count]), texts[:count]))  # (B, T) each
+        if self.alignment_encoder is not None:
+            seen, said = (
+                self.ranks.gather(rows) for rows in (self.alignment_encoder(drawn[:count]), texts[:count])
+            )  # (B, T) each
             alignment = losses.contrastive_loss(seen, said, classes=self.ranks.gather(classes))
             loss = loss + self.config.alignment_weight * alignment
             measured["alignment"] = alignment.detach()

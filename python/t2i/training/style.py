@@ -32,12 +32,21 @@ from t2i.pipeline import Pipeline, model_hash
 from t2i.text.table import caption_table
 from t2i.training import losses
 from t2i.training.checkpoint import Checkpoints
-from t2i.training.guard import Guard
+from t2i.training.guard import NonFiniteGuard
 from t2i.training.optim import adam, set_learning_rate
 from t2i.training.progress import Progress, StopSignal
 from t2i.weights import save_weights
 
-FREE = {"model", "out", "device", "threads", "log_every", "checkpoint_every", "force", "data"}  # make no other encoder
+RUNTIME_ONLY = {
+    "model",
+    "out",
+    "device",
+    "threads",
+    "log_every",
+    "checkpoint_every",
+    "force",
+    "data",
+}  # make no other encoder
 
 
 class StyleStep:
@@ -57,7 +66,7 @@ class StyleStep:
         torch.manual_seed(config.seed)
         encoder = StyleEncoder(pipe.config.size, config.width, pipe.config.noise_dim)
         self.encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.guard = Guard([self.encoder], device)
+        self.guard = NonFiniteGuard([self.encoder], device)
         self.adam = adam(self.encoder.parameters(), config.learning_rate, config.beta1, config.beta2)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
@@ -149,7 +158,7 @@ def _copy_run(run: Path, folder: Path) -> None:
 
 def _facts(config: StyleConfig, run: Path, data: PackedDataset) -> dict[str, Any]:
     """Say all that the encoder depends on."""
-    kept = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
+    kept = {key: value for key, value in dataclasses.asdict(config).items() if key not in RUNTIME_ONLY}
     return {"settings": kept, "model_sha256": model_hash(run), "data": data.fingerprint}
 
 

@@ -32,7 +32,7 @@ from t2i.models.encoders import FeatureEncoder
 from t2i.models.image_features import picture_features
 from t2i.text.build import text_encoder
 from t2i.training.checkpoint import Checkpoints
-from t2i.training.guard import Guard
+from t2i.training.guard import NonFiniteGuard
 from t2i.training.losses import contrastive_loss, joint_embedding_loss
 from t2i.training.optim import set_learning_rate
 from t2i.training.progress import Progress, StopSignal
@@ -125,7 +125,7 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
     progress = Progress(folder / "metrics.jsonl", "text", start, steps, pairs.batch)
     joint = joint_embedding_loss if options.objective == "sje" else contrastive_loss
     image.train()
-    guard = Guard([text, image], device)
+    guard = NonFiniteGuard([text, image], device)
     with StopSignal() as stop:
         for step in range(start, steps):
             decayed = options.learning_rate * options.decay ** (step // epoch_steps)

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.items import HELD_OUT, LONGEST_LINE, Item, Report, checked_captions, inside, root_of
+from t2i.prepare.items import HELD_OUT, MAX_LINE_BYTES, Item, Report, checked_captions, inside, root_of
 from t2i.prepare.sources.folder import class_and_split, folder
 from t2i.prepare.sources.metadata import import_pyarrow
 from t2i.prepare.sources.table import CLASSES, caption_column
 
 PICTURES = ("image", "img", "picture", "jpg", "png", "webp")
-LARGEST_GROUP = 4 * 2**30  # bytes of pictures in one row group, which is read as a whole
-KEPT = 2  # row groups in memory: threads at work on the end of one and the start of the next
+MAX_GROUP_ROWS = 4 * 2**30  # bytes of pictures in one row group, which is read as a whole
+MAX_GROUPS = 2  # row groups in memory: threads at work on the end of one and the start of the next
 
 
 class _Pictures:
@@ -37,7 +37,7 @@ class _Pictures:
         try:
             with self._lock:
                 if chunk not in self._kept:
-                    for old in sorted(self._kept)[: max(0, len(self._kept) + 1 - KEPT)]:
+                    for old in sorted(self._kept)[: max(0, len(self._kept) + 1 - MAX_GROUPS)]:
                         del self._kept[old]
                     self._kept[chunk] = self._chunk(chunk)
                 scalar = self._kept[chunk][row]
@@ -101,8 +101,8 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report) -> Iterato
     names = _class_names(opened.schema_arrow, label)
     for group in range(opened.num_row_groups):
         described = opened.metadata.row_group(group)
-        if described.total_byte_size > LARGEST_GROUP:
-            raise DataError(f"row group {group} has {described.total_byte_size} bytes, the limit is {LARGEST_GROUP}")
+        if described.total_byte_size > MAX_GROUP_ROWS:
+            raise DataError(f"row group {group} has {described.total_byte_size} bytes, the limit is {MAX_GROUP_ROWS}")
     pictures = _Pictures(file.parent, lambda group: opened.read_row_group(group, columns=[picture]).column(0))
     first = 0
     for group in range(opened.num_row_groups):
@@ -145,7 +145,7 @@ def huggingface(source: Path, report: Report) -> Iterator[Item]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > 8 * LONGEST_LINE:
+        if path.stat().st_size > 8 * MAX_LINE_BYTES:
             raise DataError(f"{path} is too large for what it is")
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):

@@ -9,7 +9,7 @@ from typing import Any
 from t2i.errors import DataError
 from t2i.prepare.items import HELD_OUT, Item, Report, checked_captions, inside, root_of
 
-LARGEST_JSON = 2 * 2**30  # bytes; captions_train2014.json has 67 MB
+MAX_JSON_BYTES = 2 * 2**30  # bytes; captions_train2014.json has 67 MB
 
 
 def coco(source: Path, report: Report) -> Iterator[Item]:
@@ -59,8 +59,8 @@ def _pictures(root: Path, file: Path, report: Report) -> Iterator[Item]:
 def _read(file: Path, report: Report) -> tuple[dict[int, str], dict[int, list[str]]]:
     """Read file names and captions by the picture's id; a broken entry is reported with its place in its list."""
     try:
-        if not file.is_file() or file.stat().st_size > LARGEST_JSON:
-            raise DataError(f"{file} must be a file of at most {LARGEST_JSON >> 30} GB")
+        if not file.is_file() or file.stat().st_size > MAX_JSON_BYTES:
+            raise DataError(f"{file} must be a file of at most {MAX_JSON_BYTES >> 30} GB")
         content: dict[str, Any] = json.loads(file.read_bytes())
         images, annotations = list(content["images"]), list(content["annotations"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

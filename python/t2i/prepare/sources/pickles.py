@@ -14,7 +14,7 @@ import numpy as np
 
 from t2i.errors import DataError
 
-LARGEST = 8 * 2**30  # bytes: 304images.pickle of CUB's training classes has 2.5 GB
+MAX_BYTES = 8 * 2**30  # bytes: 304images.pickle of CUB's training classes has 2.5 GB
 
 
 class _Array:
@@ -122,8 +122,8 @@ def load(path: Path) -> Any:
         if not path.is_file():
             raise DataError(f"no such file: {path}")
         length = path.stat().st_size
-        if length > LARGEST:
-            raise DataError(f"{path} has {length} bytes, the limit is {LARGEST}")
+        if length > MAX_BYTES:
+            raise DataError(f"{path} has {length} bytes, the limit is {MAX_BYTES}")
         with open(path, "rb") as file:
             return _Unpickler(_Bounded(file, length), encoding="latin1").load()
     except DataError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 BLOCK = 512
-LONGEST_NAME = 1 << 20  # bytes of a long name or of a block of pax records
+MAX_NAME_BYTES = 1 << 20  # bytes of a long name or of a block of pax records
 OTHER_KINDS = {
     b"1": "a hard link", b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a pipe",
     b"S": "a sparse file",
@@ -66,8 +66,8 @@ def members(path: Path) -> Iterator[Member | Fault]:
                 if kind in b"0\x007xgLKS" and size > length - data:
                     raise _DamagedError(f"declares {size} bytes, the archive has {max(0, length - data)} left")
                 if kind in b"xgLK":
-                    if size > LONGEST_NAME:
-                        raise _DamagedError(f"has a header of {size} bytes, the limit is {LONGEST_NAME}")
+                    if size > MAX_NAME_BYTES:
+                        raise _DamagedError(f"has a header of {size} bytes, the limit is {MAX_NAME_BYTES}")
                     content = _read(file, data, size)
                     if kind == b"L":
                         long_name = _text(content.rstrip(b"\0"))

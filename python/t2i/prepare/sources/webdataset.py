@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.items import ENDINGS, LONGEST_LINE, Item, Report, checked_captions, inside
+from t2i.prepare.items import ENDINGS, MAX_LINE_BYTES, Item, Report, checked_captions, inside
 from t2i.prepare.sources.folder import class_and_split
 from t2i.prepare.sources.table import CAPTIONS
 from t2i.prepare.sources.tar import Fault, Member, members
@@ -97,7 +97,7 @@ def _captions(file: Path, sample: dict[str, Member]) -> tuple[str, ...]:
 
 
 def _read_text(file: Path, member: Member) -> str:
-    data = read_span(file, member.offset, member.size, LONGEST_LINE)
+    data = read_span(file, member.offset, member.size, MAX_LINE_BYTES)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
