@@ -66,13 +66,15 @@ def diversity_loss(generated: Tensor, real: Tensor, repeats: int, goal: float = 
     real = real.detach()
     enough = goal**2 * (real[1:] - real[:-1]).square().sum(dim=1).mean()
     apart = (generated[:repeats] - generated[len(generated) - repeats :]).square().sum(dim=1)
-    return F.relu(1 - (apart / enough.clamp_min(1e-12) + 1e-8).sqrt()).mean()
+    loss: Tensor = F.relu(1 - (apart / enough.clamp_min(1e-12) + 1e-8).sqrt()).mean()
+    return loss
 
 
 def layout_code(image_or_map: Tensor, side: int) -> Tensor:
     """Average (B, C, S, S) down to at most `side` places a side, and scale by the root of the channels: (B, D)."""
     reduced: Tensor = F.adaptive_avg_pool2d(image_or_map, min(side, image_or_map.shape[-1]))
-    return reduced.flatten(1).float() / image_or_map.shape[1] ** 0.5
+    code: Tensor = reduced.flatten(1).float() / image_or_map.shape[1] ** 0.5
+    return code
 
 
 def banked_contrastive_loss(
