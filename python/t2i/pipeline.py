@@ -18,6 +18,7 @@ from t2i import _native, runtime
 from t2i.config.options import LEARNED, TrainConfig
 from t2i.errors import CheckpointError, ConfigError
 from t2i.images import to_pil
+from t2i.models import build
 from t2i.models.encoders import StyleEncoder, blurred
 from t2i.models.paper import Generator
 from t2i.noise import slerp, truncated
@@ -117,10 +118,7 @@ class Pipeline:
         strange = next((name for name in sorted(tensors) if not name.startswith(("generator.", "text."))), None)
         if strange is not None:
             raise CheckpointError(f"{path} has a tensor {strange!r}: a model's are generator.* and text.*")
-        generator = saved.checked_network(
-            path, "generator",
-            lambda: Generator(config.size, config.generator_width, config.noise_dim, text.dim, config.projection_dim),
-        )  # fmt: skip
+        generator = saved.checked_network(path, "generator", lambda: build.generator(config))
         modules: dict[str, nn.Module] = {"generator": generator}
         encoder = None
         if text.encoder in LEARNED or any(name.startswith("text.") for name in tensors):
@@ -331,9 +329,7 @@ class Pipeline:
                     f"the model of {self.folder} has changed since its style encoder was trained; "
                     f"train that anew: t2i-train style --model {self.folder} --force"
                 )
-            encoder = saved.checked_network(
-                weights, "style", lambda: StyleEncoder(self.config.size, width, self.config.noise_dim)
-            )
+            encoder = saved.checked_network(weights, "style", lambda: build.style_encoder(self.config, width))
             load_weights(weights, {"style": encoder})
             self._style = encoder.eval().requires_grad_(False).to(self.device), blur
         return self._style

@@ -119,12 +119,12 @@ def test_the_generator_stays_as_it_is(untrained):
 def test_draws_depend_on_the_step_alone_and_blur_on_its_flag(untrained):
     step_of = toy(untrained, steps=9, batch=6, blur=0.0)
     step_of.texts = torch.randn(5, 16)
-    noise, clean = step_of.draw(3)
-    assert all(map(torch.equal, step_of.draw(3), (noise, clean)))
-    assert not torch.equal(step_of.draw(4)[0], noise)
+    noise, clean = step_of.sample(3)
+    assert all(map(torch.equal, step_of.sample(3), (noise, clean)))
+    assert not torch.equal(step_of.sample(4)[0], noise)
     hidden = toy(untrained, steps=9, batch=6, blur=1.0, noise=0.0)
     hidden.texts = step_of.texts
-    torch.testing.assert_close(hidden.draw(3)[1], blurred(clean))
+    torch.testing.assert_close(hidden.sample(3)[1], blurred(clean))
 
 
 @pytest.mark.parametrize(("part", "largest"), [(0.0, {1.0}), (1.0, {0.5, 1.0})])  # 1 where a text met itself
@@ -133,7 +133,7 @@ def test_interpolated_texts_are_midpoints(untrained, part, largest):
     step_of.texts = torch.eye(16)
     seen = []
     step_of.generator = lambda noise, texts: seen.append(texts) or torch.zeros(50, 3, 16, 16)
-    step_of.draw(0)
+    step_of.sample(0)
     assert set(seen[0].amax(dim=1).tolist()) == largest
     assert torch.equal(seen[0].sum(dim=1), torch.ones(50))
 
