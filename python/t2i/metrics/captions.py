@@ -19,11 +19,8 @@ from t2i import runtime
 from t2i.blossoms.captions import held_out_captions
 from t2i.blossoms.classes import VERSION, unseen_pairs
 from t2i.blossoms.dataset import make_blossoms
-<<<<<<< HEAD
 from t2i.blossoms.languages import LanguageCode
-=======
 from t2i.errors import CheckpointError, ConfigError, ScorerError
->>>>>>> measures
 from t2i.metrics.attributes import ATTRIBUTES, AttributeProbe, caption_accuracy, probe_accuracy, train_probe
 from t2i.pipeline import Pipeline
 from t2i.prepare import cache_folder
@@ -140,13 +137,8 @@ def caption_accuracy_of_run(
         raise ConfigError(f"--captions must be at least 1, got {captions}")
     on = runtime.pick_device(device)
     pipe = Pipeline.from_pretrained(run, str(on))
-<<<<<<< HEAD
-    probe = load_probe(on)
-    texts, wanted = zip(*held_out_captions(captions, seed, seen=seen, language=language), strict=True)
-=======
     probe, real = load_probe(on)
     texts, wanted = zip(*held_out_captions(captions, seed, seen=seen, language=language), strict=True)
->>>>>>> measures
     attributes = np.array(wanted, np.int32)
     noise = runtime.noise((captions, pipe.config.noise_dim), on, seed, 0, "evaluate")
     generated = torch.cat([pipe.draw(n, pipe.embed(t)) for n, t in _blocks(noise, texts)])
@@ -163,12 +155,8 @@ def caption_accuracy_of_run(
     accuracy["real images (the probe)"] = real
     protocol = {
         "captions": captions,
-<<<<<<< HEAD
         "language": language,
-        "pictures_per_caption": 1,
-=======
         "images_per_caption": 1,
->>>>>>> measures
         "classes": len({tuple(row) for row in attributes.tolist()}),
         "unseen_pairs": int(unseen.sum()),
         "split": f"{'training' if seen else 'held-out'} classes, new wordings",
