@@ -42,7 +42,7 @@ def account_for(
     counts = Account()
     counts.add("skipped", tree.refused)
     skipped = {place for place, _ in report.skipped}
-    stems = {_stem(name) for name in packed}
+    stems = {_stem(name) for name in packed} | {_stem(name) for name in read if ending(name) not in TEXT_ENDINGS}
     for name in tree.names:
         place = tree.place(name)
         if name in packed:
@@ -69,30 +69,33 @@ def _stem(name: str) -> str:
 
 def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:
     """Say how a file that nothing has read is counted, and the reason where the report names it."""
-    kind, place = ending(name), tree.place(name)
+    kind = ending(name)
     if looks_like_image(name):
         return "skipped", NOT_NAMED
     if kind in RAW_ENDINGS:
         return "skipped", "unsupported: a camera's raw file; convert it to JPEG or PNG"
-    if kind in TEXT_ENDINGS:
-        hint = near_miss(name, head(tree, name))
-        if hint is None:
-            return (LONELY_TEXT if kind in CAPTION_ENDINGS else NO_IMAGE), None
-        report.hints.append(f"{place}: {hint.format(place=place)}")
-        return "skipped", f"not read: {hint.format(place=place)}"
     start = head(tree, name)
-    found = archive_kind(start)
-    if found is not None or name.casefold().endswith(ARCHIVE_ENDINGS):
-        hint = archive_hint(found or kind[1:], place)
-        report.hints.append(f"{place} is {hint}")
-        return "skipped", f"not read: {hint}"
-    if image_kind(start) is not None:
-        return "skipped", NOT_NAMED
-    hint = near_miss(name, start)
+    hint = _hint(name, kind, tree.place(name), start)
     if hint is not None:
-        report.hints.append(f"{place}: {hint.format(place=place)}")
-        return "skipped", f"not read: {hint.format(place=place)}"
-    return NO_IMAGE, None
+        report.hints.append(f"{tree.place(name)}: {hint}")
+        return "skipped", f"not read: {hint}"
+    if kind not in TEXT_ENDINGS and image_kind(start) is not None:
+        return "skipped", NOT_NAMED
+    return (LONELY_TEXT if kind in CAPTION_ENDINGS else NO_IMAGE), None
+
+
+def _hint(name: str, kind: str, place: str, start: bytes) -> str | None:
+    """Say what could be done with a file that holds images or captions, and was not read."""
+    if kind == ".parquet":
+        return f"Parquet, which is read by t2i-prepare parquet {place}"
+    if kind == ".arrow":
+        return "Arrow, which is read by t2i-prepare huggingface, given the folder that save_to_disk wrote"
+    if kind not in TEXT_ENDINGS:
+        found = archive_kind(start)
+        if found is not None or name.casefold().endswith(ARCHIVE_ENDINGS):
+            return archive_hint(found or kind[1:], place)
+    miss = near_miss(name, start)
+    return None if miss is None else miss.format(place=place)
 
 
 def archive_hint(kind: str, place: str) -> str:

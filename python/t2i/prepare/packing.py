@@ -20,7 +20,8 @@ from t2i.prepare.sources.folder import folder
 from t2i.prepare.sources.layouts import cub, oxford102
 from t2i.prepare.sources.stackgan import stackgan
 from t2i.prepare.sources.table import table
-from t2i.prepare.sources.webdataset import webdataset
+from t2i.prepare.sources.webdataset import is_shard, webdataset
+from t2i.prepare.tree import is_zip
 from t2i.prepare.writer import Row, refuse_replacing, remove_pack, shard_capacity, write_shard
 
 BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar
@@ -134,6 +135,11 @@ def _checked_part(settings: _Settings, shard: str | None, shard_images: int | No
     kind, source = settings.kind, settings.source
     if not source.is_dir() and not (kind in ONE_FILE and source.is_file()):
         raise DataError(f"no such {'file or ' if kind in ONE_FILE else ''}folder: {source}")
+    if kind == "folder" and not source.is_dir() and not is_zip(source):
+        raise DataError(f"{source} is neither a folder nor a zip; {_other_kind(source)}")
+    images = settings.options.images
+    if images is not None and not images.is_dir():
+        raise ConfigError(f"--images must be a folder, got {images}")
     if not 16 <= settings.size <= 2048:
         raise ConfigError(f"--size must be from 16 to 2048, got {settings.size}")
     if shard_images is not None and shard_images < 1:
@@ -141,6 +147,15 @@ def _checked_part(settings: _Settings, shard: str | None, shard_images: int | No
     if shard is not None and force:
         raise ConfigError("--force and --shard exclude each other: a part would remove the others; remove --out first")
     return (0, 1) if shard is None else read_shard(shard)
+
+
+def _other_kind(source: Path) -> str:
+    """Say which kind takes a file that `folder` does not."""
+    if is_shard(source.name):
+        return f"tar shards are read by t2i-prepare webdataset {source}"
+    if source.suffix.lower() == ".parquet":
+        return f"Parquet is read by t2i-prepare parquet {source}"
+    return f"a table is read by t2i-prepare csv {source}"
 
 
 def _items(settings: _Settings, report: Report) -> list[Item]:

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import stat
+import sys
 import unicodedata
 import zipfile
 from functools import cached_property, partial
@@ -12,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 from t2i.errors import DataError
 from t2i.prepare.items import Item, Report, inside
-from t2i.prepare.kinds import ENDINGS, HEAD, ending
+from t2i.prepare.kinds import ENDINGS, HEAD, archive_kind, ending
 from t2i.prepare.lines import MAX_LINE_BYTES
 
 OUT = "a link out of the source folder"
@@ -192,7 +193,16 @@ def open_tree(source: Path, report: Report) -> Tree:
     """Open a folder, a zip, or the folder that a single file lies in."""
     if source.is_dir():
         return FolderTree(source, report)
-    return ZipTree(source, report) if source.suffix.lower() == ".zip" else FolderTree(source.parent, report)
+    return ZipTree(source, report) if is_zip(source) else FolderTree(source.parent, report)
+
+
+def is_zip(path: Path) -> bool:
+    """Say whether a file is a zip by its name or its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            return path.suffix.lower() == ".zip" or archive_kind(file.read(HEAD)) == "zip"
+    except OSError:
+        return False
 
 
 def shown(name: str) -> str:
@@ -242,8 +252,14 @@ def joined(folder: str, name: str) -> str | None:
     """
     if not name or "\0" in name or name.startswith("/") or re.match(r"[A-Za-z]:[\\/]", name):
         return None
+    if sys.platform == "win32" and any(_RESERVED.fullmatch(part) for part in re.split(r"[\\/]", name)):
+        return None
     path = os.path.normpath(f"{folder}/{name}" if folder else name).replace(os.sep, "/")
     return None if path == ".." or path.startswith(("../", "/")) else path
+
+
+# Names that are devices on Windows, whatever their ending.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 class Finder:
@@ -286,6 +302,10 @@ class Finder:
                     return self.tree, path
         if not inside_source or self._links_out(folder, candidates[-1]):
             raise DataError(f"{name[:200]!r} leads out of the source folder" if name else "no path")
+        path = joined(folder, candidates[-1])
+        for other in self._index.get(_stem(candidates[-1]), []):  # another form of the same letters, as macOS has it
+            if path is not None and unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", path):
+                return self.tree, other
         raise DataError(f"no such image: {shown(name)}{self._near(candidates[-1])}")
 
     def _places(self, folder: str) -> list[str]:

@@ -7,21 +7,22 @@ when they are packed. Files are read, not mapped: one that is cut meanwhile is a
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.collect import DEFAULTS, SourceOptions
-from t2i.prepare.columns import IMAGES, Columns, class_of, find_columns
+from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
+from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
 from t2i.prepare.kinds import is_hidden
 from t2i.prepare.lines import MAX_LINE_BYTES
 from t2i.prepare.sources.folder import folder
-from t2i.prepare.sources.rows import METADATA, class_names, import_pyarrow
-from t2i.prepare.sources.webdataset import SHARDS, webdataset
+from t2i.prepare.sources.rows import METADATA, class_names, import_pyarrow, read_listing
+from t2i.prepare.sources.webdataset import is_shard, webdataset
 from t2i.prepare.splits import split_of_file, split_of_folders, split_of_value
-from t2i.prepare.tree import OUT, FolderTree
+from t2i.prepare.tree import OUT, Finder, FolderTree
 
 MAX_GROUP_ROWS = 4 * 2**30  # bytes of images in one row group, which is read as a whole
 MAX_GROUPS = 2  # row groups in memory: threads at work on the end of one and the start of the next
@@ -102,6 +103,9 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report, options: S
     if not file.is_file():
         raise DataError("it is not a file")
     opened = pyarrow.parquet.ParquetFile(file, memory_map=False)
+    if _names_files(opened.schema_arrow, options):
+        yield from _listed_files(file, name, test, report, options)
+        return
     rows_of = _Rows(file, name, opened.schema_arrow, test, report, options)
     columns = rows_of.columns
     for group in range(opened.num_row_groups):
@@ -111,6 +115,29 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report, options: S
     images = _Images(file.parent, lambda group: opened.read_row_group(group, columns=[columns.image]).column(0))
     for group in range(opened.num_row_groups):
         yield from rows_of.items(images, group, opened.read_row_group(group, columns=rows_of.wanted))
+
+
+def _names_files(schema: Any, options: SourceOptions) -> bool:
+    """Say whether the images are files that the table names, and not inside of it."""
+    pyarrow = import_pyarrow()
+    image = find_column(schema.names, IMAGES, options.image_column) or find_column(schema.names, FILES)
+    return image is not None and (
+        pyarrow.types.is_string(schema.field(image).type) or pyarrow.types.is_large_string(schema.field(image).type)
+    )
+
+
+def _listed_files(file: Path, name: str, test: bool, report: Report, options: SourceOptions) -> Iterator[Item]:
+    """Read a table that names files: rows of one file are captions of one image."""
+    tree = FolderTree(file.parent, report)
+    images = FolderTree(options.images, report) if options.images is not None else None
+    collector = Collector(Finder(tree, images), report)
+    for row in read_listing(tree, file.name, report, options):
+        split = True if test else split_of_file(file.name)
+        collector.add(row.where, "", row.cells, row.columns, split=split, class_names=row.class_names)
+    folder_of = name.rpartition("/")[0]
+    for item in collector.items():
+        yield item if not folder_of else replace(item, named=f"{folder_of}/{item.named}")
+    report.read.add(str(file))
 
 
 def huggingface(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
@@ -151,7 +178,7 @@ def _repository(source: Path) -> Callable[[Path, Report, SourceOptions], Iterato
     bases = {name.rpartition("/")[2].casefold() for name in names}
     if any(base.endswith(".parquet") and base not in METADATA for base in bases):
         return parquet
-    return webdataset if any(base.endswith(SHARDS) for base in bases) and bases.isdisjoint(METADATA) else folder
+    return webdataset if any(map(is_shard, bases)) and bases.isdisjoint(METADATA) else folder
 
 
 def _json(path: Path, report: Report) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from t2i.prepare.leftovers import account_for
 from t2i.prepare.lines import decode
 from t2i.prepare.sources.rows import ListedRow, rows_of_json
 from t2i.prepare.splits import split_of_file
-from t2i.prepare.tree import Finder, FolderTree, Tree, open_tree, read_text_file
+from t2i.prepare.tree import Finder, FolderTree, Tree, is_zip, open_tree, read_text_file
 
 MAX_JSON_BYTES = 2 * 2**30  # bytes; captions_train2014.json has 67 MB
 COLUMNS = Columns("file_name", "text", None, "split")
@@ -26,7 +26,7 @@ def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Ite
     The split is read off the file's name (`captions_val2014`), in Karpathy's form off each image. Images are looked for in a
     folder of that name (train2014/), in images/ of it, in images/, and beside the file. There are no classes.
     """
-    whole = source.is_dir() or source.suffix.lower() == ".zip"
+    whole = source.is_dir() or is_zip(source)
     root = root_of(source)
     tree = open_tree(source if whole else root, report)
     files = _files(tree) if whole else [source.relative_to(root).as_posix()]

@@ -82,6 +82,7 @@ class _Texts:
 
     def __init__(self, tree: Tree, images: list[str]) -> None:
         self._present = set(tree.names)
+        self._without_case = {name.casefold(): name for name in tree.names}
         self._elsewhere: dict[str, list[str]] = {}
         stems = {_stem(name) for name in images}
         self._images: dict[str, list[str]] = {}
@@ -101,6 +102,8 @@ class _Texts:
         stem = _stem(image)
         beside = [f"{base}{end}" for base in (stem, image) for end in CAPTION_ENDINGS]
         found = [name for name in beside if name in self._present]
+        if not found:
+            found = [self._without_case[name.casefold()] for name in beside if name.casefold() in self._without_case]
         if not found and f"{stem}.json" in self._present:
             found = [f"{stem}.json"]
         return found or self._parallel(image)

@@ -9,7 +9,7 @@ from t2i.prepare.kinds import is_hidden
 from t2i.prepare.leftovers import account_for
 from t2i.prepare.sources.rows import read_listing
 from t2i.prepare.splits import split_of_file
-from t2i.prepare.tree import Finder, FolderTree, Tree, open_tree
+from t2i.prepare.tree import Finder, FolderTree, Tree, is_zip, open_tree
 
 TABLES = (".csv", ".tsv")
 OTHER_TABLES = ("captions.txt", ".token.txt", ".token", "captions.jsonl", "metadata.jsonl")  # where there is no .csv
@@ -22,7 +22,7 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
     caption ...), and, if they are there, a class (class, label ...) and a split. The split is also read off the table's name.
     """
     tree = open_tree(source, report)
-    whole = source.is_dir() or source.suffix.lower() == ".zip"
+    whole = source.is_dir() or is_zip(source)
     files = _tables(tree) if whole else [source.name]
     images = FolderTree(options.images, report) if options.images is not None else None
     collector = Collector(Finder(tree, images), report)

@@ -25,6 +25,11 @@ from t2i.prepare.tree import FolderTree, shown
 SHARDS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
+def is_shard(name: str) -> bool:
+    """Say whether a file is a tar by its name, plain or compressed."""
+    return name.casefold().endswith(SHARDS)
+
+
 def webdataset(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
     """List the samples of one tar, or of every tar in a folder and below.
 
@@ -37,7 +42,7 @@ def webdataset(source: Path, report: Report, options: SourceOptions = DEFAULTS) 
         yield from _Shard(source, source.name, report, counts, options).items()
     else:
         tree = FolderTree(source, report)
-        names = [name for name in tree.names if name.casefold().endswith(SHARDS) and not is_hidden(name)]
+        names = [name for name in tree.names if is_shard(name) and not is_hidden(name)]
         for name in names:
             yield from _Shard(source / name, name, report, counts, options).items()
         account_for(tree, report, (), set(names))
