@@ -1,7 +1,7 @@
 """The rows of a file that lists images, whichever form it has: comma or tab separated, JSON lines, a JSON list, Parquet."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -42,15 +42,16 @@ def import_pyarrow() -> Any:
 def read_listing(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
     """Read a file that lists images; what cannot be read is reported with its place."""
     kind = ending(name)
-    reader = _readers().get(kind, _text_rows)
+    if kind == ".parquet":
+        reader = _parquet_rows
+    elif kind in (".jsonl", ".ndjson", ".jl"):
+        reader = _json_lines
+    else:
+        reader = _json_list if kind.startswith(".json") else _text_rows
     try:
         yield from reader(tree, name, report, options)
     except (OSError, DataError) as error:
         report.skip(tree.place(name), getattr(error, "strerror", None) or str(error))
-
-
-def _readers() -> dict[str, Callable[[Tree, str, Report, SourceOptions], Iterator[ListedRow]]]:
-    return {".parquet": _parquet_rows, ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json_list}
 
 
 def _text_rows(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:

@@ -23,6 +23,7 @@ from t2i.prepare.lines import MAX_LINE_BYTES
 from t2i.prepare.tree import MAX_RATIO, unusable
 
 BLOCK = 512
+MAX_PADDING = 64 << 20  # bytes of zeros behind the end that are looked through
 MAX_NAME_BYTES = 1 << 20  # bytes of a long name or of a block of pax records
 OTHER_KINDS = {
     b"1": "a hard link",
@@ -206,6 +207,9 @@ def _members(file: Any, length: int | None) -> Iterator[tuple[int, Member | Faul
         try:
             header = _block(file, at, length)
             if header is None:
+                behind = _behind_end(file, at + BLOCK)
+                if behind is not None:
+                    yield at, Fault(f"byte {behind}", "what follows the mark of the archive's end is not read")
                 return
             name = name or _text(records["path"] if "path" in records else _header_name(header))
             kind = header[156:157]
@@ -240,6 +244,17 @@ def _members(file: Any, length: int | None) -> Iterator[tuple[int, Member | Faul
             yield at, Member(name, data, size, _read(file, data, size) if small else None)
         elif kind != b"5" and not name.endswith("/"):
             yield at, Fault(name, f"{OTHER_KINDS.get(kind, f'a member of kind {kind!r}')}, not a file")
+
+
+def _behind_end(file: Any, at: int) -> int | None:
+    """Find what stands behind the end of an archive, as where two were written into one file; None where it is zeros."""
+    for start in range(at, at + MAX_PADDING, 1 << 20):
+        data = _read(file, start, 1 << 20)
+        if data.strip(b"\0"):
+            return start + len(data) - len(data.lstrip(b"\0"))
+        if len(data) < 1 << 20:
+            break
+    return None
 
 
 def _block(file: Any, at: int, length: int | None) -> bytes | None:
