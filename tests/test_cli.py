@@ -252,7 +252,7 @@ WRONG = {
         lambda m, o, t: ["t2i-generate", "--model", edited(m, t, size=17), "x"],
         "cannot be read as the settings of a run: .*power of two",
     ),
-    "generate: nothing to draw": (lambda m, o, t: ["t2i-generate", "--model", m[1]], "say what to draw"),
+    "generate: nothing to draw": (lambda m, o, t: ["t2i-generate", "--model", m[1]], "a caption is missing"),
     "generate: no pictures": (lambda m, o, t: ["t2i-generate", "--model", m[1], "x", "--count", 0], "count"),
     "generate: a side of nothing": (
         lambda m, o, t: ["t2i-generate", "--model", m[1], "x", "--side", 2],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from t2i import runtime
 from t2i.config.options import TrainConfig
 from t2i.config.records import to_json
+from t2i.config.sizes import stored_size
 from t2i.data.dataset import PackedDataset
 from t2i.data.device_loader import make_loader
 from t2i.data.sampler import Sampler
@@ -89,7 +90,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
     if config.size > data.image_size:
         raise ConfigError(
             f"--size {config.size} is larger than the pictures of {data.path} ({data.image_size} px); "
-            f"prepare them with --size {config.size * 76 // 64} or more"
+            f"prepare them with --size {stored_size(config.size)} or more"
         )
     rows = ranks.rows(config.batch)
     device = runtime.pick_device(ranks.device(config.device))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.config.options import TrainConfig
-from t2i.config.records import differences, from_json, model_settings
+from t2i.config.records import describe, differences, from_json, model_settings
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
 from t2i.text.pretrained import encoder_file
@@ -26,15 +26,13 @@ def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None
     if not path.exists():  # lost: the checkpoints know too, and nothing has been written yet that would hide them
         check_newest(folder, {"data": data.fingerprint, "settings": model_settings(config)})
         return
-    changed = differences(from_json(path), config)
+    changed = differences(model_settings(from_json(path)), model_settings(config))
     record = folder / "data.json"
     if record.exists():
-        before = _fingerprint(record)
-        if before != data.fingerprint:
-            changed.append(f"data set: {before[:12]} -> {data.fingerprint[:12]}")
+        changed |= differences({"data set": _fingerprint(record)}, {"data set": data.fingerprint})
     if changed:
         raise ConfigError(
-            f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --out or add --force"
+            f"{folder} holds a run with other settings ({describe(changed)}); choose another --out or add --force"
         )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from t2i import runtime
 from t2i.config.options import JointOptions, TextConfig, TrainConfig
+from t2i.config.sizes import stored_size
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Loader
 from t2i.data.sampler import Sampler
@@ -182,7 +183,7 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
     if config.text.image_features == "joint" and config.size > data.image_size:
         raise ConfigError(
             f"--size {config.size} is larger than the pictures of {data.path} ({data.image_size} px); "
-            f"choose a smaller one, or prepare them with --size {config.size * 76 // 64} or more"
+            f"choose a smaller one, or prepare them with --size {stored_size(config.size)} or more"
         )
     if config.threads:
         torch.set_num_threads(config.threads)
