@@ -2,7 +2,7 @@
 
 * `to_json`, `from_json`: config.json of a run folder. `text_options`, `text_size`: text.json of a text encoder.
 * `model_settings`, `text_settings`: the settings that make another model, to be recorded and compared.
-* `differences`, `describe`: what differs between two records, and that as a message.
+* `differences`: what differs between two records, as lines of a message.
 """
 
 import dataclasses
@@ -17,18 +17,36 @@ from t2i.errors import CheckpointError, ConfigError
 
 T = TypeVar("T")
 UNREADABLE = (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
-NOT_RECORDED = "not recorded"
+
+# Version of model and run folders, in config.json. 1 (no field at all) named the layers seed, grow, shrink and picture, which
+# are project, up, down and to_rgb since 2, and the weight of GAN-INT interpolation_loss.
+FORMAT = 2
+
+
+class _OtherFormat(CheckpointError):
+    """A folder of another version, and what to do with it."""
+
+    def __init__(self, path: Path, found: object) -> None:
+        if found == 1:
+            why = "it was written by an older t2i, whose layers and settings had other names: train the model again"
+        else:
+            why = "it was written by a newer t2i: update t2i"
+        super().__init__(f"{path} has folder format {str(found)[:40]}, this t2i reads {FORMAT}: {why}")
 
 
 def to_json(config: TrainConfig) -> str:
-    """Write settings as JSON, one field a line."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    """Write settings as JSON, one field a line, with the version of the folder."""
+    return json.dumps({"format": FORMAT} | dataclasses.asdict(config), indent=2) + "\n"
 
 
 def from_json(path: Path) -> TrainConfig:
     """Read a run folder's config.json; CheckpointError where it is missing, damaged or of another version."""
     try:
-        return _settings(json.loads(path.read_text(encoding="utf-8")), TrainConfig, path)
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = fields.pop("format", 1)
+        if found != FORMAT:
+            raise _OtherFormat(path, found)
+        return _settings(fields | {"text": fields["text"]}, TrainConfig, path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
     except UNREADABLE as error:
@@ -42,6 +60,8 @@ def _settings(found: Mapping[str, Any], kind: type[T], path: Path) -> T:
 
 def _unreadable(path: Path, of: str, error: Exception) -> CheckpointError:
     """Say why a record cannot be read; where a setting is unknown, another version wrote it."""
+    if isinstance(error, _OtherFormat):
+        return error
     why = str(error)
     if isinstance(error, UnknownSetting):
         why = f"this version of t2i has no setting {error.name}; train again, or use the version that made it"
@@ -112,41 +132,21 @@ def _joint(config: TrainConfig | TextConfig) -> dict[str, Any]:
     return {field.name: getattr(config.text, field.name) for field in dataclasses.fields(JointOptions)}
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Compare two nested records, of settings, fingerprints and checksums.
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name what differs in two nested records, as "name: before -> after".
 
-    Args:
-        before: As it was written.
-        after: As it would be written now. What only `before` has is not compared.
-        prefix: What the names begin with.
-
-    Returns:
-        Name to (before, after) of each value that differs; a value that `before` lacks was not recorded.
-
-    Example:
-        >>> describe(differences({"text": {"dim": 256}}, {"text": {"dim": 128}, "seed": 0}))
-        'text.dim: 256 -> 128; seed: not recorded -> 0'
+    What one of them lacks is not compared: another version did not write it. Digests are cut to twelve digits.
     """
-    changed: dict[str, tuple[Any, Any]] = {}
-    for name, new in after.items():
-        old = before.get(name, NOT_RECORDED)
+    changed = []
+    for key in (key for key in before if key in after):
+        old, new = before[key], after[key]
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            changed |= differences(old, new, f"{prefix}{name}.")
-        elif _plain(old) != _plain(new):
-            changed[f"{prefix}{name}"] = (old, new)
+            changed += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changed.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
     return changed
 
 
-def describe(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """Say what differs: "name: before -> after; ...", fingerprints cut to what tells them apart."""
-    return "; ".join(f"{name}: {_short(old)} -> {_short(new)}" for name, (old, new) in changed.items())
-
-
-def _plain(value: Any) -> Any:
-    """Write tuples as JSON returns them."""
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text[:12] if len(text) == 64 else text
