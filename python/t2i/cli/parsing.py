@@ -148,13 +148,18 @@ def _read(kind: type, known: Sequence[_Argument], arguments: Sequence[str], prog
         parser.error(f"{name} {error.message.replace('expected', 'needs', 1)}")
     for word in sorted(unknown, key=lambda word: not word.startswith("--")):  # the flag before its value
         name = word.partition("=")[0]
-        if word.startswith("--"):
-            raise ConfigError(f"there is no flag {name}{nearest(name, _names(known))} ({prog} --help lists the flags)")
-        parser.error(f"unrecognised argument {word!r}")
+        flags = [each.flag for each in known if each.flag] + ["--help", COMPLETION]
+        flag = f"there is no flag {name}{nearest(name, flags)}"
+        parser.error(flag if word.startswith("--") else f"unrecognised argument {word!r}")
+    return _nested(found, known, parser)
+
+
+def _nested(found: argparse.Namespace, known: Sequence[_Argument], parser: _Parser) -> dict[str, Any]:
+    """Nest the values that were given as the fields are; a required one that is missing is an error."""
     values: dict[str, Any] = {}
     for each in known:
-        given = hasattr(found, each.dest) and (each.flag or getattr(found, each.dest) not in (None, []))
-        if not given:
+        value = getattr(found, each.dest, dataclasses.MISSING)
+        if value is dataclasses.MISSING or (not each.flag and value in (None, [])):
             if each.default is dataclasses.MISSING:
                 parser.error(f"{each.name} is missing")
             continue
@@ -162,13 +167,8 @@ def _read(kind: type, known: Sequence[_Argument], arguments: Sequence[str], prog
         place = values
         for part in outer:
             place = place.setdefault(part, {})
-        value = getattr(found, each.dest)
         place[name] = tuple(value) if isinstance(value, list) else value
     return values
-
-
-def _names(known: Sequence[_Argument]) -> list[str]:
-    return [each.flag for each in known if each.flag] + ["--help", COMPLETION]
 
 
 def _parser(kind: type, known: Sequence[_Argument], prog: str) -> _Parser:

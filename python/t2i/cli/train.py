@@ -26,9 +26,8 @@ def _settings(kind: type[T], also: type[U], arguments: Sequence[str], prog: str)
     """Read a training's settings: flags over the file of --config over the preset. --print-config ends here."""
     path, name = peek(arguments, "--config", "--preset")
     file = read_toml(Path(path), kind) if path else {}
-    base: dict[str, Any] = {}
-    if kind is not StyleConfig:
-        base = _of_preset(kind, name or file.get("preset") or ("paper" if kind is TextConfig else "blossoms"))
+    default = getattr(kind, "preset", "")  # of the dataclass; the training of a style encoder has no presets
+    base = _of_preset(kind, name or file.get("preset") or default) if default else {}
     config, flags = parse_with(kind, also, arguments, prog, defaults=over(file, base))
     if flags.print_config:
         print(to_toml(config), end="")
@@ -98,7 +97,7 @@ def _train_style(arguments: Sequence[str]) -> None:
 
     folder = train_style(config)
     print(f"The style encoder is in {folder / 'style.safetensors'}. Now try:", file=sys.stderr)
-    print(f't2i-generate --model {shlex.quote(str(folder))} --style PICTURE "{EXAMPLE}" --out picture.png')
+    print(f't2i-generate --model {shlex.quote(str(folder))} --style IMAGE "{EXAMPLE}" --out picture.png')
 
 
 def _train_gan(arguments: Sequence[str]) -> None:
@@ -130,5 +129,5 @@ def _say_what_next(config: TrainConfig, data: Any, folder: Path) -> None:
     """End a training with the command to try next."""
     sentence = data.captions_of(int(data.split("train")[0]))[0] if config.data else EXAMPLE
     quoted = shlex.quote(sentence) if re.search(r'["$`!\\]', sentence) else f'"{sentence}"'  # what a shell leaves alone
-    print(f"The model is in {folder}, pictures of its progress in {folder / 'samples'}. Now try:", file=sys.stderr)
+    print(f"The model is in {folder}, generated images in {folder / 'samples'}. Now try:", file=sys.stderr)
     print(f"t2i-generate --model {shlex.quote(str(folder))} {quoted} --out picture.png")
