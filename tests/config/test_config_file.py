@@ -133,6 +133,8 @@ def test_a_file_that_cannot_work_is_one_clear_line(tmp_path, text, says):
         (["t2i-train", "--text.channels", "3"], "--text.channels needs 2 arguments"),
         (["t2i-train", "--flip=3"], "--flip ignored explicit argument '3'"),
         (["t2i-train", "--learning-rate", "nan"], "--learning-rate must be above 0, got nan"),
+        (["t2i-train", "--interpolation-weight", "nan"], "--interpolation-weight must be at least 0, got nan"),
+        (["t2i-train", "--learning-ra", "1"], "there is no flag --learning-ra; did you mean --learning-rate?"),
         (["t2i-train", "--text.width", "0"], "--text.width must be at least 1, got 0"),
         (["t2i-train", "text", "--width", "0"], "--width must be at least 1, got 0"),
         (["t2i-train", "--text.channels", "8", "0"], "--text.channels must be at least 1 each, got (8, 0)"),
@@ -276,6 +278,19 @@ def test_a_dataclass_of_every_kind_of_field_is_read(words, expected):
     found = parse(Outer, words, "command")
     assert found == expected
     assert type(found.inner) is Inner
+
+
+def test_a_percent_sign_in_help_is_shown_as_it_is(capsys):
+    with pytest.raises(SystemExit):
+        parse(Outer, ["--help"], "command")
+    assert "Names: 100%. (default: a)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_file_lists_settings_by_group_with_rare_ones_last():
+    names = re.findall(r"^(\w+) = ", to_toml(PRESETS["paper"]), re.MULTILINE)
+    expected = ["preset", "seed", "data", "crop_low", "device", "size", "mismatch_weight", "learning_rate", "encoder"]
+    assert [name for name in names if name in expected[:-2]] == expected[:-2]
+    assert names.index("encoder") < names.index("width")
 
 
 def test_defaults_lie_beneath_the_flags_field_by_field():

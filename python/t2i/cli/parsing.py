@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
-from t2i.config.fields import GROUPS, NONE, WORDS, Takes, arranged, build, nearest, over
+from t2i.config.fields import GROUPS, NONE, WORDS, Takes, build, nearest, over
 from t2i.errors import ConfigError
 from t2i.extras import require
 
@@ -125,7 +125,7 @@ def _arguments(
 ) -> Iterator[_Argument]:
     """List a dataclass's fields and those of nested ones, whose flags begin with what their class says."""
     hints = get_type_hints(kind)
-    for field in arranged(kind):
+    for field in dataclasses.fields(kind):
         hint, own = hints[field.name], defaults.get(field.name)
         if dataclasses.is_dataclass(hint):
             deeper = {"prefix": f"{prefix}{field.name}.", "flags": getattr(hint, "flags", flags)}
