@@ -13,7 +13,6 @@ from t2i.errors import DataError
 from t2i.prepare.accounting import Account
 from t2i.prepare.lines import MAX_CAPTION_CHARACTERS, MAX_LINE_BYTES, decode, split_lines
 
-MAX_PIXELS = 100_000_000
 Read = Callable[[int], "bytes | NDArray[np.uint8]"]  # takes the most bytes to read; a file's bytes, or pixels (H, W, 3)
 
 

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from t2i.config.sizes import MAX_PIXELS
 from t2i.errors import ConfigError, DataError
 from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.images import Fit, load_images
-from t2i.prepare.items import MAX_PIXELS, Item, Report, root_of
+from t2i.prepare.items import Item, Report, root_of
 from t2i.prepare.leftovers import account_for_items
 from t2i.prepare.parts import Done, Listing, begin, join, note_done
 from t2i.prepare.sources.arrow import huggingface, parquet
