@@ -285,6 +285,35 @@ def test_a_zip_is_read_as_it_is(tmp_path, form):
     assert counts.files == len(files) == counts.images + counts.read + sum(counts.ignored.values())
 
 
+@pytest.mark.parametrize(
+    ("kind", "files", "members"),
+    [
+        ("folder", {"metadata.jsonl": {"file_name": "a.png", "text": "x"}}, ["a.png"]),
+        ("folder", {"metadata.jsonl": {"file_name": "images/a.png", "text": "x"}}, ["a.png"]),
+        ("folder", {"train/metadata.jsonl": {"file_name": "a.png", "text": "x"}}, ["a.png"]),
+        ("csv", {"t.csv": "image,text\na.png,x\n"}, ["a.png", "b.png"]),
+        (
+            "coco",
+            {
+                "annotations/captions_train2014.json": {
+                    "images": [{"id": 1, "file_name": "a.png"}],
+                    "annotations": [{"image_id": 1, "caption": "x"}],
+                }
+            },
+            ["images/a.png"],
+        ),
+    ],
+)
+def test_images_in_a_zip_beside_their_table_are_read(tmp_path, kind, files, members):
+    source = write(tmp_path / "mine", files)
+    zip_file(source / "images.zip", dict.fromkeys(members, PNG))
+    data, report = packed(kind, source, tmp_path)
+    assert list(captions(data).values()) == [["x"]]
+    counts = report.account
+    assert counts.files == 2 + len(members)  # the table, the zip and what is in it
+    assert (counts.images, counts.read, counts.skipped) == (1, 2, len(members) - 1)
+
+
 def hostile_zip(path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
         for name in ("good.png", "../out.png", "/abs.png", "C:\\drive.png"):
@@ -383,7 +412,8 @@ HINTS = {
     "COCO's": ("folder", {"a.json": {"images": [ROW], "annotations": []}, "b.png": PNG}, "t2i-prepare coco"),
     "a table": ("folder", {"list.csv": "image,caption\na.png,x\n", "a.png": PNG}, r"table of .*t2i-prepare csv .*list\.csv"),
     "metadata.tsv": ("folder", {"metadata.tsv": "file_name\ttext\na.png\tx\n", "a.png": PNG}, "near to metadata.csv"),
-    "a zip": ("folder", {"images.zip": b"PK\x03\x04", "metadata.jsonl": ROW}, r"images\.zip: a zip archive"),
+    "a zip": ("folder", {"images.zip": b"PK\x03\x04"}, r"images\.zip: a zip archive.*t2i-prepare folder .*images\.zip"),
+    "a broken zip": ("folder", {"images.zip": b"PK\x03\x04", "metadata.jsonl": ROW}, r"images\.zip is not a zip that can"),
     "a tar": ("folder", {"a.tar.gz": gzip.compress(b"")}, "tar shards are read by t2i-prepare webdataset"),
     "Parquet": ("folder", {"a.parquet": b"PAR1"}, "Parquet, which is read by t2i-prepare parquet"),
     "another case": ("csv", {"t.csv": TABLE.format("A.PNG"), "a.png": PNG}, r"no such image: A\.PNG \(there is a\.png\)"),

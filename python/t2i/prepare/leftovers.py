@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from t2i.prepare.accounting import BESIDE, HIDDEN, LONELY_TEXT, NO_IMAGE, Account
+from t2i.prepare.collect import Collector
 from t2i.prepare.columns import CAPTIONS, FILES, find_column
 from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import (
@@ -70,6 +71,29 @@ def account_for(
             if fate[1] is not None:
                 report.skip(place, fate[1])
             counts.add(fate[0])
+    report.account = counts
+
+
+def account_for_collected(
+    tree: Tree,
+    report: Report,
+    items: Sequence[Item],
+    read: Collection[str],
+    collector: Collector,
+    lost: Collection[str] = (),
+) -> None:
+    """Account for a source whose images tables name, and for the zips beside the tables in which some were found."""
+    archives = {name: archive for name, archive in collector.finder.archives.items() if archive is not None}
+    used = {name for name, archive in archives.items() if any(item.path == archive.path for item in items)}
+    packed = {item.named or item.member or "" for item in items if item.member is None or item.path == tree.path}
+    account_for(tree, report, packed, {*read, *used}, {*collector.named, *lost})
+    counts = report.account
+    assert counts is not None
+    for name in sorted(used):
+        members = {item.member or "" for item in items if item.path == archives[name].path}
+        account_for(archives[name], report, members, ())
+        assert report.account is not None
+        counts.include(report.account)
     report.account = counts
 
 
