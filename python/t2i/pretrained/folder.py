@@ -13,7 +13,6 @@ There is no pickle on this road: other files of the folder are not looked at.
 
 import dataclasses
 import json
-import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,10 +24,9 @@ from t2i.config.options import TrainConfig
 from t2i.config.records import from_json, to_json
 from t2i.errors import CheckpointError, ConfigError
 from t2i.files import write_atomically
-from t2i.weights import save_weights
+from t2i.weights import read_header, save_weights
 
 MAX_SETTINGS_BYTES = 1_000_000  # bytes
-MAX_HEADER_BYTES = 10_000_000  # bytes
 MAX_SIZE = 4096  # side of a picture in pixels
 MAX_NUMBERS = 4_000_000_000  # weights of all networks together; the paper's have 24 million
 FILES = ("config.json", "model.safetensors", "style.json", "style.safetensors", "README.md")
@@ -95,7 +93,7 @@ def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Net
         raise CheckpointError(f"{path.parent}: its settings describe no network that can be built: {reason}") from error
     if numbers > MAX_NUMBERS:
         raise CheckpointError(f"{path.parent}: its settings describe a network of {numbers:,} weights")
-    found = _header(path)
+    found = read_header(path).tensors
     for name, tensor in expected.items():
         key = f"{prefix}.{name}"
         if key not in found:
@@ -115,35 +113,7 @@ def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Net
 
 def names(path: Path) -> set[str]:
     """List the tensors of a safetensors file from its header; CheckpointError where it is none."""
-    return set(_header(path))
-
-
-def _header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Read kinds and shapes from a safetensors file's header; whether the rest is sound, its library says on reading."""
-    if not path.is_file():
-        raise CheckpointError(f"no such weight file: {path}")
-    try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(MAX_HEADER_BYTES, path.stat().st_size):
-                raise ValueError(f"a header of {length:,} bytes")
-            content = json.loads(file.read(length))
-        return {
-            name: (str(entry["dtype"]), tuple(int(side) for side in entry["shape"]))
-            for name, entry in content.items()
-            if name != "__metadata__"
-        }
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-        struct.error,
-    ) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    return set(read_header(path).tensors)
 
 
 def portable(config: TrainConfig) -> TrainConfig:
