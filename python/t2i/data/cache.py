@@ -15,30 +15,30 @@ from t2i.errors import CheckpointError
 from t2i.files import write_atomically
 from t2i.weights import read_tensors, serialise
 
-MAX_FILES = 4  # files of a name: each new encoder makes one
+MAX_FILES = 4  # of a name: each new encoder makes one
 
 
 def cached_tensor(
-    folder: Path, name: str, facts: Mapping[str, Any], shape: tuple[int, ...], compute: Callable[[], Tensor]
+    folder: Path, name: str, metadata: Mapping[str, Any], shape: tuple[int, ...], compute: Callable[[], Tensor]
 ) -> Tensor:
-    """Read a tensor that was computed before, or compute it and keep it.
+    """Read a tensor that was computed before, or compute it and keep it beside the pack.
 
     Args:
         folder: Of the packed data set.
-        name: What it is; the file is `<name>-<hash of facts>.safetensors`.
-        facts: All that the tensor depends on, as JSON: another data set or another network makes another file.
+        name: What it is; the file is `<name>-<hash of metadata>.safetensors`.
+        metadata: All that the tensor depends on, as JSON: another data set or another network makes another file.
         shape: What it must have; a damaged or foreign file is replaced.
         compute: Makes it.
 
     Returns:
         The tensor, on the CPU. Where the folder cannot be written, a line on stderr says so, and nothing is kept.
     """
-    key = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}-{key}.safetensors"
     try:
         found = read_tensors(path).get(name) if path.exists() else None
     except CheckpointError:
-        found = None  # damaged: made anew
+        found = None  # damaged: computed again
     if found is not None and tuple(found.shape) == shape and torch.isfinite(found).all():
         return found
     computed = compute().cpu().contiguous()
