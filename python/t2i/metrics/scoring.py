@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator, Philox
 from numpy.typing import NDArray
+from safetensors.torch import save
 from torch import Tensor
 
 from t2i import runtime
-from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
-from t2i.errors import ConfigError
+from t2i.errors import CheckpointError, ConfigError
+from t2i.files import write_atomically
 from t2i.images import to_uint8
 from t2i.metrics import retrieval
 from t2i.metrics.fid import Gaussian, frechet_distance, kernel_distance
 from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of
 from t2i.metrics.inputs import embed_rows, middle
 from t2i.pipeline import Pipeline
+from t2i.weights import read_tensors
 
 MIN_IMAGES = 4  # pictures: KID halves them, and a half needs two
 GROUPS, NOISES = 50, 4  # captions, and pictures of each, for diversity
@@ -122,9 +125,20 @@ def cached_features(
     Returns:
         (M, 768) float32.
     """
-    metadata = {"data": pack.fingerprint, **key}
-    shape = (len(real), FEATURES)
-    return cached_tensor(pack.path, "features", metadata, shape, lambda: features_of(network, real, batch, "real"))
+    name = hashlib.sha256(json.dumps({"data": pack.fingerprint, **key}, sort_keys=True).encode()).hexdigest()
+    path = pack.path / f"features-{name[:16]}.safetensors"
+    try:
+        kept = read_tensors(path).get("features") if path.exists() else None
+    except CheckpointError:
+        kept = None  # damaged: made anew
+    if kept is not None and kept.shape == (len(real), FEATURES):
+        return kept
+    computed = features_of(network, real, batch, "real")
+    try:
+        write_atomically(path, save({"features": computed}))
+    except CheckpointError:
+        print(f"{pack.path} cannot be written: the features of its pictures are not kept", file=sys.stderr)
+    return computed
 
 
 def manifest(pack: PackedDataset) -> dict[str, Any]:
