@@ -67,8 +67,8 @@ class GanStep:
         self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
         if config.sync_batch_norm:
-            synchronise(self.generator, ranks)
-            synchronise(self.discriminator, ranks)
+            synchronise(self.generator, ranks, device)
+            synchronise(self.discriminator, ranks, device)
         self.stages = Stages(config.realism_steps, config.realism_goal).to(device) if config.stages else None
         self.recovery: nn.Linear | None = None
         if config.recovery_weight:
