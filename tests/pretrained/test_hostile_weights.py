@@ -279,7 +279,7 @@ def test_a_hostile_model_folder_is_refused_in_one_line(model, name):
 
 
 def test_a_style_encoder_of_terabytes_is_refused(model):
-    from t2i.pipeline import model_hash
+    from t2i.pretrained.folder import model_hash
 
     save_weights(model / "style.safetensors", {"style": StyleEncoder(16, 8, 8)})
     facts = {"settings": {"width": HUGE, "blur": 0}, "model_sha256": model_hash(model)}

@@ -25,6 +25,7 @@ from t2i.metrics.roc import roc
 from t2i.models.encoders import StyleEncoder, blurred
 from t2i.pipeline import Pipeline
 from t2i.plots.roc import roc_picture
+from t2i.style import StyleReader
 from t2i.training import losses
 from t2i.training import style as training
 from t2i.weights import save_weights
@@ -262,7 +263,7 @@ def test_twins_share_their_style_and_strangers_do_not(monkeypatch):
 def test_a_perfect_encoder_is_found_perfect_and_a_blind_one_at_chance(run, monkeypatch):
     """The measure itself: S that answers with the true background, and S that answers with noise."""
     pipe = Pipeline.from_pretrained(run[0])
-    pipe._load_style()
+    _ = pipe.style_reader
 
     class Border(torch.nn.Module):
         def forward(self, images):
@@ -275,7 +276,7 @@ def test_a_perfect_encoder_is_found_perfect_and_a_blind_one_at_chance(run, monke
 
     areas = {}
     for name, encoder in (("border", Border()), ("blind", Blind())):
-        pipe._style = encoder, False
+        pipe._style = StyleReader(encoder, False)
         monkeypatch.setattr(verification.Pipeline, "from_pretrained", lambda *a: pipe)
         found = verification.style_of_run(run[0], pairs=100, images=40).figures["roc_area"]
         areas[name] = found["background"]["style"]
@@ -318,7 +319,7 @@ def test_photographs_are_read_blurred_and_drawn_pictures_as_they_are(pipe):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
     readings = torch.stack([pipe.style(blurred(images, side)) for side in (4, 5, 6, 7, 8)])
     torch.testing.assert_close(pipe.read_style(images), readings.mean(dim=0))
-    torch.testing.assert_close(pipe.read_style(images, drawn=True), pipe.style(images))
+    torch.testing.assert_close(pipe.read_style(images, generated=True), pipe.style(images))
 
 
 @pytest.mark.parametrize(
@@ -411,7 +412,7 @@ def test_eval_style_prints_a_table_and_one_json_object(run, tmp_path):
         assert 0 <= row["style"] <= 1
         assert 0 <= row["text"] <= 1
         assert f"{row['style']:.3f}" in out
-    assert -1 <= figures["cosine"]["as_drawn"] <= 1
+    assert -1 <= figures["cosine"]["as_generated"] <= 1
     assert {"images", "captions", "pairs", "split", "size", "seed", "data"} <= set(figures["protocol"])
     assert figures["protocol"]["split"] == "test"
     assert Image.open(tmp_path / "roc.png").size[0] > 300

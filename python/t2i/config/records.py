@@ -9,18 +9,38 @@ from typing import Any
 from t2i.config.options import JointOptions, TextOptions, TrainConfig
 from t2i.errors import CheckpointError, ConfigError
 
+# Version of model and run folders, in config.json. 1 (no field at all) named the layers seed, grow, shrink and picture, which
+# are project, up, down and to_rgb since 2, and the weight of GAN-INT interpolation_loss.
+FORMAT = 2
+
+
+class _OtherFormat(CheckpointError):
+    """A folder of another version, and what to do with it."""
+
+    def __init__(self, path: Path, found: object) -> None:
+        if found == 1:
+            why = "it was written by an older t2i, whose layers and settings had other names: train the model again"
+        else:
+            why = "it was written by a newer t2i: update t2i"
+        super().__init__(f"{path} has folder format {str(found)[:40]}, this t2i reads {FORMAT}: {why}")
+
 
 def to_json(config: TrainConfig) -> str:
-    """Write settings as JSON, one field a line."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    """Write settings as JSON, one field a line, with the version of the folder."""
+    return json.dumps({"format": FORMAT} | dataclasses.asdict(config), indent=2) + "\n"
 
 
 def from_json(path: Path) -> TrainConfig:
     """Read a run folder's config.json; CheckpointError where it is missing, damaged or of another version."""
     try:
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = fields.pop("format", 1)
+        if found != FORMAT:
+            raise _OtherFormat(path, found)
         text = TextOptions(**with_tuples(fields.pop("text")))
         return TrainConfig(**fields, text=text)
+    except _OtherFormat:
+        raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
     except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

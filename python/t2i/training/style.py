@@ -26,7 +26,8 @@ from t2i.files import write_atomically
 from t2i.locks import RunLock
 from t2i.models.build import style_encoder
 from t2i.models.encoders import blurred
-from t2i.pipeline import Pipeline, model_hash
+from t2i.pipeline import Pipeline
+from t2i.pretrained.folder import model_hash
 from t2i.text.table import caption_table
 from t2i.training import losses
 from t2i.training.checkpoint import Checkpoints
