@@ -18,7 +18,9 @@ from t2i import _native, runtime
 from t2i.config.options import LEARNED, TrainConfig
 from t2i.errors import CheckpointError, ConfigError
 from t2i.images import to_pil
+from t2i.models.build import any_generator
 from t2i.models.encoders import StyleEncoder, blurred
+from t2i.models.modern import ModernGenerator
 from t2i.models.paper import Generator
 from t2i.noise import slerp, truncated
 from t2i.prepare.style_images import read_pictures
@@ -74,7 +76,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, generator: Generator, encoder: CharCnnRnn | None, config: TrainConfig, folder: Path | None = None
+        self, generator: Generator | ModernGenerator, encoder: CharCnnRnn | None, config: TrainConfig, folder: Path | None = None
     ) -> None:
         self.generator, self.config = generator.eval(), config
         self.encoder = encoder if encoder is None else encoder.eval()
@@ -118,9 +120,8 @@ class Pipeline:
         if strange is not None:
             raise CheckpointError(f"{path} has a tensor {strange!r}: a model's are generator.* and text.*")
         generator = saved.checked_network(
-            path, "generator",
-            lambda: Generator(config.size, config.generator_width, config.noise_dim, text.dim, config.projection_dim),
-        )  # fmt: skip
+            path, "generator", lambda: any_generator(config)
+        )
         modules: dict[str, nn.Module] = {"generator": generator}
         encoder = None
         if text.encoder in LEARNED or any(name.startswith("text.") for name in tensors):

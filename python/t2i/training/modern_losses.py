@@ -75,6 +75,14 @@ def layout_code(image_or_map: Tensor, side: int) -> Tensor:
     return reduced.flatten(1).float() / image_or_map.shape[1] ** 0.5
 
 
+def pooled(taps: list[Tensor]) -> Tensor:
+    """Take mean and deviation of each channel over its places: maps (B, C, S, S) to (B, 2 sum C) float32."""
+    moments = [
+        moment for tap in taps for moment in (tap.mean(dim=(2, 3)), (tap.var(dim=(2, 3), correction=0) + 1e-4).sqrt())
+    ]
+    return torch.cat(moments, dim=1).float()
+
+
 def banked_contrastive_loss(
     images: Tensor, texts: Tensor, classes: Tensor, bank: Tensor, bank_classes: Tensor, temperature: float = 0.07
 ) -> Tensor:
