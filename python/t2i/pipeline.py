@@ -76,7 +76,11 @@ class Pipeline:
     """
 
     def __init__(
-        self, generator: Generator | ModernGenerator, encoder: CharCnnRnn | None, config: TrainConfig, folder: Path | None = None
+        self,
+        generator: Generator | ModernGenerator,
+        encoder: CharCnnRnn | None,
+        config: TrainConfig,
+        folder: Path | None = None,
     ) -> None:
         self.generator, self.config = generator.eval(), config
         self.encoder = encoder if encoder is None else encoder.eval()
@@ -119,9 +123,7 @@ class Pipeline:
         strange = next((name for name in sorted(tensors) if not name.startswith(("generator.", "text."))), None)
         if strange is not None:
             raise CheckpointError(f"{path} has a tensor {strange!r}: a model's are generator.* and text.*")
-        generator = saved.checked_network(
-            path, "generator", lambda: any_generator(config)
-        )
+        generator = saved.checked_network(path, "generator", lambda: any_generator(config))
         modules: dict[str, nn.Module] = {"generator": generator}
         encoder = None
         if text.encoder in LEARNED or any(name.startswith("text.") for name in tensors):

@@ -196,7 +196,11 @@ def _loop(
 
 @torch.no_grad()
 def _draw_samples(
-    config: TrainConfig, gan: GanStep | ModernStep, watched: tuple[list[str], Tensor, Tensor], path: Path, columns: int = 8
+    config: TrainConfig,
+    gan: GanStep | ModernStep,
+    watched: tuple[list[str], Tensor, Tensor],
+    path: Path,
+    columns: int = 8,
 ) -> Tensor:
     """Write the grid of watched sentences, and return its pictures (n, columns, 3, S, S)."""
     captions, rows, ids = watched

@@ -72,7 +72,8 @@ def diversity_loss(generated: Tensor, real: Tensor, repeats: int, goal: float = 
 def layout_code(image_or_map: Tensor, side: int) -> Tensor:
     """Average (B, C, S, S) down to at most `side` places a side, and scale by the root of the channels: (B, D)."""
     reduced: Tensor = F.adaptive_avg_pool2d(image_or_map, min(side, image_or_map.shape[-1]))
-    return reduced.flatten(1).float() / image_or_map.shape[1] ** 0.5
+    code: Tensor = reduced.flatten(1).float() / image_or_map.shape[1] ** 0.5
+    return code
 
 
 def pooled(taps: list[Tensor]) -> Tensor:

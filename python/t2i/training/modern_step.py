@@ -202,7 +202,7 @@ class ModernStep:
                 real_taps = self.read(inputs["images"], inputs["real_augmentation"])
             own, wrong = self.generator.standardise(text), self._mismatched(inputs, text)
             measured = self.update_discriminators(inputs, own, wrong, own[order], fakes, real_taps, fake_taps)
-            given = {name: inputs[name] for name in ("bank", "bank_classes") if name in inputs}
+            given: Inputs = {name: inputs[name] for name in ("bank", "bank_classes") if name in inputs}
             given |= {"noise": inputs["noise"], "images": inputs["images"], "classes": inputs["classes"][order]}
             measured |= self.update_generator(given, shown, own[order], fakes, real_taps, fake_taps)
         self.guard.end()
@@ -232,7 +232,8 @@ class ModernStep:
         alike = inputs["classes"][:, None] == inputs["classes"][None, :]
         nearest = (directions @ directions.T).masked_fill(alike, -2.0).argmax(dim=1)
         hard = (inputs["hard"] < self.config.hard_mismatch) & ~alike.all(dim=1)
-        return self.generator.standardise(torch.where(hard[:, None], text[nearest], other))
+        chosen: Tensor = self.generator.standardise(torch.where(hard[:, None], text[nearest], other))
+        return chosen
 
     def update_discriminators(
         self, inputs: Inputs, own: Tensor, wrong: Tensor, said: Tensor, fakes: Tensor, real_taps: list[Tensor],
