@@ -26,7 +26,7 @@ from t2i.plots import grids
 from t2i.text.build import text_encoder
 from t2i.text.char_cnn_rnn import CharCnnRnn
 from t2i.text.pretrained import resolve_text_options
-from t2i.training.step import GanStep
+from t2i.training.steps import Step, make_step
 from t2i.training.text_source import FrozenText, LearnedText
 
 ROWS = 4  # of the step that is measured: the fewest that a batch may have
@@ -90,9 +90,7 @@ def _sampler(config: TrainConfig, data: PackedDataset, batch: int) -> Sampler:
     )  # fmt: skip
 
 
-def _measured(
-    config: TrainConfig, data: PackedDataset, device: torch.device
-) -> tuple[GanStep, list[str], float, float]:
+def _measured(config: TrainConfig, data: PackedDataset, device: torch.device) -> tuple[Step, list[str], float, float]:
     """Take one step of a few rows: the step, the shapes it passed through, its operations, and the bytes it kept."""
     small = dataclasses.replace(config, batch=ROWS, sync_batch_norm=False, compile="off", cuda_graph=False)
     precision = runtime.pick_precision(config.precision, device)
@@ -103,7 +101,7 @@ def _measured(
         alignment_encoder = (
             ImageEncoder(config.size, config.text.image_width, config.text.dim).eval().requires_grad_(False).to(device)
         )
-    step = GanStep(small, text, device, precision, alignment_encoder)
+    step = make_step(small, text, device, precision, alignment_encoder)
     loader = Loader(
         _sampler(small, data, ROWS), device, batch=ROWS, crop=config.size, captions_per_image=config.captions_per_image,
         mismatched_images=config.mismatch == "image", characters=learned,
@@ -149,7 +147,7 @@ def _flop(count: float) -> str:
     return f"{count / 1e6:#.3g} MFLOP"
 
 
-def _networks(step: GanStep) -> list[str]:
+def _networks(step: Step) -> list[str]:
     nets: list[tuple[str, nn.Module | None]] = [
         ("generator", step.generator), ("discriminator", step.discriminator), ("noise reader", step.recovery),
         ("text encoder", step.text.encoder), ("alignment encoder", step.alignment_encoder),
@@ -158,7 +156,7 @@ def _networks(step: GanStep) -> list[str]:
     return [f"{'parameters' if not row else '':12}{line}" for row, line in enumerate(lines)]
 
 
-def _memory(step: GanStep, saved: float) -> list[str]:
+def _memory(step: Step, saved: float) -> list[str]:
     """Estimate what training holds: weights, gradients, two moments, the average, and what backward needs."""
     bytes_of = {
         name: sum(tensor.nbytes for tensor in net.state_dict().values())

@@ -28,13 +28,11 @@ from t2i.text.pretrained import encoder_file, holds_encoder, load_text, resolve_
 from t2i.text.table import caption_table, read_table
 from t2i.training import report
 from t2i.training.checkpoint import Checkpoints
-from t2i.training.modern_step import ModernStep
 from t2i.training.optim import halving_schedule
 from t2i.training.progress import Progress, StopSignal
-from t2i.training.reference import Reference
 from t2i.training.rescue import rescued
 from t2i.training.resume import check_resume, facts_of
-from t2i.training.step import GanStep
+from t2i.training.steps import Step, make_step
 from t2i.training.text import begin_text, train_text
 from t2i.training.text_source import FrozenText, LearnedText, TextSource
 from t2i.training.watch import Watch
@@ -126,19 +124,11 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             ranks.write(write_atomically, folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
             source, alignment_encoder = prepare_text(config, data, folder, device, precision)
         torch.manual_seed(config.seed)
-        step: GanStep | ModernStep
-        if config.network == "modern":
-            assert isinstance(source, FrozenText)
-            reference = Reference.of(data, config.size)
-            step = ModernStep(config, source, device, precision, alignment_encoder, ranks, reference)
-        else:
-            step = GanStep(config, source, device, precision, alignment_encoder, ranks)
+        step = make_step(config, source, device, precision, alignment_encoder, ranks, data)
         _loop(config, data, folder, sampler, step, rows)
 
 
-def _loop(
-    config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampler, gan: GanStep | ModernStep, rows: int
-) -> None:
+def _loop(config: TrainConfig, data: PackedDataset, folder: Path, sampler: Sampler, gan: Step, rows: int) -> None:
     ranks = gan.ranks
     epoch_steps = max(1, sampler.images // config.batch)
     steps = config.steps or config.epochs * epoch_steps
@@ -197,7 +187,7 @@ def _loop(
 @torch.no_grad()
 def _draw_samples(
     config: TrainConfig,
-    gan: GanStep | ModernStep,
+    gan: Step,
     watched: tuple[list[str], Tensor, Tensor],
     path: Path,
     columns: int = 8,
