@@ -1,7 +1,7 @@
-//! One shard file of a pack: its bytes in memory or read where they are needed, and whether it is still the same file.
+//! One shard file of a pack: its bytes, in memory or read as needed, and whether it is still the same file.
 //!
-//! Not mapped: reading a mapped file that somebody has cut ends the process with SIGBUS, and asking for its length first
-//! leaves a moment between the two. A copy in memory cannot change, and a read of a file that was cut is an error.
+//! Not memory-mapped: reading a mapped file after another process has truncated it raises SIGBUS, and checking its
+//! length first leaves a race. A copy in memory cannot change, and reading from a truncated file is an error.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
@@ -16,8 +16,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// The largest safetensors header read; ours have a few hundred bytes.
-const HEADER_LIMIT: u64 = 1 << 20;
+/// The largest safetensors header accepted; ours have a few hundred bytes.
+const MAX_HEADER_BYTES: u64 = 1 << 20;
 /// Bytes read at once to compute a checksum.
 const CHUNK: usize = 1 << 20;
 
@@ -27,7 +27,8 @@ enum Content {
     File(File),
 }
 
-/// What tells a file from the one that took its place. The modification time alone is too coarse on some file systems.
+/// Identifies a file, to notice when another takes its place. The modification time alone is too coarse on some file
+/// systems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     modified: Option<SystemTime>,
@@ -47,23 +48,23 @@ impl Identity {
     }
 }
 
-/// A shard, opened.
+/// An open shard.
 #[derive(Debug)]
-pub(crate) struct ShardFile {
+pub(super) struct ShardFile {
     path: PathBuf,
     length: u64,
     sha256: String,
     content: Content,
-    /// Behind a lock because a copy of the same content may take the file's place.
+    /// Behind a lock because it is updated when a copy of the same content takes the file's place.
     identity: Mutex<Identity>,
 }
 
 impl ShardFile {
-    /// Opens a shard and reads its header; the rest only if that describes the whole file.
+    /// Opens a shard and reads its header; then the rest, if the header describes the whole file.
     ///
-    /// `path` is the name to say in errors and to look for later, `real` where it leads. With `memory` the bytes are
-    /// copied. Returns the header, and where the data behind it begins.
-    pub(crate) fn open(
+    /// `path` is used in errors and for later checks, `real` is the path it resolves to. With `memory` the content is
+    /// copied to memory. Returns the header too, and the offset of the data after it.
+    pub(super) fn open(
         path: &Path,
         real: &Path,
         length: u64,
@@ -84,12 +85,12 @@ impl ShardFile {
         Ok((Self { path, length, sha256, content, identity }, header, data_at))
     }
 
-    pub(crate) fn length(&self) -> usize {
+    pub(super) fn length(&self) -> usize {
         usize::try_from(self.length).unwrap_or(usize::MAX)
     }
 
     /// Compares the checksum of the content with that of pack.json.
-    pub(crate) fn verify(&self) -> Result<()> {
+    pub(super) fn verify(&self) -> Result<()> {
         let found = match &self.content {
             Content::Memory(bytes) => hex(&Sha256::digest(bytes)),
             Content::File(file) => self.checksum(file)?,
@@ -100,8 +101,8 @@ impl ShardFile {
         Ok(())
     }
 
-    /// A part of the shard that lies in it.
-    pub(crate) fn bytes(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>> {
+    /// The bytes of a range, which must be inside the shard.
+    pub(super) fn bytes(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>> {
         match &self.content {
             Content::Memory(bytes) => Ok(Cow::Borrowed(&bytes[range])),
             Content::File(file) => {
@@ -113,9 +114,9 @@ impl ShardFile {
         }
     }
 
-    /// Refuses a shard that is no longer the file that was opened: cut, replaced, deleted or made unreadable. A copy of
-    /// the same content in its place is accepted.
-    pub(crate) fn check_unchanged(&self) -> Result<()> {
+    /// Refuses a shard that is no longer the file that was opened: truncated, replaced, deleted or made unreadable. A copy
+    /// of the same content in its place is accepted.
+    pub(super) fn check_unchanged(&self) -> Result<()> {
         let changed = |what: String| Error::data(&self.path, format!("changed while in use: {what}"));
         let metadata = std::fs::metadata(&self.path).map_err(|error| changed(error.to_string()))?;
         if metadata.len() != self.length {
@@ -159,14 +160,17 @@ fn read_header(mut file: &File, path: &Path, length: u64) -> Result<(Header, usi
     let mut size = [0; 8];
     file.read_exact(&mut size).map_err(failed)?;
     let size = u64::from_le_bytes(size);
-    if size > HEADER_LIMIT {
-        return Err(Error::data(path, format!("safetensors header must be at most {HEADER_LIMIT} bytes, got {size}")));
+    if size > MAX_HEADER_BYTES {
+        return Err(Error::data(
+            path,
+            format!("safetensors header must be at most {MAX_HEADER_BYTES} bytes, got {size}"),
+        ));
     }
     let mut text = Vec::new();
     file.take(size).read_to_end(&mut text).map_err(failed)?;
     let header: Header = serde_json::from_slice(&text)
         .map_err(|error| Error::data(path, format!("is not a valid safetensors file: {error}")))?;
-    // Deserializing has checked that the tensors follow one another without a gap.
+    // Deserializing has checked that there are no gaps between tensors.
     let end = (header.data_len() as u64).saturating_add(8 + size);
     if text.len() as u64 != size || end != length {
         return Err(Error::data(
@@ -209,7 +213,7 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Resul
     Ok(())
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes all");
