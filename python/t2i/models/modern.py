@@ -91,7 +91,8 @@ class Position(nn.Module):
         moved_y = y + change[:, 2] * x + change[:, 3] * y + change[:, 5]
         wave_x, wave_y = self.waves.T[:, :, None]  # (frequencies, 1) each
         angles = 2 * math.pi * (wave_x * moved_x[:, None] + wave_y * moved_y[:, None]) + self.phases[:, None]
-        return torch.sin(angles).view(len(condition), -1, self.side, self.side)
+        waves: Tensor = torch.sin(angles).unflatten(2, (self.side, self.side))
+        return waves
 
 
 class UpBlock(nn.Module):
@@ -207,7 +208,7 @@ class ModernGenerator(nn.Module):
         text = F.leaky_relu(self.text(self.standardise(text)), LEAK)  # (B, P)
         joined = torch.cat([noise.to(text.dtype), text], dim=1)
         condition = torch.cat([joined, F.leaky_relu(self.mixed(joined), LEAK)], dim=1)  # (B, Z + 2 P)
-        x = self.project(joined).view(len(noise), -1, 4, 4).contiguous(memory_format=torch.channels_last)
+        x = self.project(joined).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
         image: Tensor | None = None
         for level, up in enumerate(self.up):
             x = up(x, condition)
