@@ -11,7 +11,7 @@ from t2i.config.records import to_json
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError
 from t2i.files import write_atomically
-from t2i.models.build import any_generator
+from t2i.models.build import generator as make_generator
 from t2i.pipeline import Pipeline
 from t2i.text.build import text_encoder
 from t2i.weights import save_weights
@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with random weights, and batch and text statistics that a training would leave."""
     folder = tmp_path_factory.mktemp("modern")
     torch.manual_seed(0)
-    generator, encoder = any_generator(CONFIG), text_encoder(CONFIG.text)
+    generator, encoder = make_generator(CONFIG), text_encoder(CONFIG.text)
     generator.fit_text(5 + 2 * torch.randn(50, 16))
     for _ in range(20):
         generator(torch.randn(16, 8), 5 + 2 * torch.randn(16, 16))

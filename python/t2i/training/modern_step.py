@@ -22,12 +22,11 @@ from t2i import runtime
 from t2i.config.options import TrainConfig
 from t2i.data.loader import Batch
 from t2i.distributed import ALONE, Ranks
-from t2i.models.build import modern_generator
+from t2i.models.build import discriminator, generator
 from t2i.models.efficientnet import EfficientNetLite0
-from t2i.models.encoders import ImageEncoder
 from t2i.models.feature_discriminator import FeatureDiscriminator, FrozenTaps
 from t2i.models.image_features import network
-from t2i.models.paper import Discriminator
+from t2i.models.modern import ModernGenerator
 from t2i.training import losses, modern_losses
 from t2i.training.augment import Augmentation, augment
 from t2i.training.graph import Captured, Inputs
@@ -62,16 +61,15 @@ class ModernStep:
 
     def __init__(
         self, config: TrainConfig, text: FrozenText, device: torch.device, precision: torch.dtype,
-        alignment_encoder: ImageEncoder | None = None, ranks: Ranks = ALONE, reference: Reference | None = None,
+        alignment_encoder: nn.Module | None = None, ranks: Ranks = ALONE, reference: Reference | None = None,
     ) -> None:  # fmt: skip
         self.config, self.text, self.device, self.precision = config, text, device, precision
         self.alignment_encoder, self.ranks, self.strength = alignment_encoder, ranks, Augmentation()
         layout = torch.channels_last
-        self.generator = modern_generator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.pixel_size = min(config.size, config.pixel_size)
-        self.discriminator = Discriminator(
-            self.pixel_size, config.discriminator_width, config.text.dim, config.projection_dim
-        ).to(device, memory_format=layout)  # type: ignore[call-overload]
+        made = generator(config)
+        assert isinstance(made, ModernGenerator)
+        self.generator = made.to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.recovery: nn.Linear | None = None
         if config.recovery_weight:
             self.recovery = nn.Linear(self.discriminator.to_logit.weight[0].numel(), config.noise_dim).to(device)
@@ -221,7 +219,7 @@ class ModernStep:
 
     def _reduced(self, images: Tensor) -> Tensor:
         """Reduce images to what the pixel discriminator reads."""
-        factor = self.config.size // self.pixel_size
+        factor = self.config.size // self.discriminator.size
         reduced = images if factor == 1 else F.avg_pool2d(images, factor)
         return reduced.contiguous(memory_format=torch.channels_last)
 

@@ -1,11 +1,11 @@
 """The step of the networks that the settings name; what a loop needs to know of both is their shared methods."""
 
 import torch
+from torch import nn
 
 from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
 from t2i.distributed import ALONE, Ranks
-from t2i.models.encoders import ImageEncoder
 from t2i.training.modern_step import ModernStep
 from t2i.training.reference import Reference
 from t2i.training.step import GanStep
@@ -16,7 +16,7 @@ Step = GanStep | ModernStep
 
 def make_step(
     config: TrainConfig, text: TextSource, device: torch.device, precision: torch.dtype,
-    alignment_encoder: ImageEncoder | None = None, ranks: Ranks = ALONE, data: PackedDataset | None = None,
+    alignment_encoder: nn.Module | None = None, ranks: Ranks = ALONE, data: PackedDataset | None = None,
 ) -> Step:  # fmt: skip
     """Make the step that trains `config.network`, with random weights from torch's generator.
 
