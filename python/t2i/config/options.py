@@ -167,6 +167,9 @@ class TrainConfig:
     """Show the metrics elsewhere too, as they are written: tensorboard, wandb, or both with a comma (extras of these
     names)."""
 
+    network: Literal["paper", "modern"] = "paper"
+    """Generator, and the discriminators it learns from: paper; or modern, text in every block, a discriminator on frozen
+    ImageNet features (extra: t2i[features]) beside the paper's."""
     size: int = 64
     """Side of the pictures drawn, in pixels: a power of two."""
     generator_width: int = 128
@@ -207,6 +210,18 @@ class TrainConfig:
 
     recovery_weight: float = 0.0
     """Weight of reading the noise back from a fake (InfoGAN; not in the paper): keeps the generator from ignoring it."""
+    feature_weight: float = 0.0
+    """modern: weight of the discriminator on frozen features in the generator's loss; 0 leaves it out, and the extra too."""
+    pixel_weight: float = 1.0
+    """modern: weight of the paper's discriminator in the generator's loss."""
+    pixel_size: int = 32
+    """modern: side of the pictures that the paper's discriminator reads; larger ones are reduced to it."""
+    diversity_weight: float = 0.0
+    """modern: weight of the diversity loss: pictures of one text must differ as real pictures do."""
+    contrastive_weight: float = 0.0
+    """modern: weight of fit to the text by a map of frozen features that learns from the real pictures as the GAN does."""
+    hard_mismatch: float = 0.0
+    """modern: part of the mismatched texts that are the most similar other text of the batch."""
 
     learning_rate: float = 2e-4
     """Adam's step size."""
@@ -251,6 +266,8 @@ class TrainConfig:
             raise ConfigError(f"--realism-goal must lie in 0..1 (0 excluded), got {self.realism_goal}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"--ema must lie in 0..1 (1 excluded), got {self.ema}")
+        if self.network == "modern":
+            self._check_modern()
         if self.batch < 4 or self.batch % 2:
             raise ConfigError(f"--batch must be an even number of at least 4, got {self.batch}")
         if self.threads < 0:
@@ -262,6 +279,23 @@ class TrainConfig:
                 "--alignment-weight needs a joint embedding whose image side was learned from pixels: --text.encoder joint "
                 "and --text.image-features joint; or leave it out: --alignment-weight 0"
             )
+
+    def _check_modern(self) -> None:
+        """Refuse what the modern networks cannot do."""
+        if self.text.encoder == "end-to-end":
+            raise ConfigError("--network modern needs frozen text: --text.encoder joint, or a trained encoder")
+        for name in ("stages", "interpolation_weight", "sync_batch_norm"):
+            if getattr(self, name):
+                raise ConfigError(f"--network modern has no --{name.replace('_', '-')}, got {getattr(self, name)}")
+        for name in ("feature_weight", "pixel_weight", "diversity_weight", "contrastive_weight"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
+        if self.pixel_size < 16 or self.pixel_size & (self.pixel_size - 1):
+            raise ConfigError(f"--pixel-size must be a power of two of at least 16, got {self.pixel_size}")
+        if not self.feature_weight and (self.contrastive_weight or not self.pixel_weight):
+            raise ConfigError("--feature-weight 0 needs --contrastive-weight 0 and a --pixel-weight above 0")
+        if not 0 <= self.hard_mismatch <= 1:
+            raise ConfigError(f"--hard-mismatch must lie in 0..1, got {self.hard_mismatch}")
 
     @property
     def trackers(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from t2i.text.build import text_encoder
 from t2i.text.char_cnn_rnn import CharCnnRnn
 from t2i.text.pretrained import resolve_text_options
 from t2i.training.loop import step_counts
-from t2i.training.step import GanStep
+from t2i.training.steps import Step, make_step
 from t2i.training.text_source import FrozenText, LearnedText
 
 ROWS = 4  # of the step that is measured: the smallest batch
@@ -82,9 +82,7 @@ def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _measured(
-    config: TrainConfig, data: PackedDataset, device: torch.device
-) -> tuple[GanStep, list[str], float, float]:
+def _measured(config: TrainConfig, data: PackedDataset, device: torch.device) -> tuple[Step, list[str], float, float]:
     """Take one step of a few rows: the step, the shapes it passed through, its operations, and the bytes it kept."""
     small = dataclasses.replace(config, batch=ROWS, sync_batch_norm=False, compile="off", cuda_graph=False)
     precision = runtime.pick_precision(config.precision, device)
@@ -93,7 +91,7 @@ def _measured(
     alignment_encoder = None
     if config.alignment_weight:
         alignment_encoder = image_encoder(config.text, config.size).eval().requires_grad_(False).to(device)
-    step = GanStep(small, text, device, precision, alignment_encoder)
+    step = make_step(small, text, device, precision, alignment_encoder)
     loader = Loader(
         sampler_from(small, data),
         device,
@@ -144,7 +142,7 @@ def _flop(count: float) -> str:
     return f"{count / 1e6:#.3g} MFLOP"
 
 
-def _networks(step: GanStep) -> list[str]:
+def _networks(step: Step) -> list[str]:
     nets: list[tuple[str, nn.Module | None]] = [
         ("generator", step.generator),
         ("discriminator", step.discriminator),
@@ -156,7 +154,7 @@ def _networks(step: GanStep) -> list[str]:
     return [f"{'parameters' if not row else '':12}{line}" for row, line in enumerate(lines)]
 
 
-def _memory(step: GanStep, saved: float) -> list[str]:
+def _memory(step: Step, saved: float) -> list[str]:
     """Estimate what training holds: weights, gradients, two moments, the EMA, and what backward needs."""
     bytes_of = {
         name: sum(tensor.nbytes for tensor in net.state_dict().values())
