@@ -24,6 +24,7 @@ from t2i.locks import RunLock
 from t2i.models.encoders import ImageEncoder
 from t2i.plots import grids
 from t2i.text.build import text_encoder
+from t2i.text.coverage import ambiguity_warning, coverage_warning
 from t2i.text.pretrained import encoder_file, holds_encoder, load_text, resolve_text_options
 from t2i.text.table import caption_table, read_table
 from t2i.training import report
@@ -123,6 +124,10 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             facts = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
             ranks.write(write_atomically, folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
             source, alignment_encoder = prepare_text(config, data, folder, device, precision)
+        learned_elsewhere = source.encoder is not None and config.text.encoder != "joint"  # or it was said already
+        for warning in (ambiguity_warning(sampler), coverage_warning(data) if learned_elsewhere else None):
+            if warning is not None:
+                ranks.write(print, warning, file=sys.stderr)
         torch.manual_seed(config.seed)
         step_of = GanStep(config, source, device, precision, alignment_encoder, ranks)
         _loop(config, data, folder, sampler, step_of, rows)

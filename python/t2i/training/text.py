@@ -31,6 +31,7 @@ from t2i.models.build import image_encoder
 from t2i.models.encoders import FeatureEncoder
 from t2i.models.image_features import picture_features
 from t2i.text.build import text_encoder
+from t2i.text.coverage import coverage_warning
 from t2i.training.checkpoint import Checkpoints
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.losses import contrastive_loss, joint_embedding_loss
@@ -101,6 +102,9 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
     device = runtime.pick_device(config.device)
     precision = runtime.pick_precision(config.precision, device)
     write_atomically(folder / "text.json", (json.dumps(_facts(config, data), indent=2) + "\n").encode())
+    warning = coverage_warning(data)
+    if warning is not None:
+        print(warning, file=sys.stderr)
     pairs = Pairs(config, data, device)
     epoch_steps = pairs.classes or max(1, pairs.sampler.images // pairs.batch)
     steps = options.steps or options.epochs * epoch_steps
