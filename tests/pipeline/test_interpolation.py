@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import t2i
+from helpers import call
 from t2i import runtime
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.records import to_json
@@ -16,7 +17,6 @@ from t2i.noise import slerp
 from t2i.pipeline import Pipeline
 from t2i.plots import grids
 from t2i.weights import save_weights
-from test_cli import call
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

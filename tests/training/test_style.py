@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import t2i
+from helpers import call
 from t2i.blossoms import drawing
 from t2i.blossoms import drawing as synthetic
 from t2i.blossoms.classes import held_out_classes
@@ -27,7 +28,6 @@ from t2i.plots.roc import roc_picture
 from t2i.training import losses
 from t2i.training import style as training
 from t2i.weights import save_weights
-from test_cli import call
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,14 +8,14 @@ import sys
 import pytest
 import torch
 
+from helpers import TINY
+from small_steps import batch_of, tiny
 from t2i.data import device_loader
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Batch, Loader
 from t2i.data.sampler import Sampler
 from t2i.training.step import GanStep
 from t2i.training.text_source import FrozenText
-from test_cli import TINY
-from test_speed_paths import batch_of, tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; make gpu runs it there")
 DEVICE = torch.device("cuda")

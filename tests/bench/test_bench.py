@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,15 +11,14 @@ import pytest
 import torch
 
 import t2i
+from helpers import ROOT, TINY, call
 from t2i import prepare
 from t2i.bench import rows as bench_rows
 from t2i.bench import timing
 from t2i.bench import timing as bench
 from t2i.models.paper import Discriminator, Generator
-from test_cli import TINY, call
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")

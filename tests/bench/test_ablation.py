@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benches" / "python" / "paper.py"
+from helpers import ROOT
+
+SCRIPT = ROOT / "benches" / "python" / "paper.py"
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import TINY, call
 from t2i.config import options as settings
 from t2i.config.options import StyleConfig, TextConfig, TrainConfig
 from t2i.config.presets import PRESETS
 from t2i.config.toml import documentation, read_toml, to_toml
 from t2i.training import gan
 from t2i.training.dry_run import dry_run
-from test_cli import TINY, call
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

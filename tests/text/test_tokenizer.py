@@ -6,24 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import t2i
+from helpers import DASH, SLOTS, SPACE, UNKNOWN, slow_encode
 from t2i import _native
-
-SLOTS = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
-DASH, SPACE, UNKNOWN = 60, 70, 71
-
-
-def slow_encode(captions):
-    """Build the table in order, so that the later of the two dashes wins, and look every character up."""
-    table = {}
-    for slot, character in enumerate(SLOTS, 1):
-        table[character] = slot
-    rows = []
-    for caption in captions:
-        ids = []
-        for character in caption[:201]:
-            ids.append(table.get(character.lower(), UNKNOWN))
-        rows.append(ids + [0] * (201 - len(ids)))
-    return np.array(rows, np.uint8).reshape(-1, 201)
 
 
 def slow_one_hot(ids):

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import t2i
-from conftest import SHARED
+from helpers import SHARED, call
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.records import to_json
 from t2i.data.dataset import PackedDataset
@@ -24,7 +24,6 @@ from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of, resize_
 from t2i.metrics.scoring import draw
 from t2i.models.encoders import ImageEncoder
 from t2i.weights import save_weights
-from test_cli import call
 
 FILE = SHARED / "inception-2015-12-05-to-mixed7.safetensors"
 needs_file = pytest.mark.skipif(not FILE.exists(), reason="../shared/data has no feature network on this machine")

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import t2i
-from t2i.config.options import TextOptions, TrainConfig
+from helpers import tiny_config as config
 from t2i.config.records import from_json
 from t2i.data.loader import Loader
 from t2i.data.sampler import Sampler
@@ -27,20 +27,6 @@ from t2i.training.text_source import FrozenText, LearnedText
 from t2i.weights import read_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-TEXT = TextOptions(
-    encoder="end-to-end", width=8, channels=(8, 8), dim=16, steps=3, batch=8, objective="contrastive", image_width=8
-)
-
-
-def config(text=None, **options):
-    """Settings of a run of seconds: 16 px, networks of width 8."""
-    small = {
-        "size": 16, "generator_width": 8, "discriminator_width": 8, "noise_dim": 8, "projection_dim": 8, "batch": 8,
-        "steps": 6, "precision": "float32", "device": "cpu", "captions_per_image": 2, "log_every": 1, "crop_low": 0,
-        "halve_every": 0, "alignment_weight": 0.0, "ema": 0.9,
-    }  # fmt: skip
-    return TrainConfig(**(small | options), text=dataclasses.replace(TEXT, **(text or {})))
 
 
 def step_and_batch(config, data, frozen=True):

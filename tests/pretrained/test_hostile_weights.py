@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import t2i
+from helpers import peak
 from promises import cases, count
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.records import to_json
@@ -26,8 +27,8 @@ from t2i.models.paper import Generator
 from t2i.pipeline import Pipeline
 from t2i.text.build import text_encoder
 from t2i.weights import read_tensors, save_weights
-from test_hostile_images import peak
 
+HERE = Path(__file__).parent
 PACKAGE = Path(t2i.__file__).parent
 
 
@@ -125,7 +126,7 @@ def refuse_everything(folder):
 
 @pytest.mark.promise(20)
 def test_hostile_safetensors_are_refused_within_a_second_and_200_megabytes(tmp_path, tally):
-    code = f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]; import test_hostile_weights as t"
+    code = f"import sys; sys.path[:0] = {[str(HERE), str(HERE.parent)]!r}; import test_hostile_weights as t"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}; t.refuse_everything({str(tmp_path)!r})"], capture_output=True, text=True
     )

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
+from helpers import tiny_config as config
 from t2i.models.build import generator
 from t2i.training import gan, step
 from t2i.training.watch import EARLY, LINES, Watch
-from test_training import config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

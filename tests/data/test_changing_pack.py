@@ -7,11 +7,11 @@ import shutil
 import pytest
 
 import t2i
+from helpers import tiny_config as config
 from promises import cases
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Loader
 from t2i.training import gan
-from test_training import config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import t2i
+from helpers import slow_encode
 from promises import cases, count
 from t2i import prepare
 from t2i.data.dataset import PackedDataset
 from t2i.data.sampler import Sampler
-from test_tokenizer import slow_encode
 
 BLOCK = 2000  # captions encoded at once
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from small_steps import batch_of, tiny
 from t2i import runtime
 from t2i.config.options import TrainConfig
 from t2i.config.presets import preset
@@ -23,26 +24,10 @@ CPU = torch.device("cpu")
 TORTURE = bool(os.environ.get("T2I_TORTURE"))
 
 
-def tiny(**changes) -> TrainConfig:
-    plain = TrainConfig(size=16, generator_width=8, discriminator_width=8, batch=8, noise_dim=6, projection_dim=8)
-    return dataclasses.replace(plain, **changes)
-
-
 def made(config: TrainConfig, text_dim: int = 1024) -> GanStep:
     torch.manual_seed(0)
     table = torch.randn(40, text_dim, generator=torch.Generator().manual_seed(1))
     return GanStep(config, FrozenText(table, None), CPU, torch.float32)
-
-
-def batch_of(step: int, rows: int = 8, size: int = 16) -> Batch:
-    rng = torch.Generator().manual_seed(100 + step)
-    images, wrong = (torch.rand(rows, 3, size, size, generator=rng) * 2 - 1 for _ in range(2))
-    captions, other = (torch.randint(0, 40, (rows, 2), generator=rng) for _ in range(2))
-    half = rows // 2
-    return Batch(
-        images.contiguous(memory_format=torch.channels_last), wrong.contiguous(memory_format=torch.channels_last),
-        torch.arange(rows), captions, other, None, None, torch.arange(half) + half, torch.full((half,), 0.5),
-    )  # fmt: skip
 
 
 def run(gan: GanStep, steps: int) -> list[dict[str, float]]:

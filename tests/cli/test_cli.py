@@ -1,7 +1,5 @@
 """The commands as a user meets them: from nothing to a picture, and one clear line where something is wrong."""
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -14,32 +12,12 @@ import sys
 import pytest
 from PIL import Image
 
+from helpers import TINY, call
 from t2i import prepare
 from t2i.cli import main as cli
 from t2i.training.step import GanStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-TINY = shlex.split(
-    "--preset blossoms --size 16 --generator-width 8 --discriminator-width 8 --noise-dim 8 --projection-dim 8 --batch 8"
-    " --precision float32 --device cpu --log-every 1 --alignment-weight 0 --captions-per-image 1"
-    " --text.encoder end-to-end --text.width 8 --text.channels 8 8 --text.dim 16"
-)
-
-
-def call(command, *arguments):
-    """Run a command in this process: its exit code, stdout and stderr."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    code = 0
-    sys.argv = [command, *map(str, arguments)]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            getattr(cli, {"eval": "evaluate"}.get(command[4:], command[4:]))()
-        except SystemExit as stop:
-            code = stop.code
-        finally:
-            sys.argv = before
-    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import struct
 import subprocess
 import sys
@@ -14,17 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import peak
 from promises import cases, count
 from t2i import prepare
 from t2i.prepare.images import _load_embedded
 from t2i.prepare.items import MAX_PIXELS, Item
 
+HERE = Path(__file__).parent
 MEMORY = 256 * 2**20
-
-
-def peak():
-    """The most memory that this process has had, in bytes; getrusage would count that of the process it came from."""
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def drawn(rng, mode="RGB", sides=(16, 96)):
@@ -138,7 +134,7 @@ def decode_mutated(files):
 
 def in_a_process(call):
     """Run a function of this file in a process of its own: what it printed. An abort or a signal is a failure here."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_hostile_images as t; t.{call}"
+    code = f"import sys; sys.path[:0] = {[str(HERE), str(HERE.parent)]!r}; import test_hostile_images as t; t.{call}"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
