@@ -1,6 +1,7 @@
 //! The native core of `t2i`, text-to-image GANs after Reed et al. (2016).
 //!
 //! * [`tokenizer`]: captions to ids, and one-hot character tensors;
+//! * [`ngrams`]: captions of any language to hashed word and character n-grams;
 //! * [`image`]: strict decoding, resizing, cropping and flipping;
 //! * [`pack`]: a packed data set, read-only and checked when opened;
 //! * [`sampler`]: the batch plan, a pure function of (data set, arguments, step);
@@ -15,6 +16,7 @@
 pub mod batch;
 pub mod error;
 pub mod image;
+pub mod ngrams;
 pub mod pack;
 pub mod rng;
 pub mod sampler;

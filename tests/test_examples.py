@@ -75,7 +75,7 @@ def shown(page):
                 yield shlex.split(found[1].partition("  #")[0].partition(" > ")[0])
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cookbook.md", "docs/index.md", "docs/data.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/gallery.md", "docs/cookbook.md", "docs/index.md", "docs/data.md"])
 def test_the_commands_of_a_page_have_the_flags_that_they_are_given(page):
     kinds = {
         "t2i-prepare": arguments.Prepare, "t2i-generate": arguments.Generate, "images": arguments.EvaluateImages,

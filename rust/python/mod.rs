@@ -6,6 +6,7 @@
 
 mod arrays;
 mod image;
+mod ngrams;
 mod pack;
 mod sampler;
 mod text;
@@ -35,12 +36,14 @@ impl From<Error> for PyErr {
         }
     }
 }
+
 /// The native core of t2i: caption tokens, images, packed data sets and batch plans.
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
     use super::{
         image::{decode_image, image_format, load_images, resize},
+        ngrams::ngrams,
         pack::Pack,
         sampler::{Plan, Sampler},
         text::{count_losses, decode, encode, one_hot},
