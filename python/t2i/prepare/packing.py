@@ -19,7 +19,7 @@ from t2i.prepare.sources.layouts import cub, oxford102
 from t2i.prepare.sources.stackgan import stackgan
 from t2i.prepare.sources.table import table
 from t2i.prepare.sources.webdataset import webdataset
-from t2i.prepare.writer import Row, refuse_replacing, remove_pack, shard_capacity, write_shard
+from t2i.prepare.writer import VERSION, Row, refuse_replacing, remove_pack, shard_capacity, write_shard
 
 BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar
 SOURCES: dict[str, Callable[[Path, Report], Iterable[Item]]] = {
@@ -148,6 +148,7 @@ def _listing(settings: _Settings, items: Sequence[Item], report: Report) -> List
     """Say what is prepared, in a form that every part on every machine finds the same."""
     source, root = settings.source, root_of(settings.source)
     values = [
+        VERSION,
         settings.kind,
         source.name,
         settings.size,

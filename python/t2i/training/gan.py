@@ -16,6 +16,7 @@ from t2i.data.sampler import Sampler, sampler_from
 from t2i.distributed import ALONE, Ranks
 from t2i.files import write_atomically
 from t2i.locks import RunLock
+from t2i.text.coverage import warn_of_ambiguity, warn_of_coverage
 from t2i.text.pretrained import resolve_text_options
 from t2i.training import report
 from t2i.training.checkpoint import Checkpoints
@@ -65,6 +66,10 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             ranks.write(write_atomically, folder / "config.json", to_json(config).encode())
             ranks.write(record_dataset, folder, data)
             source, alignment_encoder = prepare_text(config, data, folder, device, precision)
+        if ranks.is_main:
+            warn_of_ambiguity(sampler)
+            if source.encoder is not None and config.text.encoder != "joint":  # or it was said when that was trained
+                warn_of_coverage(data)
         torch.manual_seed(config.seed)
         gan = make_step(config, source, device, precision, alignment_encoder, ranks, data)
         _train_gan(gan, data, folder, sampler)

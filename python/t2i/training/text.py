@@ -31,6 +31,7 @@ from t2i.models.build import image_encoder
 from t2i.models.encoders import FeatureEncoder
 from t2i.models.image_features import picture_features
 from t2i.text.build import text_encoder
+from t2i.text.coverage import warn_of_coverage
 from t2i.training.checkpoint import Checkpoints
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.loop import Loop
@@ -181,6 +182,7 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
     precision = runtime.pick_precision(config.precision, device)
     metadata = text_metadata(config, data)
     write_atomically(folder / "text.json", (json.dumps(metadata, indent=2) + "\n").encode())
+    warn_of_coverage(data)
     pairs = Pairs(config, data, device)
     steps = config.text.steps or config.text.epochs * pairs.epoch_steps
     update = TextStep(config, device, precision, steps, pairs.epoch_steps)
