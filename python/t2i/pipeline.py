@@ -25,9 +25,8 @@ from t2i.prepare.style_images import read_pictures
 from t2i.pretrained import folder as saved
 from t2i.pretrained import hub
 from t2i.pretrained.card import model_card
-from t2i.text import tokenizer
 from t2i.text.build import text_encoder
-from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.text.protocol import TextEncoder
 from t2i.weights import load_weights
 
 # Sides of the blurs that a photograph's style is read at. Where a blur's grid falls says nothing about the style: the mean of
@@ -74,7 +73,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, generator: Generator, encoder: CharCnnRnn | None, config: TrainConfig, folder: Path | None = None
+        self, generator: Generator, encoder: TextEncoder | None, config: TrainConfig, folder: Path | None = None
     ) -> None:
         self.generator, self.config = generator.eval(), config
         self.encoder = encoder if encoder is None else encoder.eval()
@@ -193,8 +192,7 @@ class Pipeline:
                 "Pipeline.draw"
             )
         several = checked(captions, 1)
-        embedded: Tensor = self.encoder(torch.from_numpy(tokenizer.encode(several)).to(self.device))
-        return embedded
+        return self.encoder.embed(several)
 
     @torch.no_grad()
     def __call__(

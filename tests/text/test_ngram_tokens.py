@@ -1,5 +1,7 @@
+# ruff: noqa: RUF001 (other scripts are what is tested)
 """The n-gram tokenizer of the native module against a slow reading of its definition."""
 
+import itertools
 import unicodedata
 
 import numpy as np
@@ -11,9 +13,9 @@ from t2i import ConfigError, _native
 
 WORDS, CHARACTERS = 1 << 16, 1 << 15
 SPACELESS = (
-    (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF), (0x2E80, 0x2FDF), (0x3005, 0x3007),
-    (0x3040, 0x30FF), (0x3100, 0x312F), (0x31A0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xA9E0, 0xAADF), (0xF900, 0xFAFF),
-    (0x1AFF0, 0x1B16F), (0x20000, 0x3FFFF),
+    (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF), (0x2E80, 0x2FDF),
+    (0x3005, 0x3007), (0x3040, 0x30FF), (0x3100, 0x312F), (0x31A0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xA9E0, 0xAADF),
+    (0xF900, 0xFAFF), (0x1AFF0, 0x1B16F), (0x20000, 0x3FFFF),
 )  # fmt: skip
 
 
@@ -85,12 +87,14 @@ def native(captions, words=WORDS, characters=CHARACTERS, capacity=1 << 16):
     values, offsets = np.zeros(capacity, np.int32), np.full(len(captions) + 1, -1, np.int64)
     total = _native.ngrams(captions, values, offsets, words, characters)
     assert total == offsets[-1] <= capacity
-    return [values[first:last].tolist() for first, last in zip(offsets, offsets[1:], strict=False)]
+    return [values[first:last].tolist() for first, last in itertools.pairwise(offsets)]
 
 
 # Of the Unicode that both Python and the native module know: what is unassigned to one may be a letter to the other.
 CHARACTER = st.characters(exclude_categories=("Cs", "Cn", "Co"))
-LIKELY = st.sampled_from("aAbz09 ,'-_^~éİſßΣςǅﬁＡ①½花瓣红のカﾊﾞーกำเี้ᄀ가각한नमस्ते\u0301\u0308\u200d\ufe0f❤🌸👩🏽\u3000\u00a0")
+LIKELY = st.sampled_from(
+    "aAbz09 ,'-_^~éİſßΣςǅﬁＡ①½花瓣红のカﾊﾞーกำเี้ᄀ가각한नमस्ते\u0301\u0308\u200d\ufe0f❤🌸👩🏽\u3000\u00a0"
+)
 
 
 @settings(max_examples=400, deadline=None)

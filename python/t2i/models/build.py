@@ -2,7 +2,7 @@
 
 from t2i.config.options import JointOptions, TrainConfig
 from t2i.models.efficientnet import DIMENSIONS
-from t2i.models.encoders import FeatureEncoder, ImageEncoder
+from t2i.models.encoders import FeatureEncoder, ImageEncoder, WhitenedEncoder
 from t2i.models.paper import Discriminator, Generator
 
 
@@ -23,8 +23,10 @@ def discriminator(config: TrainConfig) -> Discriminator:
     )
 
 
-def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder:
+def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder | WhitenedEncoder:
     """Make the image side that the options describe, with random weights."""
     if options.image_features == "joint":
         return ImageEncoder(size, options.image_width, options.dim)
+    if options.objective == "class-contrastive":
+        return WhitenedEncoder(DIMENSIONS[options.image_features], options.dim, dropout=options.dropout)
     return FeatureEncoder(DIMENSIONS[options.image_features], options.dim)

@@ -149,7 +149,8 @@ def _header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 def portable(config: TrainConfig) -> TrainConfig:
     """Take out of settings what belongs to the machine: folders and the device."""
     encoder = config.text.encoder
-    text = dataclasses.replace(config.text, encoder=Path(encoder).name or encoder)
+    teacher = Path(config.text.teacher).name
+    text = dataclasses.replace(config.text, encoder=Path(encoder).name or encoder, teacher=teacher)
     return dataclasses.replace(
         config, data=None, out=None, device="auto", threads=0, force=False, report_to="", text=text
     )

@@ -24,8 +24,8 @@ from t2i.images import save_image, to_uint8
 from t2i.models.encoders import ImageEncoder
 from t2i.plots import grids
 from t2i.text.build import text_encoder
-from t2i.text.char_cnn_rnn import CharCnnRnn
 from t2i.text.pretrained import resolve_text_options
+from t2i.text.protocol import TextEncoder
 from t2i.training.step import GanStep
 from t2i.training.text_source import FrozenText, LearnedText
 
@@ -163,7 +163,7 @@ def _memory(step: GanStep, saved: float) -> list[str]:
     bytes_of = {
         name: sum(tensor.nbytes for tensor in net.state_dict().values())
         for name, net in step.modules().items()
-        if not isinstance(net, CharCnnRnn) or step.text.learned
+        if not isinstance(net, TextEncoder) or step.text.learned
     }
     average = bytes_of.pop("ema")
     weights = sum(bytes_of.values())

@@ -23,8 +23,9 @@ from t2i.images import save_image, to_uint8
 from t2i.locks import RunLock
 from t2i.models.encoders import ImageEncoder
 from t2i.plots import grids
+from t2i.text import tokenizer
 from t2i.text.build import text_encoder
-from t2i.text.pretrained import encoder_file, holds_encoder, load_text, resolve_text_options
+from t2i.text.pretrained import encoder_file, holds_encoder, load_text, resolve_text_options, with_teacher
 from t2i.text.table import caption_table, read_table
 from t2i.training import report
 from t2i.training.checkpoint import Checkpoints
@@ -68,8 +69,8 @@ def sample_texts(data: PackedDataset, source: TextSource, rows: int) -> tuple[li
         images = data.split("train")
     chosen = images[:: max(1, len(images) // rows)][:rows]
     captions = torch.from_numpy(data.caption_offsets[chosen])
-    ids = torch.from_numpy(data.read_captions(captions.numpy()))
-    return [data.captions_of(int(image))[0] for image in chosen], captions[:, None], ids[:, None]
+    texts = [data.captions_of(int(image))[0] for image in chosen]
+    return texts, captions[:, None], torch.from_numpy(tokenizer.encode(texts))[:, None]
 
 
 def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks = ALONE) -> None:
@@ -100,7 +101,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
         runtime.make_deterministic()
     report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
-        config = dataclasses.replace(config, text=resolve_text_options(config.text, data))
+        config = with_teacher(dataclasses.replace(config, text=resolve_text_options(config.text, data)))
         ranks.assert_same({"settings": to_json(config), "data": data.fingerprint})
         check_resume(config, folder, data)
         if config.text.encoder == "joint":
