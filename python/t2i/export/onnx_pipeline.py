@@ -12,7 +12,7 @@ from t2i.errors import CheckpointError
 from t2i.extras import require
 from t2i.images import to_pil
 from t2i.pipeline import PipelineOutput, checked
-from t2i.text.tokenizers import tokenizer_of
+from t2i.text.build import tokenizer_of
 
 
 class OnnxPipeline:

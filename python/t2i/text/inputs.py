@@ -11,8 +11,9 @@ from tqdm import tqdm
 from t2i import runtime
 from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
-from t2i.text.minilm import SHA256, WIDTH, MiniLmEncoder
+from t2i.text.minilm import WIDTH, MiniLmEncoder
 from t2i.text.protocol import TextEncoder
+from t2i.text.wordpieces import SHA256
 
 BLOCK = 128  # captions that MiniLM reads at once
 

@@ -3,7 +3,7 @@
 * `AlphabetTokenizer`: the paper's 70 characters, 201 of them.
 * `ByteTokenizer`: UTF-8, any language; id 1 + byte.
 * `NgramTokenizer`: hashed words, pairs of words and character n-grams, any language and length (`rust/ngrams.rs`).
-* `t2i.text.minilm.WordPieceTokenizer`: the word pieces of MiniLM.
+* `wordpieces.py` has the one of MiniLM.
 """
 
 import re
@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2i import _native
-from t2i.errors import CheckpointError, ConfigError
 from t2i.text import tokenizer as alphabet
-from t2i.text.protocol import Tokenizer
 
 _HALVES = re.compile("[\ud800-\udfff]")  # of characters, as a terminal passes bytes that are no text
 BYTE_VALUES = 256  # ids 1 to 256; UTF-8 has no byte above 0xF4, so that an id fits a byte
@@ -36,7 +34,8 @@ def ragged(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return rows.reshape(-1), np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
 
 
-def _list(captions: Sequence[str]) -> list[str]:
+def plain_list(captions: Sequence[str]) -> list[str]:
+    """Check that captions are several, and replace halves of characters."""
     if isinstance(captions, (str, bytes)):
         raise TypeError("a tokenizer takes a list of captions, got a single one")
     return [_HALVES.sub("\N{REPLACEMENT CHARACTER}", caption) for caption in captions]
@@ -75,7 +74,7 @@ class ByteTokenizer:
     def __call__(self, captions: Sequence[str]) -> NDArray[Any]:
         """Tokenize."""
         out = np.zeros((len(captions), self.length), np.uint8)
-        for row, caption in zip(out, _list(captions), strict=True):
+        for row, caption in zip(out, plain_list(captions), strict=True):
             cut = caption.encode()[: self.length].decode(errors="ignore").encode()
             row[: len(cut)] = np.frombuffer(cut, np.uint8) + 1
         return out
@@ -86,7 +85,7 @@ class ByteTokenizer:
 
     def unseen(self, captions: Sequence[str]) -> int:
         """Count captions of more bytes."""
-        return sum(len(caption.encode()) > self.length for caption in _list(captions))
+        return sum(len(caption.encode()) > self.length for caption in plain_list(captions))
 
     def settings(self) -> dict[str, Any]:
         """Describe it."""
@@ -107,7 +106,7 @@ class NgramTokenizer:
 
     def ragged(self, captions: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Tokenize: values int32, each token of a caption once."""
-        several = _list(captions)
+        several = plain_list(captions)
         offsets = np.empty(len(several) + 1, np.int64)
         guess = sum(map(len, several)) * 5 + 5 * len(several)  # enough unless NFKC makes a character several
         while True:
@@ -128,17 +127,3 @@ class NgramTokenizer:
     def settings(self) -> dict[str, Any]:
         """Describe it."""
         return {"tokenizer": "ngrams", **asdict(self)}
-
-
-def tokenizer_of(settings: dict[str, Any]) -> Tokenizer:
-    """Make the tokenizer that `settings()` described; CheckpointError where there is none like it."""
-    from t2i.text.minilm import WordPieceTokenizer
-
-    kinds: dict[str, Any] = {
-        "alphabet": AlphabetTokenizer, "bytes": ByteTokenizer, "ngrams": NgramTokenizer, "wordpieces": WordPieceTokenizer,
-    }  # fmt: skip
-    try:
-        made: Tokenizer = kinds[settings["tokenizer"]](**{k: v for k, v in settings.items() if k != "tokenizer"})
-    except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"no tokenizer is like {settings}: made by another version of t2i?") from error
-    return made
