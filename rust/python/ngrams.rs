@@ -2,8 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::Axis::{Fixed, Free};
-use super::{output, slice_mut, strings};
+use super::arrays::{Fixed, Free, output, slice_mut, strings};
 use crate::ngrams::{Buckets, tokenize};
 
 /// Hash the word and character n-grams of captions, on all cores.

@@ -4,16 +4,16 @@ import dataclasses
 import shutil
 
 import pytest
-from runs import sha256
-from victims import config_of
 
 import t2i
 from promises import cases
+from runs import sha256
 from t2i.config.options import TextOptions
 from t2i.config.records import RUNTIME_ONLY, from_json, model_settings
 from t2i.data.dataset import PackedDataset
 from t2i.training import gan
 from t2i.training.resume import check_resume
+from victims import config_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
