@@ -11,6 +11,9 @@ Plan = _native.Plan
 class Sampler:
     """Decide what each step trains on.
 
+    A mismatched image has none of the drawn captions, and mismatched captions are none of the image's, wherever the data
+    allow it; `ambiguous_captions` is the share of captions for which they do not.
+
     `plan(step)` draws classes uniformly, a picture in each, a mismatched partner of another class, captions with
     replacement, crops, flips and interpolation partners. A pure function of its arguments: no state, any order.
 
@@ -31,7 +34,7 @@ class Sampler:
         world: Number of processes; divides B.
 
     Raises:
-        DataError: the split is empty or has a single class, so that nothing can be mismatched.
+        DataError: the split is empty, or nothing can be mismatched: a single class, or the same captions everywhere.
         ConfigError: arguments that do not fit each other.
     """
 
@@ -40,6 +43,7 @@ class Sampler:
         self.native = _native.Sampler(data.native, batch=batch, **options)
         self.images: int = self.native.images
         self.classes: int = self.native.classes
+        self.ambiguous_captions: float = self.native.ambiguous_captions
 
     def plan(self, step: int) -> Plan:
         """Draw the plan of one step: arrays of indices, see `t2i._native.Plan`."""

@@ -1,7 +1,7 @@
 """One captioned picture of a source, and what every source needs: captions that are checked, names that stay inside."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from t2i import _native
 from t2i.errors import DataError
 
-MAX_CAPTION_CHARACTERS = 100_000
-MAX_LINE_BYTES = 20 * MAX_CAPTION_CHARACTERS  # bytes: of a line of metadata, of a whole caption file
+MAX_CAPTION_BYTES = _native.MAX_CAPTION_BYTES  # of UTF-8
+MAX_LINE_BYTES = 2_000_000  # bytes: of a line of metadata, of a whole caption file
 MAX_PIXELS = 100_000_000
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 HELD_OUT = ("test", "validation", "val")  # names of a split that training never sees
@@ -53,6 +54,8 @@ class Report:
     test: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (path, reason)
     missing: int = 0  # shards that other parts have not written yet
+    truncated: int = 0  # captions of more characters than the char-CNN-RNN reads
+    unknown: int = 0  # captions with characters outside its alphabet
 
     def skip(self, place: object, reason: str) -> None:
         """Leave something out, and say why."""
@@ -64,6 +67,11 @@ class Report:
             f"{self.images} images, {self.captions} captions, {self.classes} classes; "
             f"{self.train} train, {self.test} test"
         ]
+        if self.truncated or self.unknown:
+            lines.append(
+                f"the char-cnn-rnn encoder does not read all captions whole: {self.truncated} are cut at "
+                f"{_native.CAPTION_LENGTH} characters, {self.unknown} have characters outside its alphabet"
+            )
         if self.skipped:
             lines.append(f"{len(self.skipped)} skipped:")
             lines += [f"  {path}: {reason}" for path, reason in self.skipped[:10]]
@@ -110,9 +118,14 @@ def checked_captions(value: object) -> tuple[str, ...]:
     kept = tuple(caption.strip() for caption in captions if caption.strip())
     if not kept:
         raise DataError("no captions")
-    if max(map(len, kept)) > MAX_CAPTION_CHARACTERS:
-        raise DataError(f"a caption of over {MAX_CAPTION_CHARACTERS} characters")
+    check_caption_lengths(kept)
     return kept
+
+
+def check_caption_lengths(captions: Sequence[str]) -> None:
+    """Refuse captions that a pack does not hold. DataError for one of over 64 KiB."""
+    if max((len(caption.encode("utf-8", "replace")) for caption in captions), default=0) > MAX_CAPTION_BYTES:
+        raise DataError(f"a caption of over {MAX_CAPTION_BYTES} bytes")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -127,7 +140,9 @@ def read_lines(path: Path) -> list[str]:
         raise DataError("captions are not UTF-8 text") from error
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    check_caption_lengths(lines)
+    return lines
 
 
 def numbered_lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:

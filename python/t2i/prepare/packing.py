@@ -19,7 +19,7 @@ from t2i.prepare.sources.layouts import cub, oxford102
 from t2i.prepare.sources.stackgan import stackgan
 from t2i.prepare.sources.table import table
 from t2i.prepare.sources.webdataset import webdataset
-from t2i.prepare.writer import Row, refuse_replacing, remove_pack, shard_capacity, write_shard
+from t2i.prepare.writer import VERSION, Row, refuse_replacing, remove_pack, shard_capacity, write_shard
 
 BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar
 SOURCES: dict[str, Callable[[Path, Report], Iterable[Item]]] = {
@@ -124,7 +124,7 @@ def _listing(
 ) -> Listing:  # fmt: skip
     """Say what is prepared, in a form that every part on every machine finds the same."""
     root = root_of(source)
-    settings = [kind, source.name, size, fit, boxes, max_pixels, capacity]
+    settings = [VERSION, kind, source.name, size, fit, boxes, max_pixels, capacity]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for item in items:
         length = item.length if item.read is not None else _length(item.path)

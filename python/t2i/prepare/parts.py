@@ -135,6 +135,8 @@ def join(out: Path, listing: Listing) -> Report:
             report.images += done.shard["images"]
             report.captions += done.shard["captions"]
             report.test += done.shard["test"]
+            report.truncated += done.shard["truncated"]
+            report.unknown += done.shard["unknown"]
     report.classes, report.train = len(listing.classes), report.images - report.test
     if report.missing and Listing.read(out) is None and (out / "pack.json").exists():
         return _joined(out)  # by another part that came last too, and removed the notes while they were read here

@@ -18,11 +18,6 @@ from t2i.text.wordpieces import SHA256
 BLOCK = 128  # captions that MiniLM reads at once
 
 
-def all_captions(data: PackedDataset) -> list[str]:
-    """List every caption of a data set, row by row as the pack counts them."""
-    return [caption for image in range(len(data)) for caption in data.captions_of(image)]
-
-
 class CaptionInputs:
     """Tokens of every caption of a data set; for MiniLM, its frozen vectors of them, computed once and kept beside the pack.
 
@@ -42,10 +37,10 @@ class CaptionInputs:
             }
             self.vectors = cached_tensor(
                 data.path, "minilm-vectors", facts, (data.captions, WIDTH),
-                lambda: minilm_vectors(encoder, all_captions(data), device).half(),
+                lambda: minilm_vectors(encoder, data.caption_texts(np.arange(data.captions)), device).half(),
             ).float()  # fmt: skip
         else:
-            self.values, self.offsets = encoder.tokenizer.ragged(all_captions(data))
+            self.values, self.offsets = encoder.tokenizer.ragged(data.caption_texts(np.arange(data.captions)))
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
         """Give caption rows (n,) to the encoder: tokens (n, L), or vectors (n, 384) float32, on the device."""

@@ -73,11 +73,7 @@ class ByteTokenizer:
 
     def __call__(self, captions: Sequence[str]) -> NDArray[Any]:
         """Tokenize."""
-        out = np.zeros((len(captions), self.length), np.uint8)
-        for row, caption in zip(out, plain_list(captions), strict=True):
-            cut = caption.encode()[: self.length].decode(errors="ignore").encode()
-            row[: len(cut)] = np.frombuffer(cut, np.uint8) + 1
-        return out
+        return alphabet.encode(captions, "bytes", self.length)
 
     def ragged(self, captions: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Tokenize; every caption has `length` values."""

@@ -23,8 +23,8 @@ from t2i.images import save_image, to_uint8
 from t2i.locks import RunLock
 from t2i.models.encoders import ImageEncoder
 from t2i.plots import grids
-from t2i.text import tokenizer
 from t2i.text.build import text_encoder
+from t2i.text.coverage import ambiguity_warning, coverage_warning
 from t2i.text.pretrained import encoder_file, holds_encoder, load_text, resolve_text_options, with_teacher
 from t2i.text.table import caption_table, read_table
 from t2i.training import report
@@ -69,8 +69,8 @@ def sample_texts(data: PackedDataset, source: TextSource, rows: int) -> tuple[li
         images = data.split("train")
     chosen = images[:: max(1, len(images) // rows)][:rows]
     captions = torch.from_numpy(data.caption_offsets[chosen])
-    texts = [data.captions_of(int(image))[0] for image in chosen]
-    return texts, captions[:, None], torch.from_numpy(tokenizer.encode(texts))[:, None]
+    ids = torch.from_numpy(data.read_captions(captions.numpy()))
+    return [data.captions_of(int(image))[0] for image in chosen], captions[:, None], ids[:, None]
 
 
 def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks = ALONE) -> None:
@@ -124,6 +124,10 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             facts = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
             ranks.write(write_atomically, folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
             source, alignment_encoder = prepare_text(config, data, folder, device, precision)
+        unsaid = None if config.text.encoder == "joint" else source.encoder
+        for warning in (ambiguity_warning(sampler), None if unsaid is None else coverage_warning(data, unsaid)):
+            if warning is not None:
+                ranks.write(print, warning, file=sys.stderr)
         torch.manual_seed(config.seed)
         step_of = GanStep(config, source, device, precision, alignment_encoder, ranks)
         _loop(config, data, folder, sampler, step_of, rows)

@@ -21,6 +21,7 @@ from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError, Stopped
 from t2i.files import write_atomically
 from t2i.locks import RunLock
+from t2i.text.coverage import coverage_warning
 from t2i.text.pretrained import with_teacher
 from t2i.training.checkpoint import Checkpoints
 from t2i.training.guard import NonFiniteGuard
@@ -60,6 +61,9 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
     precision = runtime.pick_precision(config.precision, device)
     write_atomically(folder / "text.json", (json.dumps(_facts(config, data), indent=2) + "\n").encode())
     objective = objective_of(config, data, device)
+    warning = coverage_warning(data, objective.text)
+    if warning is not None:
+        print(warning, file=sys.stderr)
     steps = options.steps or options.epochs * objective.epoch
     kept = {"text": objective.text, "image": objective.image}
     checkpoints = Checkpoints(folder / "text", {**kept, **objective.learning}, {"optimizer": objective.optimizer})

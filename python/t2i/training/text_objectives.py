@@ -31,6 +31,7 @@ from t2i.models.image_features import picture_features
 from t2i.text.build import text_encoder
 from t2i.text.inputs import CaptionInputs, train_rows
 from t2i.text.pretrained import load_text
+from t2i.text.protocol import TextEncoder
 from t2i.text.table import caption_table
 from t2i.training.losses import class_contrastive_loss, contrastive_loss, joint_embedding_loss
 from t2i.training.optim import ema_rate, update_ema
@@ -45,7 +46,7 @@ STUDENT_EMA = 0.99
 class Objective(Protocol):
     """What the loop asks of an objective."""
 
-    text: nn.Module  # as it is kept
+    text: TextEncoder  # as it is kept
     image: nn.Module
     learning: dict[str, nn.Module]  # what checkpoints hold beside these
     optimizer: torch.optim.Optimizer
@@ -102,7 +103,7 @@ class JointObjective:
                 nn.init.uniform_(weight, -0.08, 0.08)
         self.inputs = CaptionInputs(text, data, device)
         self.inputs.fit(text, train_rows(data))
-        self.text: nn.Module = text.to(device)
+        self.text: TextEncoder = text.to(device)
         self.image: nn.Module = image.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learning: dict[str, nn.Module] = {}
         parameters = list(itertools.chain(self.text.parameters(), self.image.parameters()))
@@ -170,7 +171,7 @@ class ClassContrastiveObjective:
             image.fit(self.features[torch.from_numpy(train)])
         self.inputs = CaptionInputs(text, data, device)
         self.inputs.fit(text, train_rows(data))
-        self.text: nn.Module = text.to(device)
+        self.text: TextEncoder = text.to(device)
         self.image: nn.Module = image.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learning: dict[str, nn.Module] = {}
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
@@ -232,7 +233,7 @@ class Distillation:
         self.inputs = CaptionInputs(student, data, device)
         self.inputs.fit(student, self.rows)
         self.student = student.to(device)
-        self.text: nn.Module = copy.deepcopy(self.student).requires_grad_(False).eval()
+        self.text: TextEncoder = copy.deepcopy(self.student).requires_grad_(False).eval()
         self.learning: dict[str, nn.Module] = {"student": self.student}
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.student.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
