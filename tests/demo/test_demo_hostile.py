@@ -1,5 +1,6 @@
-"""What the demo answers to those who mean it ill."""
+"""What the demo answers to hostile requests."""
 
+import asyncio
 import http.client
 import io
 import json
@@ -18,7 +19,7 @@ from PIL import Image
 
 from promises import cases
 from t2i.demo.app import DemoModel
-from t2i.demo.guard import MAX_JSON_BYTES, MAX_UPLOAD_BYTES
+from t2i.demo.guard import MAX_JSON_BYTES, MAX_UPLOAD_BYTES, RequestFilter
 from t2i.pipeline import Pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -226,6 +227,72 @@ def test_hostile_requests_are_answered_with_2xx_or_4xx_and_cost_no_memory(server
     sheet = np.asarray(Image.open(io.BytesIO(urllib.request.urlopen(source).read())))
     expected = np.asarray(DemoModel(Pipeline.from_pretrained(tiny_run_with_style)).draw(RED, count=1))
     assert np.abs(sheet.astype(int) - expected).max() <= 1  # it still draws, and the same
+
+
+def filtered(app, content=b"", **scope):
+    """Ask a filtered ASGI app; the status, the body, and what was logged."""
+    sent, lines = [], []
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""} | scope
+
+    async def receive():
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(RequestFilter(app, lines.append)(scope, receive, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent), lines
+
+
+async def raising(scope, receive, send):
+    raise RuntimeError("secret of the demo")
+
+
+def answering(status):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"Traceback: secret of the demo"})
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("app", "status"),
+    [(raising, 500), (answering(500), 500), (answering(502), 500), (answering(503), 429)],  # 503: the queue is full
+)
+def test_a_fault_of_the_demo_is_its_own_and_one_line_says_so(app, status):
+    found, body, lines = filtered(app)
+    assert found == status
+    assert b"secret" not in body
+    assert len(lines) == 1
+    assert lines[0].startswith("t2i-demo: GET '/' ")
+
+
+@pytest.mark.parametrize("status", [200, 404, 422])
+def test_other_answers_of_the_demo_are_passed_on(status):
+    assert filtered(answering(status))[::2] == (status, [])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/gradio_api/queue/join", {"fn_index": 0, "session_hash": "a"}),
+        ("/gradio_api/queue/join", {"data": [], "session_hash": "a"}),
+        ("/gradio_api/queue/join", {"data": "draw", "fn_index": 0, "session_hash": "a"}),
+        ("/gradio_api/queue/join", {"data": [], "fn_index": True, "session_hash": "a"}),
+        ("/gradio_api/queue/join", {"data": [], "fn_index": 0, "session_hash": {}}),
+        ("/gradio_api/call/draw", {}),
+        ("/gradio_api/cancel", {"session_hash": "a", "fn_index": 0}),
+        ("/gradio_api/reset", {"event_id": 3}),
+    ],
+)
+def test_a_body_that_gradio_would_fail_on_is_refused_before_it_sees_it(path, body):
+    async def app(scope, receive, send):
+        raise AssertionError("the app was asked")
+
+    status, answer, lines = filtered(app, json.dumps(body).encode(), method="POST", path=path)
+    assert (status, lines) == (400, [])
+    assert b"the body needs" in answer
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 (other scripts are what is tested)
 """The n-gram tokenizer of the native module against a slow reading of its definition."""
 
 import itertools

@@ -1,7 +1,7 @@
-"""The web demo: sentences in, a grid of pictures out, in the browser of the machine it runs on.
+"""The web demo: sentences in, a grid of images out, in a browser on the same machine.
 
-* `DemoModel` draws and knows nothing of the web; `page` lays the controls out; `Server` runs them behind `demo_guard`.
-* Nothing leaves the machine: no analytics, no fonts or scripts from elsewhere, and it listens on 127.0.0.1.
+* `DemoModel` generates and knows nothing of the web; `page` lays out the controls; `Server` runs them behind `RequestFilter`.
+* Nothing leaves the machine: no analytics, no fonts or scripts from other hosts; by default it listens on 127.0.0.1.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from t2i.pipeline import Pipeline
 from t2i.plots import grids
 from t2i.prepare.style_images import read_pictures
 
-MAX_IMAGES = 16  # pictures of a grid
-MAX_CAPTION_CHARACTERS = 1000  # characters of a sentence; the encoder reads 201
-MAX_STYLE_BYTES = 25_000_000  # pixels of a style picture
-WAITING = 32  # requests in the queue; more are told to try again
+MAX_IMAGES = 16  # per grid
+MAX_CAPTION_CHARACTERS = 1000  # of a sentence; the encoder reads 201
+MAX_STYLE_PIXELS = 25_000_000  # of a style image
+MAX_QUEUE = 32  # requests; more are told to try again
 EXAMPLES = (
     "a flower with five red petals and a yellow centre",
     "a flower with six blue petals and a white centre",
@@ -38,50 +38,54 @@ EXAMPLES = (
 
 
 class DemoModel:
-    """Draw what the page's controls say.
+    """Generate a grid of images from the values of the page's controls.
 
     Args:
         pipe: The trained model, with its text encoder.
-        side: Pixels a picture is shown at.
+        side: Pixels at which an image is shown.
     """
 
     def __init__(self, pipe: Pipeline, side: int = 160) -> None:
         self.pipe, self.side = pipe, side
-        self.has_style = (
-            pipe.has_style and pipe.style is not None
-        )  # loaded now: what is wrong with it is said at the start
+        self.has_style = pipe.has_style and pipe.style is not None  # loaded now, so that errors show at the start
 
     @torch.no_grad()
     def draw(
-        self, sentence: Any, other: Any = "", between: Any = 0.0, noise: Any = 0.0, style: Any = None, count: Any = 8,
+        self,
+        sentence: Any,
+        other: Any = "",
+        between: Any = 0.0,
+        noise: Any = 0.0,
+        style: Any = None,
+        count: Any = 8,
         seed: Any = 0,
-    ) -> Image.Image:  # fmt: skip
-        """Draw a grid. Every argument is what a browser, or somebody else, sent: it is checked here.
+    ) -> Image.Image:
+        """Generate a grid. The arguments come from the network and are validated here.
 
         Args:
             sentence: What to draw.
             other: A second sentence, or nothing.
             between: 0 is the first sentence, 1 the second.
-            noise: 0 is the noise of the seed, or of the style picture; 1 is other noise, on an arc between.
-            style: Path of a picture that background and place come from, or None.
-            count: Pictures, 1 to 16.
+            noise: 0 is the noise of the seed, or of the style image; 1 is other noise; between, `slerp`.
+            style: Path of an image that gives background and place, or None.
+            count: Images, 1 to 16.
             seed: Chooses the noise.
 
         Raises:
             ConfigError: a value of another type or out of its range.
-            DataError: the style picture cannot be read.
+            DataError: the style image cannot be read.
         """
         several, whole = (
-            self._number(count, "the number of pictures", 1, MAX_IMAGES),
+            self._number(count, "the number of images", 1, MAX_IMAGES),
             self._number(seed, "the seed", 0, 2**53),
         )
-        text_weight = self._number(between, "the way between the sentences", 0, 1)
+        text_weight = self._number(between, "the position between the sentences", 0, 1)
         noise_weight = self._number(noise, "the noise", 0, 1)
         ends = [self._sentence(sentence)]
         if isinstance(other, str) and other.strip():
             ends.append(self._sentence(other))
         elif text_weight:
-            raise ConfigError("write a second sentence to go to, or move the slider back to the first one")
+            raise ConfigError("write a second sentence, or move the slider back to the first one")
         weights = [[1 - text_weight, text_weight]] if len(ends) == 2 else [[1.0]]
         rows, device = int(several), self.pipe.device
         shape = (rows, self.pipe.config.noise_dim)
@@ -89,15 +93,15 @@ class DemoModel:
         if style is None:
             second = runtime.noise(shape, device, int(whole), 1, "generate")
         else:
-            second = first  # the seed's noise is what the slider goes to
+            second = first  # the slider leads from the style's noise to the seed's
             first = self.pipe.style_noise(self._style(style)).expand(shape)
         z = slerp(first, second, torch.tensor([noise_weight], device=device))[:, 0]
-        drawn = to_uint8(self.pipe.draw(z, self.pipe.mix(ends, weights).expand(rows, -1)))
+        images = to_uint8(self.pipe.draw(z, self.pipe.mix(ends, weights).expand(rows, -1)))
         columns = min(rows, 4)
         full = -(-rows // columns) * columns
-        padded = torch.full((full, *drawn.shape[1:]), 255, dtype=torch.uint8).numpy()
-        padded[:rows] = drawn
-        cells = padded.reshape(-1, columns, *drawn.shape[1:])
+        padded = torch.full((full, *images.shape[1:]), 255, dtype=torch.uint8).numpy()
+        padded[:rows] = images
+        cells = padded.reshape(-1, columns, *images.shape[1:])
         return grids.grid(cells, [""] * len(cells), side=self.side, text_width=0)
 
     @staticmethod
@@ -111,24 +115,26 @@ class DemoModel:
     @staticmethod
     def _sentence(value: Any) -> str:
         if not isinstance(value, str) or not value.strip():
-            raise ConfigError(f"write a sentence: what shall be drawn? As in: {EXAMPLES[0]}")
+            raise ConfigError(f"write a sentence that describes an image, such as: {EXAMPLES[0]}")
         return value[:MAX_CAPTION_CHARACTERS]
 
     def _style(self, path: Any) -> torch.Tensor:
         if not self.has_style:
-            raise ConfigError(f"this model reads no style yet: t2i-train style --model {self.pipe.folder or 'RUN'}")
+            raise ConfigError(
+                f"this model has no style encoder yet: t2i-train style --model {self.pipe.folder or 'RUN'}"
+            )
         if not isinstance(path, str):
-            raise ConfigError("the style must be an uploaded picture")
-        return read_pictures([path], self.pipe.config.size, most_pixels=MAX_STYLE_BYTES)
+            raise ConfigError("the style must be an uploaded image")
+        return read_pictures([path], self.pipe.config.size, most_pixels=MAX_STYLE_PIXELS)
 
 
-def page(studio: DemoModel, folder: Path) -> Any:
-    """Lay the controls out: a gradio.Blocks. Pictures drawn for it are kept in `folder` for an hour."""
+def page(model: DemoModel, folder: Path) -> Any:
+    """Lay out the controls: a gradio.Blocks. Generated grids stay in `folder` for an hour."""
     gradio = require("gradio", "t2i-demo", "demo")
 
     def draw(*values: Any) -> tuple[str, str]:
         try:
-            sheet = studio.draw(*values)
+            sheet = model.draw(*values)
         except T2IError as error:
             raise gradio.Error(str(error), print_exception=False) from error
         data = io.BytesIO()
@@ -138,41 +144,70 @@ def page(studio: DemoModel, folder: Path) -> Any:
         return str(path), str(path)
 
     with gradio.Blocks(title="t2i", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        gradio.Markdown("## t2i: from a sentence to pictures")
+        gradio.Markdown("## t2i: from a sentence to images")
         with gradio.Row():
             with gradio.Column():
-                sentence = gradio.Textbox(
-                    EXAMPLES[0], label="Sentence", max_length=MAX_CAPTION_CHARACTERS, elem_id="sentence"
-                )
-                other = gradio.Textbox("", label="Second sentence", max_length=MAX_CAPTION_CHARACTERS, elem_id="other",
-                                       placeholder=EXAMPLES[1])  # fmt: skip
-                between = gradio.Slider(0, 1, 0, step=0.05, label="From the first sentence to the second",
-                                        elem_id="between")  # fmt: skip
-                noise = gradio.Slider(0, 1, 0, step=0.05, label="Noise: from this one to another", elem_id="noise")
-                style = gradio.Image(label="Style picture: its background, its place", type="filepath",
-                                     image_mode=None, sources=["upload", "clipboard"], height=220,
-                                     visible=studio.has_style, elem_id="style")  # fmt: skip
-                if not studio.has_style:
-                    gradio.Markdown(f"Style pictures need `t2i-train style --model {studio.pipe.folder or 'RUN'}`.")
-                with gradio.Row():
-                    count = gradio.Slider(1, MAX_IMAGES, 8, step=1, label="Pictures", elem_id="count")
-                    seed = gradio.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53, elem_id="seed")
-                button = gradio.Button("Draw", variant="primary", elem_id="draw")
+                controls, triggers = _controls(gradio, model)
             with gradio.Column():
-                shown = gradio.Image(label="Pictures", show_label=False, format="png", interactive=False, elem_id="pictures",
-                                     buttons=["fullscreen"])  # fmt: skip
+                shown = gradio.Image(
+                    label="Images",
+                    show_label=False,
+                    format="png",
+                    interactive=False,
+                    elem_id="pictures",
+                    buttons=["fullscreen"],
+                )
                 download = gradio.DownloadButton("Download", elem_id="download")
-        controls = [sentence, other, between, noise, style, count, seed]
-        triggers = [button.click, sentence.submit, other.submit, between.release, noise.release, style.upload, style.clear,
-                    count.release, seed.submit]  # fmt: skip
         gradio.on(triggers, draw, controls, [shown, download], api_name="draw", trigger_mode="always_last")
         blocks.load(draw, controls, [shown, download], api_visibility="private", show_progress="hidden")
-    blocks.queue(max_size=WAITING, default_concurrency_limit=1)
+    blocks.queue(max_size=MAX_QUEUE, default_concurrency_limit=1)
     return blocks
 
 
+def _controls(gradio: Any, model: DemoModel) -> tuple[list[Any], list[Any]]:
+    """Add the controls to the open column: the inputs of `DemoModel.draw`, in order, and the events that call it."""
+    sentence = gradio.Textbox(EXAMPLES[0], label="Sentence", max_length=MAX_CAPTION_CHARACTERS, elem_id="sentence")
+    other = gradio.Textbox(
+        "",
+        label="Second sentence",
+        max_length=MAX_CAPTION_CHARACTERS,
+        elem_id="other",
+        placeholder=EXAMPLES[1],
+    )
+    between = gradio.Slider(0, 1, 0, step=0.05, label="From the first sentence to the second", elem_id="between")
+    noise = gradio.Slider(0, 1, 0, step=0.05, label="Noise: from this one to another", elem_id="noise")
+    style = gradio.Image(
+        label="Style image: background and place",
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        height=220,
+        visible=model.has_style,
+        elem_id="style",
+    )
+    if not model.has_style:
+        gradio.Markdown(f"Style images need `t2i-train style --model {model.pipe.folder or 'RUN'}`.")
+    with gradio.Row():
+        count = gradio.Slider(1, MAX_IMAGES, 8, step=1, label="Images", elem_id="count")
+        seed = gradio.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53, elem_id="seed")
+    button = gradio.Button("Generate", variant="primary", elem_id="draw")
+    controls = [sentence, other, between, noise, style, count, seed]
+    triggers = [
+        button.click,
+        sentence.submit,
+        other.submit,
+        between.release,
+        noise.release,
+        style.upload,
+        style.clear,
+        count.release,
+        seed.submit,
+    ]
+    return controls, triggers
+
+
 class Server:
-    """The demo on a port of its own.
+    """The demo as a web server.
 
     Args:
         pipe: The trained model.
@@ -184,14 +219,17 @@ class Server:
     """
 
     def __init__(self, pipe: Pipeline, host: str = "127.0.0.1", port: int = 0) -> None:
-        pipe.embed([EXAMPLES[0]])  # says at once where there is no text encoder
+        pipe.embed([EXAMPLES[0]])  # refused at once where there is no text encoder
         self._folder = tempfile.TemporaryDirectory(prefix="t2i-demo-")
-        # Read while gradio is imported or a page is made: where uploads go, that nothing is reported anywhere, and that no
-        # record of requests is kept, which would grow to ten thousand and be added up at each.
+        # Read when gradio is imported or a page is built: the upload folder, no telemetry, and no history of requests, which
+        # would grow to ten thousand entries and be summed at each request.
         os.environ |= {
-            "GRADIO_TEMP_DIR": self._folder.name, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1",
-            "GRADIO_ANALYTICS_MAX_EVENTS": "1", "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
-        }  # fmt: skip
+            "GRADIO_TEMP_DIR": self._folder.name,
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_HUB_OFFLINE": "1",
+            "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+            "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+        }
         gradio = require("gradio", "t2i-demo", "demo")
         fastapi, uvicorn = require("fastapi", "t2i-demo", "demo"), require("uvicorn", "t2i-demo", "demo")
         try:
@@ -203,10 +241,19 @@ class Server:
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         theme = gradio.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         app = gradio.mount_gradio_app(
-            fastapi.FastAPI(openapi_url=None), page(DemoModel(pipe), Path(self._folder.name)), path="", theme=theme,
-            footer_links=[], run_history=False, max_file_size=MAX_UPLOAD_BYTES, ssr_mode=False, pwa=False, mcp_server=False,
-            enable_monitoring=False, show_error=True,
-        )  # fmt: skip
+            fastapi.FastAPI(openapi_url=None),
+            page(DemoModel(pipe), Path(self._folder.name)),
+            path="",
+            theme=theme,
+            footer_links=[],
+            run_history=False,
+            max_file_size=MAX_UPLOAD_BYTES,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            show_error=True,
+        )
         settings = uvicorn.Config(
             RequestFilter(app),
             log_level="error",

@@ -1,8 +1,8 @@
-"""What stands between the demo and whoever can reach its port.
+"""A filter in front of the demo's web server, for whoever can reach its port.
 
-Gradio answers on some eighty addresses, of which the page needs a dozen. The guard lets those through, bounds what a request
-may hold, and sees that a malformed request is answered as one (4xx), that nothing is fetched from elsewhere, by the server or
-by the browser, and that a failure leaves one line on stderr.
+Gradio serves some eighty routes, of which the page needs a dozen. The filter lets those through and limits the size of a
+request. A malformed request is answered 4xx before Gradio sees it; a failure of the demo itself is answered 500 and leaves one
+line on stderr; nothing is fetched from other hosts, by the server or by the browser.
 """
 
 import json
@@ -17,13 +17,30 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 API = "/gradio_api"
 PAGES = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
 FOLDERS = ("/assets/", "/static/", f"{API}/file=", f"{API}/heartbeat/")
-GET = (*PAGES, f"{API}/info", f"{API}/info/", f"{API}/startup-events", f"{API}/app_id", f"{API}/theme.css",
-       f"{API}/queue/data", f"{API}/upload_progress")  # fmt: skip
-POST = (f"{API}/queue/join", f"{API}/upload", f"{API}/cancel", f"{API}/reset", f"{API}/reset/")
-CALL = f"{API}/call/"  # what gradio_client uses: POST .../draw, then GET .../draw/EVENT
-MAX_JSON_BYTES = 64 * 1024  # bytes; pictures come through the upload
+GET = (
+    *PAGES,
+    f"{API}/info",
+    f"{API}/info/",
+    f"{API}/startup-events",
+    f"{API}/app_id",
+    f"{API}/theme.css",
+    f"{API}/queue/data",
+    f"{API}/upload_progress",
+)
+CALL = f"{API}/call/draw"  # for gradio_client: POST it, then GET its /EVENT
+UPLOAD = f"{API}/upload"
+Kinds = dict[str, type]
+POST: dict[str, Kinds] = {  # the fields that Gradio fails without, and their types
+    f"{API}/queue/join": {"data": list, "fn_index": int, "session_hash": str},
+    CALL: {"data": list},
+    f"{API}/cancel": {"session_hash": str, "fn_index": int, "event_id": str},
+    f"{API}/reset": {"event_id": str},
+    f"{API}/reset/": {"event_id": str},
+}
+MAX_JSON_BYTES = 64 * 1024  # images come through the upload
 MAX_UPLOAD_BYTES = 8 * 1024 * 1024
 MAX_QUERY_BYTES = 2048
+FAILED = "the demo failed: see its output"
 POLICY = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
@@ -32,7 +49,7 @@ POLICY = (
 
 
 class Refused(Exception):
-    """A request that is not let through: the status, and why."""
+    """A request that is refused: the status, and why."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -44,7 +61,7 @@ class RequestFilter:
 
     Args:
         app: The demo.
-        log: Takes the line about a failure inside the app; by default it is printed to stderr.
+        log: Called with one line about a failure of the app; prints it to stderr by default.
     """
 
     def __init__(self, app: App, log: Callable[[str], None] | None = None) -> None:
@@ -52,10 +69,10 @@ class RequestFilter:
         self.log = log or (lambda line: print(line, file=sys.stderr))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let the app answer it."""
+        """Refuse a request, or let the app answer it."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        if scope["type"] != "http":  # a websocket: nothing here speaks it
+        if scope["type"] != "http":  # websockets are not used
             return await send({"type": "websocket.close", "code": 1008})
         started = False
 
@@ -65,7 +82,7 @@ class RequestFilter:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 
-        swallow = False  # the body of an answer that was replaced
+        swallow = False  # the body of a response that was replaced
 
         async def checked_send(message: MutableMapping[str, Any]) -> None:
             nonlocal started, swallow
@@ -75,7 +92,7 @@ class RequestFilter:
                     swallow = True
                     busy = message["status"] == 503
                     self.log(f"t2i-demo: {scope['method']} {scope['path']!r:.200} was answered {message['status']}")
-                    return await answer(*((429, "busy: try again") if busy else (400, "the request cannot be read")))
+                    return await answer(*((429, "busy: try again") if busy else (500, FAILED)))
                 message["headers"] = [*message.get("headers", []), (b"content-security-policy", POLICY)]
             if not swallow:
                 await send(message)
@@ -85,35 +102,34 @@ class RequestFilter:
         except Refused as refused:
             if not started:
                 await answer(refused.status, refused.reason)
-        except Exception as error:  # whatever a malformed request makes the server raise
+        except Exception as error:  # the boundary of the demo: a fault is logged, not shown
             self.log(
                 f"t2i-demo: {scope['method']} {scope['path']!r:.200} failed: {type(error).__name__}: {error!s:.200}"
             )
             if not started:
-                await answer(400, "the request cannot be read")
+                await answer(500, FAILED)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Check the address and the body; returns the channel the app shall read the body from."""
+        """Check the path and the body; returns the channel from which the app reads the body."""
         method, path = scope["method"], scope["path"]
         if len(scope.get("query_string", b"")) > MAX_QUERY_BYTES or len(path) > MAX_QUERY_BYTES:
-            raise Refused(414, "the address is too long")
+            raise Refused(414, "the path or the query is too long")
         if method in ("GET", "HEAD"):
-            if path not in GET and not path.startswith((*FOLDERS, CALL)):
+            if path not in GET and not path.startswith((*FOLDERS, f"{CALL}/")):
                 raise Refused(404, "there is nothing here")
             if "\0" in path or "://" in path or path.startswith(f"{API}/file=http"):
                 raise Refused(404, "files of this demo only")
             return receive
         if method != "POST":
             raise Refused(405, "GET and POST only")
-        if path not in POST and not path.startswith(CALL):
+        if path != UPLOAD and path not in POST:
             raise Refused(404, "there is nothing here")
-        most = MAX_UPLOAD_BYTES if path == f"{API}/upload" else MAX_JSON_BYTES
-        body = await self._read(receive, most)
-        if path == f"{API}/upload":
+        body = await self._read(receive, MAX_UPLOAD_BYTES if path == UPLOAD else MAX_JSON_BYTES)
+        if path == UPLOAD:
             if not dict(scope["headers"]).get(b"content-type", b"").startswith(b"multipart/form-data"):
                 raise Refused(415, "an upload is multipart/form-data")
         else:
-            self._check_json(body)
+            self._check_json(body, POST[path])
         given = False
 
         async def replay() -> MutableMapping[str, Any]:
@@ -132,7 +148,7 @@ class RequestFilter:
         while more:
             message = await receive()
             if message["type"] != "http.request":
-                raise Refused(400, "the request broke off")
+                raise Refused(400, "the request was cut off")
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
             if sum(map(len, parts)) > most:
@@ -140,14 +156,17 @@ class RequestFilter:
         return b"".join(parts)
 
     @staticmethod
-    def _check_json(body: bytes) -> None:
-        """Refuse what is no JSON object, and files that are elsewhere: Gradio would fetch them."""
+    def _check_json(body: bytes, kinds: Kinds) -> None:
+        """Refuse what is not a JSON object with fields of these types, and files on other hosts: Gradio would fetch them."""
         try:
             content = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise Refused(400, "the body must be JSON") from error
         if not isinstance(content, dict):
             raise Refused(400, "the body must be a JSON object")
+        for name, kind in kinds.items():
+            if not isinstance(content.get(name), kind) or isinstance(content[name], bool):
+                raise Refused(400, f"the body needs {name!r}")
         left: list[Any] = [content]
         while left:
             value = left.pop()

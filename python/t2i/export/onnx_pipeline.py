@@ -11,7 +11,7 @@ from t2i import runtime
 from t2i.errors import CheckpointError
 from t2i.extras import require
 from t2i.images import to_pil
-from t2i.pipeline import PipelineOutput, checked
+from t2i.pipeline import PipelineOutput, check_captions
 from t2i.text.build import tokenizer_of
 
 
@@ -46,7 +46,7 @@ class OnnxPipeline:
         Raises:
             ConfigError: an empty caption, or a count below 1.
         """
-        sentences = checked(captions, count)
+        sentences = check_captions(captions, count)
         tokens = self.tokenizer(sentences)
         if tokens.shape[1] < 2:  # the graph's length is free from 2 on
             tokens = np.pad(tokens, ((0, 0), (0, 1)))

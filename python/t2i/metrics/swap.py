@@ -1,7 +1,7 @@
 """Swap test on blossoms: two colours exchanged in the sentence are exchanged in the image.
 
-"red petals and a yellow centre" and "yellow petals and a red centre" are the same bag of words. Both are drawn from the same noise,
-and the probe of `attributes.py` reads both images: an encoder that loses the order of words cannot pass.
+"red petals and a yellow centre" and "yellow petals and a red centre" are the same bag of words. Both are drawn from the same
+noise, and the probe of `attributes.py` reads both images: an encoder that loses the order of words cannot pass.
 
 Source: none; after the word-order probes of Thrush et al. 2022 (Winoground).
 """
@@ -46,7 +46,9 @@ def swapped_pairs(count: int, seed: int) -> list[tuple[str, str, BlossomClass]]:
     for row in range(count):
         kind = classes[order[row % len(classes)]]
         other = BlossomClass(kind.centre, kind.petal, kind.count, kind.shape)
-        worded = [captions_for(each, class_generator(seed, Purpose.EVALUATION, row + 1), 1)[0] for each in (kind, other)]
+        worded = [
+            captions_for(each, class_generator(seed, Purpose.EVALUATION, row + 1), 1)[0] for each in (kind, other)
+        ]
         pairs.append((*worded, kind))
     return pairs
 
@@ -68,7 +70,7 @@ def swap_test(pipe: Pipeline, *, pairs: int = 200, seed: int = 0) -> dict[str, A
     """
     if pairs < 1:
         raise ConfigError(f"the swap test needs at least 1 pair, got {pairs}")
-    probe = load_probe(pipe.device)
+    probe, _ = load_probe(pipe.device)
     first, second, kinds = zip(*swapped_pairs(pairs, seed), strict=True)
     noise = runtime.noise((pairs, pipe.config.noise_dim), pipe.device, seed, 0, "swap")
     colours = np.array([kind.attributes[:2] for kind in kinds])  # (n, 2)

@@ -16,8 +16,8 @@ def coverage_warning(data: PackedDataset, encoder: TextEncoder) -> str | None:
         if not truncated and not unknown:
             return None
         return (
-            f"warning: of {data.captions:,} captions the char-cnn-rnn encoder cuts {truncated:,} at {CAPTION_LENGTH} characters, "
-            f"and {unknown:,} have characters outside its alphabet, which it cannot tell from one another"
+            f"warning: of {data.captions:,} captions the char-cnn-rnn encoder cuts {truncated:,} at {CAPTION_LENGTH} "
+            f"characters, and {unknown:,} have characters outside its alphabet, which it cannot tell from one another"
         )
     unseen = encoder.tokenizer.unseen(data.caption_texts(np.arange(data.captions)))
     if not unseen:

@@ -1,4 +1,4 @@
-"""Train a text encoder, by matching captions with images or by imitating another encoder: the loop, and its run folder.
+"""Train a text encoder, by matching captions with images or by imitating another encoder: the step, the loop, its run folder.
 
 What is learned from, and how it is compared, is in `text_objectives.py`. The encoder is then frozen, and the GAN
 conditions on it.
@@ -6,18 +6,16 @@ conditions on it.
 
 import dataclasses
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from t2i import runtime
 from t2i.config.options import JointOptions, TextConfig, TrainConfig
-from t2i.data.dataset import PackedDataset
+from t2i.data.dataset import PackedDataset, record_dataset
 from t2i.errors import CheckpointError, ConfigError, Stopped
 from t2i.files import write_atomically
 from t2i.locks import RunLock
@@ -25,19 +23,56 @@ from t2i.text.coverage import coverage_warning
 from t2i.text.pretrained import with_teacher
 from t2i.training.checkpoint import Checkpoints
 from t2i.training.guard import NonFiniteGuard
+from t2i.training.loop import Loop
 from t2i.training.optim import set_learning_rate
-from t2i.training.progress import Progress, StopSignal
-from t2i.training.rescue import rescued
-from t2i.training.text_objectives import objective_of
+from t2i.training.resume import check_record
+from t2i.training.text_objectives import Objective, objective_of
 from t2i.weights import read_tensors, save_weights
 
 
+class TextStep:
+    """One update of a text encoder, and of what learns with it.
+
+    Args:
+        objective: What is learned from.
+        device: Where it lives.
+        precision: Of products and convolutions.
+        steps: Steps in all, for the schedule.
+    """
+
+    def __init__(self, objective: Objective, device: torch.device, precision: torch.dtype, steps: int) -> None:
+        self.objective, self.device, self.precision, self.steps = objective, device, precision, steps
+        self.guard = NonFiniteGuard([objective.text, objective.image], device)
+        for module in [*self.kept().values(), *objective.learning.values()]:
+            module.train(any(weight.requires_grad for weight in module.parameters()))
+
+    def kept(self) -> dict[str, nn.Module]:
+        """Name both sides of the joint embedding, for the file that is kept."""
+        return {"text": self.objective.text, "image": self.objective.image}
+
+    def __call__(self, step: int, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Update; `batch` is what the objective read for `step` (from 0)."""
+        objective = self.objective
+        set_learning_rate(objective.optimizer, objective.rate(step, self.steps))
+        self.guard.begin()
+        with runtime.autocast(self.device, self.precision):
+            loss, measure = objective.loss(batch, step)
+        objective.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if objective.clip is not None:
+            nn.utils.clip_grad_norm_(objective.optimizer.param_groups[0]["params"], objective.clip)
+        self.guard.step(objective.optimizer, loss)
+        self.guard.end()
+        objective.end(step)
+        return {"loss": loss.detach(), objective.measure: measure.detach()}
+
+
 def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Path) -> Path:
-    """Train the joint embedding inside a run folder, or load it where that is done already.
+    """Train the joint embedding inside a run folder, or return its weights where that is done already.
 
     Args:
         config: `config.text` says how; size, seed, device and precision are the run's.
-        data: Pictures and captions.
+        data: Images and captions.
         folder: The run folder; `text.safetensors` (modules `text` and `image`) and `text.json` are written there.
 
     Returns:
@@ -48,75 +83,60 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
         Diverged: losses or gradients were not finite in many steps in a row.
         Stopped: SIGINT or SIGTERM came; a checkpoint was written.
     """
-    final = folder / "text.safetensors"
-    if final.exists():
-        try:
-            read_tensors(final)
-        except CheckpointError as error:
-            print(f"training the text encoder again: {error}", file=sys.stderr)
-        else:
-            return final
-    options = config.text
+    weights = folder / "text.safetensors"
+    if _is_whole(weights):
+        return weights
     device = runtime.pick_device(config.device)
     precision = runtime.pick_precision(config.precision, device)
-    write_atomically(folder / "text.json", (json.dumps(_facts(config, data), indent=2) + "\n").encode())
+    metadata = text_metadata(config, data)
+    write_atomically(folder / "text.json", (json.dumps(metadata, indent=2) + "\n").encode())
     objective = objective_of(config, data, device)
     warning = coverage_warning(data, objective.text)
     if warning is not None:
         print(warning, file=sys.stderr)
-    steps = options.steps or options.epochs * objective.epoch
-    kept = {"text": objective.text, "image": objective.image}
-    checkpoints = Checkpoints(folder / "text", {**kept, **objective.learning}, {"optimizer": objective.optimizer})
-    facts = _facts(config, data)
-    start, damaged = checkpoints.restore(None if config.force else facts)
-    for line in damaged:
-        print(line, file=sys.stderr)
-    progress = Progress(folder / "metrics.jsonl", "text", start, steps, objective.batch)
-    for module in {**kept, **objective.learning}.values():
-        module.train(any(weight.requires_grad for weight in module.parameters()))
-    guard = NonFiniteGuard([objective.text, objective.image], device)
-    with StopSignal() as stop:
-        for step in range(start, steps):
-            set_learning_rate(objective.optimizer, objective.rate(step, steps))
-            with rescued(step, lambda: checkpoints.save(step, facts)):  # noqa: B023 (called at once, if at all)
+    steps = config.text.steps or config.text.epochs * objective.epoch
+    update = TextStep(objective, device, precision, steps)
+    loop = Loop(
+        "text",
+        folder,
+        Checkpoints(folder / "text", {**update.kept(), **objective.learning}, {"optimizer": objective.optimizer}),
+        update.guard,
+        config,
+        steps=steps,
+        batch=objective.batch,
+        metadata=metadata,
+        rate_flag=f"{config.text.flags}learning-rate",
+    )
+    with loop:
+        for step in loop.steps_left():
+            with loop.reading(step):
                 batch = objective.read(step)
-            guard.begin()
-            with runtime.autocast(device, precision):
-                loss, measure = objective.loss(batch, step)
-            objective.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if objective.clip is not None:
-                nn.utils.clip_grad_norm_(objective.optimizer.param_groups[0]["params"], objective.clip)
-            guard.step(objective.optimizer, loss)
-            guard.end()
-            objective.end(step)
-            progress.advance()
-            done = step + 1
-            log = done % config.log_every == 0 or done == steps
-            if log or device.type == "cpu":
-                skipped = guard.check(done, checkpoints.newest(), f"{options.flags}learning-rate")
-            if log:
-                values = {"loss": float(loss.detach()), objective.measure: float(measure)}
-                values = {name: value for name, value in values.items() if np.isfinite(value)}
-                progress.log(done, values | ({"skipped": skipped} if skipped else {}))
-            if stop.asked or (done % config.checkpoint_every == 0 and done < steps):
-                checkpoints.save(done, facts)
-                if stop.asked:
-                    progress.close()
-                    raise Stopped(f"stopped after step {done} of the text encoder; the same command goes on from there")
-        save_weights(final, kept)
-        progress.close()
-        if stop.asked:  # while it wrote
+            loop.record(step, update(step, batch))
+            loop.save_if_due()
+        save_weights(weights, update.kept())
+        if loop.stop.asked:
             raise Stopped("stopped after the text encoder; the same command goes on from there")
-    return final
+    return weights
+
+
+def _is_whole(path: Path) -> bool:
+    """Say whether a weight file is there and not damaged; a damaged one is named on stderr."""
+    if not path.exists():
+        return False
+    try:
+        read_tensors(path)
+    except CheckpointError as error:
+        print(f"training the text encoder again: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def run(config: TextConfig, data: PackedDataset) -> Path:
-    """Train, or go on training, a joint embedding in a run folder of its own: `t2i-train text`.
+    """Train, or resume training, a joint embedding in a run folder of its own: `t2i-train text`.
 
     Args:
         config: The settings; written to text.json.
-        data: Pictures and captions.
+        data: Images and captions.
 
     Returns:
         The run folder: text.safetensors, text.json, data.json.
@@ -127,11 +147,8 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
     """
     folder = Path(config.out)
     config = with_teacher(config)
-    if config.text.image_features == "joint" and config.size > data.image_size:
-        raise ConfigError(
-            f"--size {config.size} is larger than the pictures of {data.path} ({data.image_size} px); "
-            f"choose a smaller one, or prepare them with --size {config.size * 76 // 64} or more"
-        )
+    if config.text.image_features == "joint":
+        data.require_size(config.size)
     if config.threads:
         torch.set_num_threads(config.threads)
     with RunLock(folder):
@@ -139,35 +156,19 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
             raise ConfigError(
                 f"{folder} is the run of a GAN, which has a text encoder of its own; choose another --out"
             )
-        begin_text(config, data, folder)
-        facts = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
-        write_atomically(folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
+        check_text(config, data, folder)
+        record_dataset(folder, data)
         train_text(config, data, folder)
     return folder
 
 
-def _facts(config: TrainConfig | TextConfig, data: PackedDataset) -> dict[str, Any]:
-    """Say all that the encoder depends on."""
+def text_metadata(config: TrainConfig | TextConfig, data: PackedDataset) -> dict[str, Any]:
+    """List all that a joint embedding depends on: settings and data."""
     text = {field.name: getattr(config.text, field.name) for field in dataclasses.fields(JointOptions)}
-    names = ("size", "flip", "seed", "precision")
-    kept: dict[str, Any] = {name: getattr(config, name) for name in names} | {"text": text}
-    return {"settings": kept, "data": data.fingerprint}
+    settings: dict[str, Any] = {name: getattr(config, name) for name in ("size", "flip", "seed", "precision")}
+    return {"settings": settings | {"text": text}, "data": data.fingerprint}
 
 
-def begin_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Path) -> None:
-    """Compare with the text.json that is there; --force drops what other settings made."""
-    path, facts = folder / "text.json", _facts(config, data)
-    if not path.exists():
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        old, new = ({**each["settings"], **each["settings"]["text"], "data": each["data"][:12], "text": None}
-                    for each in (before, json.loads(json.dumps(facts))))  # fmt: skip
-        changed = [f"{key}: {old.get(key)} -> {value}" for key, value in new.items() if old.get(key) != value]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        changed = ["text.json is damaged"]
-    if changed and not config.force:
-        raise ConfigError(f"{folder} has a text encoder of other making ({'; '.join(changed)}); --force begins anew")
-    if changed:
-        shutil.rmtree(folder / "text", ignore_errors=True)
-        (folder / "text.safetensors").unlink(missing_ok=True)
+def check_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Path) -> None:
+    """Compare with the text encoder that the folder has; --force drops one of other settings or other data."""
+    check_record(folder / "text.json", text_metadata(config, data), config.force)
