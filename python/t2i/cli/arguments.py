@@ -190,7 +190,7 @@ class Export:
     precision: Literal["float32", "float16", "int8"] = "float32"
     """float16: half the file, half precision; int8: weights of one byte, a quarter of the file, float32 arithmetic."""
     ids: Literal["uint8", "int64"] = "uint8"
-    """Type of the caption ids that the graph takes."""
+    """Type of the tokens that the graph takes; those of n-grams and word pieces are always int64."""
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,24 @@ from typing import ClassVar, Literal
 
 from t2i.errors import ConfigError
 
+LEARNED = ("joint", "end-to-end")  # values of --text.encoder that name no file
+MAX_BUCKETS = 1 << 24  # of n-grams; the native module's limit
+
 
 @dataclass(frozen=True)
 class JointOptions:
     """The text encoder, and how it is trained with an image encoder. The defaults are the paper's."""
 
     flags: ClassVar[str] = "--"  # what its flags begin with
-    image_features: Literal["joint", "efficientnet-lite0", "googlenet"] = "joint"
-    """Image side: joint learns one from pixels; efficientnet-lite0 (extra: t2i[features]) and googlenet (torchvision; the
-    paper's) are frozen ImageNet features, computed once and kept beside the data."""
+    kind: Literal["char-cnn-rnn", "char-cnn-rnn-bytes", "ngrams", "minilm"] = "char-cnn-rnn"
+    """Text encoder: char-cnn-rnn is the paper's, over its alphabet; char-cnn-rnn-bytes the same over UTF-8; ngrams a bag of
+    hashed words, pairs of words and character n-grams (any language); minilm the frozen all-MiniLM-L6-v2 with a learned
+    linear map (extra: t2i[minilm])."""
+    image_features: Literal["joint", "efficientnet-lite0", "efficientnet-lite0-stages", "googlenet"] = "joint"
+    """Image side: joint learns one from pixels; efficientnet-lite0 (extra: t2i[features]), its stages (mean and deviation of
+    each) and googlenet (torchvision; the paper's) are frozen ImageNet features, computed once and kept beside the data."""
+    buckets: tuple[int, int] = (65536, 32768)
+    """ngrams: hash buckets of words and pairs of words, and of character n-grams."""
     variant: Literal["short", "long"] = "short"
     """Char-CNN-RNN: short is HybridCNN (flowers), long is HybridCNNLong (birds, COCO)."""
     width: int = 512
@@ -26,27 +35,49 @@ class JointOptions:
     """Channels of the first two convolutions."""
     dim: int = 1024
     """Length of the text embedding."""
-    objective: Literal["sje", "contrastive"] = "sje"
-    """Joint embedding loss: sje is the paper's two-sided hinge, contrastive a two-sided cross-entropy."""
+    objective: Literal["sje", "contrastive", "class-contrastive"] = "sje"
+    """Joint embedding loss: sje is the paper's two-sided hinge, contrastive a two-sided cross-entropy; class-contrastive is
+    that with half of the target spread over the class, on images drawn at random and the mean of several captions each."""
     epochs: int = 200
     """Epochs of the joint embedding; one is as many steps as there are training classes."""
     steps: int | None = None
     """Steps of the joint embedding, in place of epochs."""
     batch: int = 40
-    """Distinct classes a step, one picture and one caption each (fewer where the data has fewer)."""
+    """Distinct classes a step, one picture and one caption each (fewer where the data has fewer); class-contrastive: images."""
+    captions: int = 5
+    """class-contrastive: captions of an image, drawn at random, whose embeddings are averaged."""
+    dropout: float = 0.3
+    """class-contrastive: part of the tokens (ngrams), of MiniLM's numbers and of frozen image features left out in training."""
     learning_rate: float = 7e-4
-    """Step size of RMSprop (sje) or Adam (contrastive)."""
+    """Step size of RMSprop (sje), Adam (contrastive) or AdamW (class-contrastive, which warms up and falls as a cosine)."""
     decay: float = 0.98
-    """Factor on the learning rate after every epoch."""
+    """sje, contrastive: factor on the learning rate after every epoch."""
+    weight_decay: float = 1e-2
+    """class-contrastive and --teacher: of AdamW."""
+    teacher: str = ""
+    """Run folder of a trained text encoder: this one learns to embed captions as that one does, and shares its image side."""
     image_width: int = 64
     """Channels of the first feature map of the image encoder that learns from pixels."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "dim", "epochs", "image_width"):
+        for name in ("width", "dim", "epochs", "image_width", "captions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{self.flags}{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if min(self.channels) < 1:
             raise ConfigError(f"{self.flags}channels must be at least 1 each, got {self.channels}")
+        words, characters = self.buckets
+        if words < 1 or characters < 0 or max(self.buckets) > MAX_BUCKETS:
+            raise ConfigError(
+                f"{self.flags}buckets must be 1 to {MAX_BUCKETS} and 0 to {MAX_BUCKETS}, got {self.buckets}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"{self.flags}dropout must lie in 0..1 (1 excluded), got {self.dropout}")
+        if self.teacher and self.kind == "minilm":
+            raise ConfigError(f"{self.flags}teacher: minilm learns no more than a linear map; train it against images")
+        if self.kind != "char-cnn-rnn" and self.objective == "sje" and not self.teacher:
+            raise ConfigError(
+                f"{self.flags}objective sje is the paper's, for char-cnn-rnn; for {self.kind} take class-contrastive"
+            )
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"{self.flags}steps must be at least 1, got {self.steps}")
         if self.batch < 2:
@@ -66,6 +97,13 @@ class TextOptions(JointOptions):
     """Where embeddings come from: joint (learned against an image encoder first, then frozen), end-to-end (learned with
     the GAN, from the discriminator's loss), or a file: a run folder or a .safetensors of a trained encoder, or caption
     embeddings (N, K, T) in a .safetensors or .npy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoder == "end-to-end" and (self.kind != "char-cnn-rnn" or self.teacher):
+            raise ConfigError(
+                "--text.encoder end-to-end learns the paper's network alone: add --text.kind char-cnn-rnn"
+            )
 
 
 @dataclass(frozen=True)
@@ -363,6 +401,3 @@ class StyleConfig:
             raise ConfigError(f"--learning-rate must be above 0, got {self.learning_rate}")
         if self.noise < 0:
             raise ConfigError(f"--noise must be at least 0, got {self.noise}")
-
-
-LEARNED = ("joint", "end-to-end")

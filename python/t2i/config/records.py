@@ -49,7 +49,7 @@ def from_json(path: Path) -> TrainConfig:
 
 def with_tuples(text: dict[str, Any]) -> dict[str, Any]:
     """Restore the tuples that JSON stores as lists."""
-    return {**text, "channels": tuple(text["channels"])}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in text.items()}
 
 
 def text_options(path: Path) -> JointOptions:

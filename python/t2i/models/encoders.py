@@ -6,6 +6,7 @@ something else: the first step here has no hidden term, and the gated one applie
 linear map. Released weights fit these modules and cannot fit the library's.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -71,6 +72,49 @@ class FeatureEncoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Embed features (B, D): (B, T) float32."""
         embeddings: Tensor = self.head(features)
+        return embeddings.float()
+
+
+class WhitenedEncoder(nn.Module):
+    """Bring frozen image features to the text's space by way of their principal components, each of variance 1.
+
+    Args:
+        features: D, numbers of an image.
+        text_dim: T, length of the embedding.
+        components: Principal components that are kept.
+        dropout: Part of the components that are left out while it learns.
+
+    Example:
+        >>> WhitenedEncoder(1632, 128)(torch.zeros(2, 1632)).shape
+        torch.Size([2, 128])
+    """
+
+    def __init__(self, features: int, text_dim: int = TEXT_DIM, components: int = 200, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.mean: Tensor
+        self.components: Tensor
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("components", torch.zeros(features, min(components, features)))
+        self.head = nn.Linear(min(components, features), text_dim)
+
+    @torch.no_grad()
+    def fit(self, features: Tensor) -> None:
+        """Take mean, deviations and components over from training images (N, D), before the first step."""
+        rows = features.double()
+        mean, deviation = rows.mean(dim=0), rows.std(dim=0) + 1e-6
+        scaled = (rows - mean) / deviation
+        values, vectors = torch.linalg.eigh(scaled.T @ scaled / len(scaled))  # ascending
+        count = self.components.shape[1]
+        kept = vectors[:, -count:].flip(1) / values[-count:].flip(0).clamp_min(1e-6).sqrt()
+        self.mean.copy_(mean)
+        self.components.copy_(kept / deviation[:, None])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed features (B, D): (B, T) float32."""
+        with torch.autocast(features.device.type, enabled=False):  # small components drown in bfloat16
+            white = (features.float() - self.mean) @ self.components  # (B, 200)
+        embeddings: Tensor = self.head(F.dropout(white, self.dropout, self.training))
         return embeddings.float()
 
 

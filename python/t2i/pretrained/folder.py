@@ -127,7 +127,8 @@ def model_hash(folder: Path) -> str:
 def portable(config: TrainConfig) -> TrainConfig:
     """Remove from settings what belongs to this machine: folders and the device."""
     encoder = config.text.encoder
-    text = dataclasses.replace(config.text, encoder=Path(encoder).name or encoder)
+    teacher = Path(config.text.teacher).name
+    text = dataclasses.replace(config.text, encoder=Path(encoder).name or encoder, teacher=teacher)
     return dataclasses.replace(
         config, data=None, out=None, device="auto", threads=0, force=False, report_to="", text=text
     )

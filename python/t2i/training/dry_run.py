@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from t2i import runtime
+from t2i import _native, runtime
 from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Loader
@@ -24,8 +24,8 @@ from t2i.images import save_image, to_uint8
 from t2i.models.build import image_encoder
 from t2i.plots import grids
 from t2i.text.build import text_encoder
-from t2i.text.char_cnn_rnn import CharCnnRnn
 from t2i.text.pretrained import resolve_text_options
+from t2i.text.protocol import TextEncoder
 from t2i.training.loop import step_counts
 from t2i.training.steps import Step, make_step
 from t2i.training.text_source import FrozenText, LearnedText
@@ -159,7 +159,7 @@ def _memory(step: Step, saved: float) -> list[str]:
     bytes_of = {
         name: sum(tensor.nbytes for tensor in net.state_dict().values())
         for name, net in step.modules().items()
-        if not isinstance(net, CharCnnRnn) or step.text.learned
+        if not isinstance(net, TextEncoder) or step.text.learned
     }
     ema = bytes_of.pop("ema")
     weights = sum(bytes_of.values())
@@ -202,4 +202,4 @@ def _batch_image(config: TrainConfig, data: PackedDataset) -> Image.Image:
 
 
 def _captions(data: PackedDataset, rows: NDArray[np.int64]) -> str:
-    return " / ".join(data.caption_texts(rows))
+    return " / ".join(_native.decode(data.read_captions(rows)))

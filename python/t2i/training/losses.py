@@ -101,6 +101,27 @@ def contrastive_loss(images: Tensor, texts: Tensor, temperature: float = 0.07, c
     return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
 
 
+def class_contrastive_loss(images: Tensor, texts: Tensor, classes: Tensor, temperature: float = 0.1) -> Tensor:
+    """Two-sided cross-entropy of cosines against a target that knows classes.
+
+    Half of the target of a row lies on its own partner, half evenly on all partners of its class, its own among them: captions
+    of a class are mostly true of each other's images.
+
+    Args:
+        images: (B, T) image embeddings.
+        texts: (B, T) text embeddings, row by row of the same images; compared as they are, so that a mean of captions that
+            disagree weighs less.
+        classes: (B,) class of each row.
+        temperature: Divides the scores.
+
+    Source: none; after Khosla et al. 2020 (supervised contrastive learning). Measured in `docs/paper.md`.
+    """
+    scores = F.normalize(images, dim=1) @ texts.T / temperature  # (B, B)
+    same = (classes[:, None] == classes[None, :]).to(scores.dtype)
+    target = (torch.eye(len(scores), device=scores.device) + same / same.sum(dim=1, keepdim=True)) / 2
+    return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+
+
 def style_loss(read: Tensor, noise: Tensor) -> Tensor:
     """Compare the noise that was read with the noise that was drawn from: ||z - S(G(z, phi(t)))||^2 / Z, averaged.
 
