@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from t2i import _native
+from t2i.config.sizes import stored_size
 from t2i.errors import ConfigError, DataError
 from t2i.files import write_atomically
 
@@ -70,7 +71,7 @@ class PackedDataset:
         if size > self.image_size:
             raise ConfigError(
                 f"--size {size} is larger than the images of {self.path} ({self.image_size} px); choose a smaller one, "
-                f"or prepare them with --size {size * 76 // 64} or more"
+                f"or prepare them with --size {stored_size(size)} or more"
             )
 
     def read_images(self, index: Any) -> NDArray[np.uint8]:

@@ -83,8 +83,7 @@ def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
 
 
 def _measured(config: TrainConfig, data: PackedDataset, device: torch.device) -> tuple[Step, list[str], float, float]:
-    """Take one step of a few rows: the step, the shapes it passed through, its operations, and the bytes saved for backward."""
-"""
+    """Take one step of a few rows: the step, the shapes, its operations, and the bytes saved for backward."""
     small = dataclasses.replace(config, batch=ROWS, sync_batch_norm=False, compile="off", cuda_graph=False)
     precision = runtime.pick_precision(config.precision, device)
     learned = config.text.encoder == "end-to-end"
