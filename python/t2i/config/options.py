@@ -7,8 +7,10 @@ one line here. Nothing here imports torch, so that `--help` answers at once.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from t2i.config.fields import check_bounds, option, required
+from t2i.config.fields import check_bounds, option
+from t2i.config.run import RunOptions
 from t2i.config.sizes import check_size
+from t2i.config.style import StyleConfig
 from t2i.config.text import LEARNED, JointOptions, TextOptions
 from t2i.errors import ConfigError
 
@@ -17,26 +19,6 @@ __all__ = ["LEARNED", "JointOptions", "StyleConfig", "TextConfig", "TextOptions"
 PRESET_NAMES = ("blossoms", "flowers", "modern", "fast", "paper", "paper-coco")
 TRACKERS = ("tensorboard", "wandb")
 PRESET_HELP = f"Preset that the other settings start from: {', '.join(PRESET_NAMES)}."
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What every training takes."""
-
-    seed: int = option(0, "Random seed.", group="run", rare=True)
-    log_every: int = option(
-        50, "Steps between lines of metrics.jsonl.", group="run", at_least=1, rare=True, runtime_only=True
-    )
-    checkpoint_every: int = option(
-        1000, "Steps between checkpoints.", group="run", at_least=1, rare=True, runtime_only=True
-    )
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.", group="device", runtime_only=True)
-    precision: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "Mixed precision: auto is bfloat16 where the hardware supports it.", group="device"
-    )
-    threads: int = option(
-        0, "CPU threads; 0 is PyTorch's default.", group="device", at_least=0, rare=True, runtime_only=True
-    )
 
 
 @dataclass(frozen=True)
@@ -341,68 +323,3 @@ class TrainConfig(RunOptions):
     def trackers(self) -> tuple[str, ...]:
         """The names in --report-to."""
         return tuple(dict.fromkeys(name.strip() for name in self.report_to.split(",") if name.strip()))
-
-
-@dataclass(frozen=True)
-class StyleConfig(RunOptions):
-    """Train the style encoder of a run: it predicts the noise that an image was generated from.
-
-    The same command again resumes it.
-    """
-
-    model: str = required(
-        "Run folder of t2i-train; its generator and text encoder are frozen.", group="run", runtime_only=True
-    )
-    out: str | None = option(
-        None,
-        "Where style.safetensors goes. Without it: the run folder itself. Another folder becomes a run of its own.",
-        group="run",
-        runtime_only=True,
-    )
-    steps: int = option(3000, "Training steps.", group="run", at_least=1)
-    force: bool = option(
-        False,
-        "Start again although the folder holds a style encoder, or its checkpoints, with other settings.",
-        group="run",
-        rare=True,
-        runtime_only=True,
-    )
-    data: str | None = option(
-        None,
-        "Packed data set whose captions are sampled. Without it: the one the run was trained on.",
-        group="data",
-        runtime_only=True,
-    )
-    batch: int = option(64, "Generated images per step.", group="data", at_least=2)
-    blur: float = option(
-        0.5,
-        "Fraction of the images that are blurred, so that the encoder generalises to photographs, which are blurred"
-        " too (not in the paper; 0 blurs neither).",
-        group="data",
-        at_least=0,
-        at_most=1,
-    )
-    noise: float = option(
-        0.1,
-        "Standard deviation of the noise added to blurred images (images span -1..1).",
-        group="data",
-        at_least=0,
-        rare=True,
-    )
-    interpolated: float = option(
-        0.0,
-        "Fraction of the texts that are midpoints of two captions; the paper has captions only.",
-        group="data",
-        at_least=0,
-        at_most=1,
-        rare=True,
-    )
-    width: int = option(32, "Channels of the style encoder's first feature map.", group="network", at_least=1)
-    learning_rate: float = option(
-        1e-3, "Learning rate of Adam; it decays to 0 over the second half of the training.", group="optimiser", above=0
-    )
-    beta1: float = option(0.9, "Adam's beta1.", group="optimiser", at_least=0, below=1, rare=True)
-    beta2: float = option(0.999, "Adam's beta2.", group="optimiser", at_least=0, below=1, rare=True)
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
