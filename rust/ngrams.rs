@@ -151,8 +151,7 @@ fn extend(hash: u64, value: u64) -> u64 {
 fn bucket(hash: u64, count: u32) -> u32 {
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(MIX);
     let mixed = mixed ^ (mixed >> 29);
-    let place = (((mixed >> 32) * u64::from(count)) >> 32) as u32;
-    place
+    (((mixed >> 32) * u64::from(count)) >> 32) as u32
 }
 
 /// The unit before the one that is being read.
