@@ -218,7 +218,9 @@ class Export:
         "float16: half precision, half the file size; int8: quantised weights with float32 arithmetic, a quarter of"
         " the file size.",
     )
-    ids: Literal["uint8", "int64"] = option("uint8", "Data type of the caption ids.")
+    ids: Literal["uint8", "int64"] = option(
+        "uint8", "Data type of the caption tokens; those of n-grams and word pieces are always int64."
+    )
 
 
 @dataclass(frozen=True)
