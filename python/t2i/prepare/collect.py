@@ -64,7 +64,7 @@ class Collector:
 
         Args:
             where: Its place, for the report.
-            folder: The folder that its image's name is told from.
+            folder: The folder that its image's name is relative to.
             row: Its cells.
             columns: What they hold.
             split: Of the table, by its name; the row's own column comes first.

@@ -248,7 +248,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 
 
 def joined(folder: str, name: str) -> str | None:
-    """Join a name from someone's file to the folder that it is told from; None where it leads out of the source.
+    """Join a name from someone's file to the folder that it is relative to; None where it leads out of the source.
 
     >>> joined("train", "a.jpg"), joined("train", "../a.jpg"), joined("train", "../../a.jpg"), joined("", "x/a.jpg")
     ('train/a.jpg', 'a.jpg', None, 'x/a.jpg')
