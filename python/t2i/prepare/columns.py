@@ -24,6 +24,7 @@ FILES = (
     "image_name",
     "imagename",
     "image_file",
+    "image_file_name",
     "img",
     "img_path",
     "image_id",

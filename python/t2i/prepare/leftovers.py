@@ -53,7 +53,10 @@ def account_for(
     counts = Account()
     counts.add("skipped", tree.refused)
     skipped = {place for place, _ in report.skipped}
-    stems = {_stem(name) for name in packed} | {_stem(name) for name in read if ending(name) not in TEXT_ENDINGS}
+    folders = {name.rpartition("/")[0] for name in packed}  # img2dataset keeps 00000.parquet beside the folder 00000
+    stems = (
+        folders | {_stem(name) for name in packed} | {_stem(name) for name in read if ending(name) not in TEXT_ENDINGS}
+    )
     for name in tree.names:
         place = tree.place(name)
         if name in packed:

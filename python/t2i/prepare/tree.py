@@ -96,8 +96,14 @@ class FolderTree:
             self._report.skip(place, f"unreadable: {error.strerror or error}")
         return False
 
+    @cached_property
+    def _listed(self) -> set[str]:
+        return set(self.names)
+
     def has(self, name: str) -> bool:
         """Say whether there is such a file, and no link out on the way to it."""
+        if "names" in self.__dict__ and name in self._listed:  # where the folder was walked, that is known
+            return True
         return os.path.isfile(self.path / name) and inside(self.path, name) is not None
 
     def place(self, name: str) -> str:
