@@ -243,6 +243,46 @@ def test_a_compressed_shard_that_is_a_bomb_or_damaged_is_named(tmp_path, data, s
     assert any(part in reason for _, reason in report.skipped for part in says.split("|")), report.skipped
 
 
+@pytest.mark.parametrize("start", ["./", "data/", "./data/train/"])
+def test_shards_that_were_made_in_a_folder_are_read(tmp_path, start):
+    """As `tar cf a.tar .` writes them."""
+    source = tar_file(tmp_path / "a.tar", *((f"{start}{name}", data) for name, data in SHARD[:4]))
+    data, report = packed("webdataset", source, tmp_path)
+    assert len(data) == 2
+    assert report.skipped == []
+
+
+@pytest.mark.parametrize(
+    ("image", "caption", "found"),
+    [
+        ("input.jpg", "output.txt", "x"),
+        ("left.jpg", "second.txt", "y"),
+        (None, "second.txt", "y"),
+        ("right.jpg", None, None),
+    ],
+)
+def test_the_keys_of_a_sample_are_chosen_by_flags(tmp_path, image, caption, found):
+    keys = {"input.jpg": PNG, "left.jpg": PNG, "output.txt": b"x", "second.txt": b"y"}
+    source = tar_file(tmp_path / "a.tar", *((f"s.{key}", data) for key, data in keys.items()))
+    options = SourceOptions(image_column=image, caption_column=caption)
+    if found is None:
+        with pytest.raises(t2i.DataError, match=r"no image 'right\.jpg' in its sample: input\.jpg, left\.jpg"):
+            packed("webdataset", source, tmp_path, options=options)
+    else:
+        data, _ = packed("webdataset", source, tmp_path, options=options)
+        assert list(captions(data).values()) == [[found]]
+
+
+def test_a_file_without_an_ending_is_an_image_by_its_bytes(tmp_path):
+    files = {"0001": PNG, "0001.txt": "x", "b.img": PNG, "b.txt": "y", "c.dat": "no image", "c.txt": "z"}
+    data, report = packed("folder", write(tmp_path / "mine", files), tmp_path)
+    assert captions(data) == {"0001": ["x"], "b.img": ["y"]}
+    assert report.account.record()["ignored"] == {
+        "no image, and nothing that is read": 1,
+        "text without an image of its name": 1,
+    }
+
+
 def test_a_bomb_behind_good_samples_keeps_them(tmp_path):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
@@ -410,6 +450,7 @@ HINTS = {
     "captions.jsonl": ("folder", {"captions.jsonl": ROW, "a.png": PNG}, "must be metadata.jsonl"),
     "a list": ("folder", {"data.json": [ROW], "a.png": PNG}, "list of captions.*t2i-prepare csv"),
     "COCO's": ("folder", {"a.json": {"images": [ROW], "annotations": []}, "b.png": PNG}, "t2i-prepare coco"),
+    "a table named like an image": ("folder", {"a.csv": "image,text\na.png,x\n", "a.png": PNG}, "no captions"),
     "a table": ("folder", {"list.csv": "image,caption\na.png,x\n", "a.png": PNG}, r"table of .*t2i-prepare csv .*list\.csv"),
     "metadata.tsv": ("folder", {"metadata.tsv": "file_name\ttext\na.png\tx\n", "a.png": PNG}, "near to metadata.csv"),
     "a zip": ("folder", {"images.zip": b"PK\x03\x04"}, r"images\.zip: a zip archive.*t2i-prepare folder .*images\.zip"),

@@ -537,6 +537,7 @@ def test_names_of_windows_devices_are_refused_there(name, monkeypatch):
     [
         ("a.png", False), (".a.png", True), ("x/._a.png", True), ("__MACOSX/a.png", True), (".git/x/a.png", True),
         ("x/Thumbs.db", True), ("desktop.ini", True), ("@eaDir/a.jpg", True), ("a..png", False), ("_a.png", False),
+        ("./a.png", False), ("./.a.png", True),
     ],
 )  # fmt: skip
 def test_what_systems_leave_behind_is_hidden(name, hidden):

@@ -39,8 +39,8 @@ class Finder:
         Raises:
             DataError: there is none, or the name leads out of the source; the message says what comes near.
         """
-        name = name.strip()
-        candidates = [name] + ([name.replace("\\", "/")] if "\\" in name else [])
+        forms = (name, name.strip(), name.strip().replace("\\", "/"))
+        candidates = [form for form in dict.fromkeys(forms) if form]
         if self.images is not None:
             for candidate in candidates:
                 path = joined("", candidate)
@@ -61,7 +61,7 @@ class Finder:
                     if path is not None and archive.has(path):
                         return archive, path
         if not inside_source or self._links_out(folder, candidates[-1]):
-            raise DataError(f"{name[:200]!r} leads out of the source folder" if name else "no path")
+            raise DataError(f"{name[:200]!r} leads out of the source folder" if candidates else "no path")
         path = joined(folder, candidates[-1])
         for other in self._index.get(_stem(candidates[-1]), []):  # another form of the same letters, as macOS has it
             if path is not None and unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", path):

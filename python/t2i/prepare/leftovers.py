@@ -35,6 +35,7 @@ KNOWN = frozenset(
         "report.json",
     }
 )
+OTHER_OF_COCO = ("instances_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
 TABLES = (".csv", ".tsv", ".txt", ".token")
 
 
@@ -151,7 +152,7 @@ def near_miss(name: str, start: bytes) -> str | None:
         first = decode(start if not start.startswith((b"\xff\xfe", b"\xfe\xff")) else start[: len(start) // 2 * 2])
     except ValueError:  # cut in the middle of a character, or no text
         first = start.decode("utf-8", "replace")
-    if base in KNOWN or base.endswith("_stats.json"):
+    if base in KNOWN or base.endswith("_stats.json") or base.startswith(OTHER_OF_COCO):
         return None
     if kind.startswith((".json", ".ndjson", ".jl")):
         if any(f'"{column}"' in first.casefold() for column in FILES) or ".jp" in first or ".png" in first:
