@@ -144,6 +144,20 @@ def test_images_elsewhere_are_found_by_the_folder_that_is_given(tmp_path):
         packed("csv", table, tmp_path, options=SourceOptions(images=tmp_path / "none"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "flag"),
+    [
+        ("webdataset", SourceOptions(captions="name"), "--captions has no effect on webdataset"),
+        ("csv", SourceOptions(captions="name"), "--captions has no effect on csv"),
+        ("cub", {"images": True}, "--images has no effect on cub"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(tmp_path, kind, options, flag):
+    options = options if isinstance(options, SourceOptions) else SourceOptions(images=tmp_path)
+    with pytest.raises(t2i.ConfigError, match=flag):
+        packed(kind, tmp_path, tmp_path, options=options)
+
+
 def test_links_out_of_the_folder_of_images_are_not_followed(tmp_path):
     table = write(tmp_path / "text", {"t.csv": "image,text\na.png,x\nb.png,y\n"}) / "t.csv"
     images = write(tmp_path / "images of mine", {"a.png": PNG})
