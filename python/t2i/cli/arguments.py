@@ -124,9 +124,11 @@ class EvaluateImages:
     count: int = 1000
     """Pictures drawn, one a caption, and at most as many real ones."""
     features: str | None = None
-    """Feature network of FID-768 and KID-768, a .safetensors; without it both are left out."""
+    """Feature network of FID-768 and KID-768, a .safetensors (docs/metrics.md); without it both are left out."""
+    scorer: str | None = None
+    """Run of t2i-train text that scores R-precision; without it, the model's own joint embedding, which flatters it."""
     full: bool = False
-    """Also the usual FID and Inception Score, through the extra torch-fidelity: pip install 't2i[eval]'."""
+    """Also FID and KID of 768 and 2,048 features and Inception Score, through torch-fidelity: pip install 't2i[eval]'."""
     captions: int = 200
     """blossoms: captions of held-out classes that a probe checks, attribute by attribute."""
     seed: int = 0

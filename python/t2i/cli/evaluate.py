@@ -34,7 +34,8 @@ def _evaluate_images(arguments: Sequence[str]) -> None:
 
     result = images_of_run(
         Path(config.model), data=config.data, split=config.split, count=config.count, features=config.features,
-        captions=config.captions, seed=config.seed, device=config.device, batch=config.batch, full=config.full,
+        scorer=config.scorer, captions=config.captions, seed=config.seed, device=config.device, batch=config.batch,
+        full=config.full,
     )  # fmt: skip
     print(result.table())
     evaluated(Path(config.model), from_json(Path(config.model) / "config.json"), result.figures)
