@@ -60,8 +60,10 @@ def _evaluate_style(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--out must end in .png, .jpg or .webp, got {config.out}")
     from t2i.images import save_image
     from t2i.metrics import style
+    from t2i.plots.canvas import require_matplotlib
     from t2i.plots.roc import roc_picture
 
+    require_matplotlib("t2i-eval style")
     result = style.style_of_run(
         Path(config.model), data=config.data, images=config.images, pairs=config.pairs, clusters=config.clusters,
         seed=config.seed, device=config.device,

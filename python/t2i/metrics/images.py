@@ -15,7 +15,6 @@ asked for), and one caption of each. Real images are cropped to their middle, at
 beside the same figure of real images against further real images, and its protocol; what was not measured, beside the reason.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,27 +102,35 @@ def images_of_run(
         skipped["FID-768 and KID-768"] = "give the feature network: --features FILE (docs/metrics.md)"
     found |= _pixel_figures(pack, sample, protocol, neighbours="precision" not in found)
 
-    def attempt(name: str, measure: Callable[[], Any]) -> Any:
-        try:
-            return measure()
-        except (ConfigError, ScorerError) as error:
-            skipped[name] = str(error)
+    how = {"captions": captions, "seed": seed, "device": device}
+    scored, missing, table = _scored_figures(pipe, run, Path(scorer) if scorer else run, pack, sample, protocol, how)
+    return ImageResult({**found, **scored, "not_measured": skipped | missing, "protocol": protocol}, table)
 
-    score = attempt(
-        "R-precision",
-        lambda: retrieval_precision(pipe, Path(scorer) if scorer else run, pack, sample, split, protocol),
-    )
-    if score is not None:
-        found["r_precision"] = score
+
+def _scored_figures(
+    pipe: Pipeline,
+    run: Path,
+    scorer: Path,
+    pack: PackedDataset,
+    sample: ImageSample,
+    protocol: dict[str, Any],
+    accuracy_options: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, str], str | None]:
+    """Measure agreement with the captions: the figures, why others are missing, and the table of caption accuracy."""
+    found: dict[str, Any] = {}
+    missing: dict[str, str] = {}
     table = None
+    try:
+        found["r_precision"] = retrieval_precision(pipe, scorer, pack, sample, protocol["split"], protocol)
+    except (ConfigError, ScorerError) as error:
+        missing["R-precision"] = str(error)
     if manifest(pack)["provenance"].get("kind") == "blossoms":
-        read = attempt(
-            "caption accuracy",
-            lambda: accuracy.caption_accuracy_of_run(run, captions=captions, seed=seed, device=device),
-        )
-        if read is not None:
+        try:
+            read = accuracy.caption_accuracy_of_run(run, **accuracy_options)
             found["caption_accuracy"], table = read.figures, read.table()
-    return ImageResult({**found, "not_measured": skipped, "protocol": protocol}, table)
+        except ScorerError as error:
+            missing["caption accuracy"] = str(error)
+    return found, missing, table
 
 
 def _protocol(
