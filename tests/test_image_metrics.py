@@ -194,7 +194,7 @@ def test_feature_distance_is_one_minus_the_cosine_round_the_centre():
 
 
 def test_a_group_of_one_has_no_diversity():
-    with pytest.raises(ConfigError, match=r"at least 2 pictures, got \(3, 1\)"):
+    with pytest.raises(ConfigError, match=r"at least 2 images, got \(3, 1\)"):
         diversity.pixel_distances(np.zeros((3, 1, 2, 2, 3), np.uint8))
 
 

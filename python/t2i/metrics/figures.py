@@ -75,9 +75,12 @@ def pixel_kernel_figure(
 
 
 def copy_figure(
-    generated: NDArray[np.uint8], real: NDArray[np.uint8], chosen: NDArray[np.int64], pack: PackedDataset,
+    generated: NDArray[np.uint8],
+    real: NDArray[np.uint8],
+    chosen: NDArray[np.int64],
+    pack: PackedDataset,
     protocol: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Compare the distance to the nearest training image, mirrored or not, of generated and of real images.
 
     Args:
