@@ -26,6 +26,7 @@ from t2i.metrics.inputs import middle
 from t2i.models.efficientnet import DIMENSIONS
 from t2i.models.encoders import FeatureEncoder, ImageEncoder
 from t2i.models.image_features import picture_features
+from t2i.text.char_cnn_rnn import CharCnnRnn
 from t2i.text.pretrained import load_text
 from t2i.weights import load_weights
 
@@ -124,6 +125,18 @@ def _embed_pictures(
 
 
 @torch.no_grad()
+def _embed_captions(
+    encoder: CharCnnRnn, data: PackedDataset, rows: NDArray[np.int64], device: torch.device
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Embed all captions of images (n,): (M, T) on the CPU, and how many each image has (n,)."""
+    counts = np.diff(data.caption_offsets)[rows]
+    captions = np.concatenate([np.arange(*data.caption_offsets[[row, row + 1]]) for row in rows])
+    parts = np.array_split(captions, -(-len(captions) // 512))
+    ids = (torch.from_numpy(data.read_captions(part)).to(device) for part in parts)
+    return torch.cat([encoder(part).cpu() for part in ids]), counts
+
+
+@torch.no_grad()
 def zero_shot_of_run(
     run: Path, *, data: str | None = None, split: str = "test", device: str = "auto"
 ) -> ZeroShotResult:
@@ -156,14 +169,7 @@ def zero_shot_of_run(
     if options.image_features == "joint" and size > pack.image_size:
         raise ConfigError(f"{path} reads images of {size} px; those of {pack.path} have {pack.image_size} px")
     encoder = load_text(path, options).to(on)
-    counts = np.diff(pack.caption_offsets)[rows]
-    captions = np.concatenate([np.arange(*pack.caption_offsets[[row, row + 1]]) for row in rows])
-    embedded = torch.cat(
-        [
-            encoder(torch.from_numpy(pack.read_captions(part)).to(on)).cpu()
-            for part in np.array_split(captions, -(-len(captions) // 512))
-        ]
-    )
+    embedded, counts = _embed_captions(encoder, pack, rows, on)
     by_cosine = options.objective == "contrastive"
     classes, means = class_means(embedded, np.repeat(labels, counts), by_cosine)
     seen = _embed_pictures(path, options, pack, rows, size, on)
@@ -177,7 +183,7 @@ def zero_shot_of_run(
             "protocol": {
                 "split": split,
                 "images": len(rows),
-                "captions": len(captions),
+                "captions": len(embedded),
                 "classes": len(classes),
                 "image_features": options.image_features,
                 "compared_by": "cosine" if by_cosine else "product",
