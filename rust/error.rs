@@ -1,25 +1,25 @@
-//! What can go wrong, said with what was expected and what came.
+//! Errors; each message names what was expected and what was found.
 
 use std::path::{Path, PathBuf};
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an image could not be used; Python tries Pillow for [`ImageFault::Unsupported`] only.
+/// Why an image could not be decoded; Python tries Pillow for [`ImageFault::Unsupported`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageFault {
     /// A format, or a variant of one, that this crate does not decode.
     Unsupported,
-    /// Bytes that are not what their format says: cut, damaged or hostile.
+    /// Data that violates its format: truncated, corrupt or hostile.
     Broken,
     /// A file that cannot be opened or read.
     Unreadable,
-    /// More pixels or bytes than the caller allows, refused before they are allocated.
+    /// More pixels or bytes than the caller's limit, refused before they are allocated.
     TooLarge,
 }
 
 impl ImageFault {
-    /// The word that Python sees.
+    /// The name used in Python.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,21 +34,21 @@ impl ImageFault {
 /// Every error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A data set, or a file of one, that is not what its format says.
+    /// A data set, or a file of one, that violates its format.
     #[error("{}: {message}", path.display())]
     Data {
-        /// The folder or file at fault.
+        /// The folder or file.
         path: PathBuf,
-        /// The value found and what was expected.
+        /// The value found and the value expected.
         message: String,
     },
-    /// A sound data set that cannot give what was asked; the message names the data set itself.
+    /// A valid data set that does not support what was requested; the message names the data set.
     #[error("{0}")]
     DataSet(String),
     /// An image that cannot be decoded.
     #[error("{} image: {message}", fault.as_str())]
     Image {
-        /// What kind of failure it is.
+        /// The kind of failure.
         fault: ImageFault,
         /// What was wrong.
         message: String,
@@ -60,10 +60,10 @@ pub enum Error {
         name: &'static str,
         /// What was expected.
         expected: String,
-        /// What came.
+        /// What was found.
         got: String,
     },
-    /// A character id that no alphabet slot, padding or unknown mark has.
+    /// A character id above the largest one.
     #[error("character id must be at most 71, got {value} at row {row}, column {column}")]
     CharacterId {
         /// The row of the id.
@@ -92,10 +92,10 @@ pub enum Error {
         name: &'static str,
         /// What was expected.
         expected: String,
-        /// What came.
+        /// What was found.
         got: String,
     },
-    /// A plan executed on a data set that it was not drawn for.
+    /// A plan executed on another data set than the one it was made for.
     #[error("plan was drawn for another data set: fingerprint {plan}, but this one has {pack}")]
     ForeignPlan {
         /// The fingerprint of the plan's data set.
@@ -103,7 +103,7 @@ pub enum Error {
         /// The fingerprint of the data set given.
         pack: String,
     },
-    /// Threads that the operating system did not give.
+    /// A thread that the operating system could not start.
     #[error("could not start a thread: {0}")]
     Thread(std::io::Error),
 }

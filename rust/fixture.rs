@@ -27,7 +27,7 @@ impl Item {
 /// A tensor of a shard: name, dtype, shape, bytes.
 pub type Tensors = BTreeMap<&'static str, (Dtype, Vec<usize>, Vec<u8>)>;
 
-/// The pixel that a written pack has at this place: every image, row, column and channel differ.
+/// The value of a pixel in a written pack; images, rows, columns and channels differ.
 #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
 pub fn pixel(image: usize, y: usize, x: usize, channel: usize) -> u8 {
     (image * 101 + y * 53 + x * 7 + channel * 3) as u8

@@ -14,6 +14,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run in the interpreter; read when triton is first imported
 
 import t2i
+from helpers import SHARED
 from t2i.blossoms.pack import pack_blossoms
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.records import to_json
@@ -28,8 +29,6 @@ pytest_plugins = ["promises"]  # the failure tests' counts and table
 torch.set_num_threads(2)
 hypothesis.settings.register_profile("t2i", max_examples=40, deadline=None, database=None, derandomize=True)
 hypothesis.settings.load_profile("t2i")  # the same cases on every machine, whatever its speed
-
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from helpers import ROOT, TINY, call
 from t2i import prepare
 from t2i.cli import arguments, parsing
 from t2i.cli import main as cli
 from t2i.data.dataset import PackedDataset
-from test_cli import TINY, call
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROOT = Path(__file__).resolve().parents[1]
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 
 
@@ -61,7 +60,7 @@ def test_a_model_is_used_from_python(tiny_blossoms_folder, tmp_path):
 def test_every_example_is_tried():
     tried = Path(__file__).read_text()
     scripts = [path.stem for path in (ROOT / "examples").glob("*.py")]
-    others = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    others = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
     assert scripts
     assert [name for name in scripts if f'"{name}"' not in tried and f"{name}.py" not in others] == []
 
@@ -76,7 +75,7 @@ def shown(page):
                 yield shlex.split(found[1].partition("  #")[0].partition(" > ")[0])
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cookbook.md", "docs/index.md", "docs/data.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/gallery.md", "docs/cookbook.md", "docs/index.md", "docs/data.md"])
 def test_the_commands_of_a_page_have_the_flags_that_they_are_given(page):
     kinds = {
         "t2i-prepare": arguments.Prepare, "t2i-generate": arguments.Generate, "images": arguments.EvaluateImages,

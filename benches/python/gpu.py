@@ -34,7 +34,8 @@ def command(name: str, *words: object) -> list[str]:
 
 
 def tests(out: Path, note) -> None:
-    files = [f"tests/test_{name}.py" for name in ("kernels", "norm_act", "speed_paths", "gpu")]
+    names = ("ops/test_kernels", "ops/test_norm_act", "training/test_speed_paths", "training/test_gpu")
+    files = [f"tests/{name}.py" for name in names]
     code, seconds, text = call([sys.executable, "-m", "pytest", "-q", "--timeout=900", *files], out / "tests.log")
     note({"what": "tests", "exit": code, "seconds": seconds, "last": text.strip().splitlines()[-1:]})
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from t2i.config.options import TrainConfig
 from t2i.errors import CheckpointError
+from t2i.models import build
 from t2i.models.encoders import StyleEncoder, blurred
 from t2i.pretrained.folder import MAX_SETTINGS_BYTES, checked_network, model_hash, plain_file
 from t2i.weights import load_weights
@@ -66,7 +67,7 @@ class StyleReader:
                 f"the model of {folder} has changed since its style encoder was trained; "
                 f"train the style encoder again: t2i-train style --model {folder} --force"
             )
-        encoder = checked_network(weights, "style", lambda: StyleEncoder(config.size, width, config.noise_dim))
+        encoder = checked_network(weights, "style", lambda: build.style_encoder(config, width))
         load_weights(weights, {"style": encoder})
         return cls(encoder.eval().requires_grad_(False).to(device), blur)
 

@@ -1,6 +1,7 @@
 """The forge, and the runs that nothing happened to."""
 
 import pytest
+
 from runs import Forge, Unbroken
 
 

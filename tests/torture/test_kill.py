@@ -4,9 +4,9 @@ import json
 import signal
 
 import pytest
-from runs import leftovers, moment, sha256, steps_saved
 
 from promises import cases
+from runs import leftovers, moment, sha256, steps_saved
 
 STEPS = [*(("text", step) for step in range(1, 6)), *(("gan", step) for step in range(1, 7))]
 

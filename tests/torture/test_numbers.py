@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from runs import sha256
 
 from promises import TORTURE, cases, count
+from runs import sha256
 from t2i.ops.convolution import convolution, transposed_convolution
 from t2i.ops.one_hot_convolution import one_hot_convolution
 from t2i.weights import read_tensors

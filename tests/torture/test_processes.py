@@ -9,13 +9,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import natives
 import numpy as np
 import pytest
 from PIL import Image
-from runs import HERE, Forge
 
+import natives
 from promises import TORTURE, cases, count
+from runs import HERE, Forge
 
 # The other half of promise 7, training with ranks of which one is killed, is tests/test_distributed.py's.
 SAMPLED = count(7) // 2

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import leftovers, sha256
-from victims import small_state
 
 from promises import cases, count
+from runs import leftovers, sha256
 from t2i.training.checkpoint import Checkpoints
+from victims import small_state
 
 
 def restored(folder):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,21 @@ def model_settings(config: TrainConfig) -> dict[str, Any]:
     return kept | {f"text.{name}": value for name, value in kept.pop("text").items()}
 
 
-def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
-    """Name the settings that differ in a way that makes another model, as "name: before -> after"."""
-    old, new = model_settings(before), model_settings(after)
-    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name what differs in two nested records, as "name: before -> after".
+
+    What one of them lacks is not compared: another version did not write it. Digests are cut to twelve digits.
+    """
+    changed = []
+    for key in (key for key in before if key in after):
+        old, new = before[key], after[key]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changed += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changed.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
+    return changed
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text

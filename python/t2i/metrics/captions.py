@@ -19,6 +19,7 @@ from t2i import runtime
 from t2i.blossoms.captions import held_out_captions
 from t2i.blossoms.classes import VERSION, unseen_pairs
 from t2i.blossoms.dataset import make_blossoms
+from t2i.blossoms.languages import LanguageCode
 from t2i.errors import CheckpointError, ConfigError, ScorerError
 from t2i.metrics.attributes import ATTRIBUTES, AttributeProbe, caption_accuracy, probe_accuracy, train_probe
 from t2i.pipeline import Pipeline
@@ -109,7 +110,13 @@ def _train(device: torch.device) -> AttributeProbe:
 
 
 def caption_accuracy_of_run(
-    run: Path, *, captions: int = 200, seed: int = 0, device: str = "auto", seen: bool = False
+    run: Path,
+    *,
+    captions: int = 200,
+    seed: int = 0,
+    device: str = "auto",
+    seen: bool = False,
+    language: LanguageCode = "en",
 ) -> Accuracy:
     """Generate one image of each of `captions` held-out captions, and read its attributes.
 
@@ -119,6 +126,7 @@ def caption_accuracy_of_run(
         seed: Of wordings and noise.
         device: Where to compute.
         seen: Take captions of the training classes instead (new wordings too).
+        language: Of the captions.
 
     Raises:
         ConfigError: no captions asked for.
@@ -130,7 +138,7 @@ def caption_accuracy_of_run(
     on = runtime.pick_device(device)
     pipe = Pipeline.from_pretrained(run, str(on))
     probe, real = load_probe(on)
-    texts, wanted = zip(*held_out_captions(captions, seed, seen=seen), strict=True)
+    texts, wanted = zip(*held_out_captions(captions, seed, seen=seen, language=language), strict=True)
     attributes = np.array(wanted, np.int32)
     noise = runtime.noise((captions, pipe.config.noise_dim), on, seed, 0, "evaluate")
     generated = torch.cat([pipe.draw(n, pipe.embed(t)) for n, t in _blocks(noise, texts)])
@@ -147,6 +155,7 @@ def caption_accuracy_of_run(
     accuracy["real images (the probe)"] = real
     protocol = {
         "captions": captions,
+        "language": language,
         "images_per_caption": 1,
         "classes": len({tuple(row) for row in attributes.tolist()}),
         "unseen_pairs": int(unseen.sum()),

@@ -8,7 +8,7 @@ flatters it. A scorer that is at chance on real images says nothing, and no figu
 Source: Xu et al. 2018 (AttnGAN). Differs: another embedding, and mismatched captions of other classes only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.random import Generator, Philox
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i.config.options import JointOptions
 from t2i.config.records import text_options
@@ -25,10 +25,9 @@ from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError, ScorerError
 from t2i.images import normalise
 from t2i.metrics.scoring import ImageSample
-from t2i.models.encoders import ImageEncoder
+from t2i.models.build import image_encoder
 from t2i.pipeline import Pipeline
 from t2i.text.build import text_encoder
-from t2i.text.char_cnn_rnn import CharCnnRnn
 from t2i.weights import load_weights, read_tensors
 
 MISMATCHED = 99
@@ -39,8 +38,8 @@ DEVIATIONS = 3  # standard errors above chance that real images must reach
 class JointEmbedding:
     """Both sides of a joint embedding, and whether they are compared by cosine (as trained) or by product."""
 
-    text: CharCnnRnn
-    image: ImageEncoder
+    text: nn.Module
+    image: nn.Module
     by_cosine: bool
 
     @classmethod
@@ -73,7 +72,7 @@ class JointEmbedding:
         if side != size:
             raise ConfigError(f"{path} reads images of {side} px; the model generates {size} px")
         text = text_encoder(options)
-        image = ImageEncoder(size, width, options.dim)
+        image = image_encoder(replace(options, image_features="joint", image_width=width), size)
         load_weights(path, {"text": text, "image": image})
         return cls(text.eval().to(device), image.eval().to(device), options.objective == "contrastive")
 

@@ -1,0 +1,141 @@
+"""A discriminator on frozen ImageNet features: small learned heads that read a frozen trunk at several depths.
+
+* The trunk is EfficientNet-lite0, in float32 whatever the rest runs in: the gradient of its depthwise convolutions has no
+  bfloat16 kernel on CPUs, and took twice as long there.
+* Each head scores every place of its map, for realism and for fit to the text (a projection), with spectral norm.
+* `taps` and `heads` are apart, because a generated image runs through the trunk once: the discriminator reads the taps
+  detached, and the generator's gradient goes back through the same pass.
+
+Source: Projected GAN (Sauer et al. 2021) for frozen features at several depths; projection discriminator (Miyato and Koyama
+2018); matching-aware pairs at each tap (Reed et al. 2016).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from t2i.errors import ConfigError
+from t2i.models.efficientnet import EfficientNetLite0
+
+LEAK = 0.2
+BLOCKS = (0, 2, 4, 10, 15)  # blocks of the trunk that are read: 16, 24, 40, 112 and 320 channels, stride 2 to 32
+HEAD_WIDTH = 64
+
+
+class FrozenTaps(nn.Module):
+    """Read a frozen trunk at several depths, each channel standardised.
+
+    Args:
+        trunk: Frozen here: its weights need no gradient, and stay out of the state.
+        blocks: Which blocks are read, ascending; those behind the last one are not run.
+
+    Source: statistics are of real images (`fit`), so that every head starts from inputs of mean 0 and deviation 1.
+    """
+
+    def __init__(self, trunk: EfficientNetLite0, blocks: tuple[int, ...] = BLOCKS) -> None:
+        super().__init__()
+        if not blocks or list(blocks) != sorted(set(blocks)) or blocks[-1] >= len(trunk.blocks):
+            raise ConfigError(f"taps must be ascending blocks below {len(trunk.blocks)}, got {blocks}")
+        self._trunk = [trunk.eval().requires_grad_(False)]  # in a list: not a submodule, so not in the state
+        self.blocks = blocks
+        self.channels = [self._width(trunk, block) for block in blocks]
+        for index, width in enumerate(self.channels):
+            self.register_buffer(f"mean{index}", torch.zeros(width))
+            self.register_buffer(f"scale{index}", torch.ones(width))
+
+    @staticmethod
+    def _width(trunk: EfficientNetLite0, block: int) -> int:
+        width = trunk.blocks[block].project.convolution.out_channels  # type: ignore[union-attr]
+        assert isinstance(width, int)
+        return width
+
+    def raw(self, images: Tensor) -> list[Tensor]:
+        """Read images (B, 3, S, S) in [-1, 1]: the taps, not standardised, float32."""
+        trunk = self._trunk[0]
+        with torch.autocast(images.device.type, enabled=False):
+            x = trunk.stem(images.float() * (127.5 / 128) + 0.5 / 128)
+            found = []
+            for index, block in enumerate(trunk.blocks[: self.blocks[-1] + 1]):
+                x = block(x)
+                if index in self.blocks:
+                    found.append(x)
+        return found
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Read images (B, 3, S, S) in [-1, 1]: standardised taps (B, C, S', S'), float32, shallow ones first."""
+        return [
+            (tap - getattr(self, f"mean{index}")[:, None, None]) * getattr(self, f"scale{index}")[:, None, None]
+            for index, tap in enumerate(self.raw(images))
+        ]
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Take mean and deviation of each channel from real images (N, 3, S, S)."""
+        for index, tap in enumerate(self.raw(images)):
+            getattr(self, f"mean{index}").copy_(tap.mean(dim=(0, 2, 3)))
+            getattr(self, f"scale{index}").copy_(1 / tap.std(dim=(0, 2, 3)).clamp_min(1e-3))
+
+
+class TapHead(nn.Module):
+    """Score every place of one tap, for realism and for fit to a text.
+
+    The score is w . h + h . (V text) / sqrt(width), with h a map of two convolutions.
+
+    Args:
+        channels: C of the tap.
+        text_dim: T.
+        reduction: Stride of the whole head: 4, 2 (large maps) or 1.
+        width: Channels inside.
+    """
+
+    def __init__(self, channels: int, text_dim: int, reduction: int = 1, width: int = HEAD_WIDTH) -> None:
+        super().__init__()
+        if reduction == 4:
+            first = nn.Conv2d(channels, width, 4, stride=2, padding=1)
+        else:
+            first = nn.Conv2d(channels, width if reduction == 2 else 2 * width, 1)
+        second = nn.Conv2d(first.out_channels, width, 3, stride=1 if reduction == 1 else 2, padding=1)
+        self.first, self.second = spectral_norm(first), spectral_norm(second)
+        self.realism = spectral_norm(nn.Conv2d(width, 1, 1))
+        self.text = nn.Linear(text_dim, width, bias=False)
+        nn.init.normal_(self.text.weight, 0.0, 0.25)
+        self.width = width
+
+    def features(self, tap: Tensor) -> Tensor:
+        """Reduce a tap (B, C, S, S): (B, width, S', S')."""
+        x = F.leaky_relu(self.first(tap), LEAK)
+        return F.leaky_relu(self.second(x), LEAK)
+
+    def score(self, features: Tensor, text: Tensor) -> Tensor:
+        """Score features (B, width, S', S') against text embeddings (B, T): logits (B, S', S') float32."""
+        query = self.text(text) / self.width**0.5  # (B, width)
+        fit = torch.einsum("bchw,bc->bhw", features, query.to(features.dtype))
+        scores: Tensor = self.realism(features)[:, 0] + fit
+        return scores.float()
+
+
+class FeatureDiscriminator(nn.Module):
+    """One head a tap.
+
+    Args:
+        channels: C of each tap, shallow ones first, as `FrozenTaps.channels` says.
+        text_dim: T.
+        width: Channels inside each head.
+    """
+
+    def __init__(self, channels: list[int], text_dim: int, width: int = HEAD_WIDTH) -> None:
+        super().__init__()
+        reductions = [4, 2] + [1] * len(channels)
+        self.heads = nn.ModuleList(
+            TapHead(channel, text_dim, reduction, width)
+            for channel, reduction in zip(channels, reductions, strict=False)
+        )
+
+    def features(self, taps: list[Tensor]) -> list[Tensor]:
+        """Reduce the taps; what does not depend on the text and serves matching and mismatched pairs alike."""
+        return [head.features(tap) for head, tap in zip(self.heads, taps, strict=True)]  # type: ignore[operator]
+
+    def score(self, features: list[Tensor], text: Tensor) -> list[Tensor]:
+        """Score reduced taps against text embeddings (B, T): a map of logits (B, S', S') a tap."""
+        return [head.score(x, text) for head, x in zip(self.heads, features, strict=True)]  # type: ignore[operator]

@@ -1,0 +1,346 @@
+//! Captions of any language to hashed word and character n-grams, for one embedding bag.
+//!
+//! A caption is brought to NFKC, then lower-cased character by character, and cut into *units*:
+//! * a run of letters, digits and their marks is a word (general categories L, N, M);
+//! * in scripts that put no spaces between words (Han, kana, Thai, Lao, Khmer, Myanmar, ...) every letter with its marks
+//!   is a unit of its own;
+//! * so is every symbol of category So or Sk: an emoji is a word;
+//! * format characters and variation selectors are ignored; everything else only separates.
+//!
+//! Its tokens, each once, in the order of their first appearance:
+//! * in `1..=words`, the hash of every unit and of every two consecutive units;
+//! * in `words + 1..=words + characters`, the hash of every 3, 4 and 5 consecutive characters of `<word>`, and of every three
+//!   consecutive letters of a script without spaces, so that a word that no caption had is not nothing.
+//!
+//! Token 0 is left for padding. This is not UAX 29: its rules for apostrophes and numbers ("can't", "3.5") keep together
+//! what a bag of words does as well without, and its word breaks of Thai need a dictionary.
+
+use std::sync::LazyLock;
+
+use rayon::prelude::*;
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
+
+use crate::error::{Error, Result};
+
+/// Captions that a thread takes at once.
+const BLOCK: usize = 512;
+/// Lengths of the character n-grams of a word.
+const SHORTEST: usize = 3;
+const LONGEST: usize = 5;
+/// Odd multipliers of the polynomial hash and of its finaliser, and what tells pairs and triples from single units.
+const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
+const MIX: u64 = 0xD6E8_FEB8_6659_FD93;
+const PAIR: u64 = 0xA5A5_5A5A_1234_5677;
+const TRIPLE: u64 = 0x5A5A_A5A5_7654_3211;
+
+/// Blocks of scripts that write no spaces between words, first and last character.
+const SPACELESS: [(u32, u32); 16] = [
+    (0x0E00, 0x0EFF),   // Thai, Lao
+    (0x1000, 0x109F),   // Myanmar
+    (0x1780, 0x17FF),   // Khmer
+    (0x1950, 0x19DF),   // Tai Le, New Tai Lue
+    (0x1A20, 0x1AAF),   // Tai Tham
+    (0x2E80, 0x2FDF),   // radicals
+    (0x3005, 0x3007),   // iteration and closing marks, zero
+    (0x3040, 0x30FF),   // Hiragana, Katakana
+    (0x3100, 0x312F),   // Bopomofo
+    (0x31A0, 0x31FF),   // Bopomofo, Katakana extensions
+    (0x3400, 0x4DBF),   // Han extension A
+    (0x4E00, 0x9FFF),   // Han
+    (0xA9E0, 0xAADF),   // Myanmar extensions, Tai Viet
+    (0xF900, 0xFAFF),   // Han compatibility
+    (0x1AFF0, 0x1B16F), // kana extensions
+    (0x20000, 0x3FFFF), // Han extensions B and later
+];
+
+/// How many hash buckets there are of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    words: u32,
+    characters: u32,
+}
+
+impl Buckets {
+    /// Most buckets of one kind.
+    pub const LIMIT: u32 = 1 << 24;
+
+    /// Checks the numbers of buckets.
+    ///
+    /// # Errors
+    /// If `words` is not in `1..=LIMIT`, or `characters` not in `0..=LIMIT` (0 leaves character n-grams out).
+    pub fn new(words: u32, characters: u32) -> Result<Self> {
+        if words == 0 || words > Self::LIMIT {
+            return Err(Error::argument("word buckets", format!("from 1 to {}", Self::LIMIT), &words));
+        }
+        if characters > Self::LIMIT {
+            return Err(Error::argument("character buckets", format!("from 0 to {}", Self::LIMIT), &characters));
+        }
+        Ok(Self { words, characters })
+    }
+
+    fn tokens(self) -> usize {
+        (self.words + self.characters) as usize + 1
+    }
+}
+
+/// What a character does to the units round it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Class {
+    Letter,
+    Spaceless,
+    Mark,
+    Symbol,
+    Ignored,
+    Separator,
+}
+
+const ASCII: [Class; 128] = {
+    let mut classes = [Class::Separator; 128];
+    let mut byte = 0;
+    while byte < 128 {
+        #[expect(clippy::cast_possible_truncation, reason = "below 128")]
+        let character = byte as u8;
+        if character.is_ascii_alphanumeric() {
+            classes[byte] = Class::Letter;
+        } else if character == b'^' || character == b'`' {
+            classes[byte] = Class::Symbol;
+        }
+        byte += 1;
+    }
+    classes
+};
+
+/// The classes of the basic plane: a look-up takes one read where the tables of Unicode take a binary search.
+static PLANE: LazyLock<Vec<Class>> = LazyLock::new(|| {
+    (0..=0xFFFF_u32).map(|code| char::from_u32(code).map_or(Class::Separator, classify)).collect()
+});
+
+fn classify(character: char) -> Class {
+    let code = u32::from(character);
+    if (0xFE00..=0xFE0F).contains(&code) || (0xE0100..=0xE01EF).contains(&code) {
+        return Class::Ignored;
+    }
+    match character.general_category_group() {
+        GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number => {
+            let spaceless = SPACELESS.iter().any(|&(first, last)| (first..=last).contains(&code));
+            if spaceless { Class::Spaceless } else { Class::Letter }
+        }
+        GeneralCategoryGroup::Mark => Class::Mark,
+        _ => match character.general_category() {
+            GeneralCategory::OtherSymbol | GeneralCategory::ModifierSymbol => Class::Symbol,
+            GeneralCategory::Format => Class::Ignored,
+            _ => Class::Separator,
+        },
+    }
+}
+
+fn class_of(character: char) -> Class {
+    let code = character as usize;
+    match ASCII.get(code) {
+        Some(&class) => class,
+        None => PLANE.get(code).copied().unwrap_or_else(|| classify(character)),
+    }
+}
+
+fn extend(hash: u64, value: u64) -> u64 {
+    hash.wrapping_mul(BASE).wrapping_add(value).wrapping_add(1)
+}
+
+/// Spreads a hash over `0..count`.
+fn bucket(hash: u64, count: u32) -> u32 {
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(MIX);
+    let mixed = mixed ^ (mixed >> 29);
+    #[expect(clippy::cast_possible_truncation, reason = "below count")]
+    let place = (((mixed >> 32) * u64::from(count)) >> 32) as u32;
+    place
+}
+
+/// The unit before the one that is being read.
+#[derive(Clone, Copy)]
+struct Before {
+    hash: u64,
+    /// Set where it is a letter of a script without spaces and the next unit follows at once: its hash and the one before.
+    run: Option<(u64, Option<u64>)>,
+}
+
+/// Memory of one thread.
+struct Tokenizer {
+    buckets: Buckets,
+    stamps: Vec<u32>,
+    generation: u32,
+    text: String,
+    unit: Vec<u32>,
+    kind: Class,
+    before: Option<Before>,
+}
+
+impl Tokenizer {
+    fn new(buckets: Buckets) -> Self {
+        Self {
+            buckets,
+            stamps: vec![0; buckets.tokens()],
+            generation: 0,
+            text: String::new(),
+            unit: Vec::new(),
+            kind: Class::Letter,
+            before: None,
+        }
+    }
+
+    /// Appends a token unless the caption has it already.
+    fn emit(&mut self, token: u32, out: &mut Vec<i32>) {
+        let stamp = &mut self.stamps[token as usize];
+        if *stamp != self.generation {
+            *stamp = self.generation;
+            out.push(token.cast_signed());
+        }
+    }
+
+    fn word(&mut self, hash: u64, out: &mut Vec<i32>) {
+        self.emit(1 + bucket(hash, self.buckets.words), out);
+    }
+
+    fn characters(&mut self, hash: u64, out: &mut Vec<i32>) {
+        self.emit(1 + self.buckets.words + bucket(hash, self.buckets.characters), out);
+    }
+
+    fn normalise(&mut self, caption: &str) {
+        self.text.clear();
+        if caption.is_ascii() {
+            self.text.push_str(caption);
+            self.text.make_ascii_lowercase();
+        } else if is_nfkc_quick(caption.chars()) == IsNormalized::Yes {
+            self.text.extend(caption.chars().flat_map(char::to_lowercase));
+        } else {
+            self.text.extend(caption.nfkc().flat_map(char::to_lowercase));
+        }
+    }
+
+    /// Appends the tokens of a caption.
+    fn read(&mut self, caption: &str, out: &mut Vec<i32>) {
+        self.normalise(caption);
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            self.stamps.fill(0);
+            self.generation = 1;
+        }
+        self.before = None;
+        self.unit.clear();
+        let text = std::mem::take(&mut self.text);
+        for character in text.chars() {
+            let class = class_of(character);
+            let joins = match class {
+                Class::Letter => self.kind == Class::Letter,
+                Class::Mark => true,
+                Class::Ignored => continue,
+                Class::Spaceless | Class::Symbol | Class::Separator => false,
+            };
+            if !joins || self.unit.is_empty() {
+                self.finish(out);
+                if class == Class::Separator {
+                    if let Some(before) = &mut self.before {
+                        before.run = None;
+                    }
+                    continue;
+                }
+                self.kind = if class == Class::Mark { Class::Letter } else { class };
+            }
+            self.unit.push(u32::from(character));
+        }
+        self.finish(out);
+        self.text = text;
+    }
+
+    /// Ends the unit that is being read and appends what it adds.
+    fn finish(&mut self, out: &mut Vec<i32>) {
+        if self.unit.is_empty() {
+            return;
+        }
+        let hash = self.unit.iter().fold(0, |hash, &code| extend(hash, u64::from(code)));
+        self.word(hash, out);
+        if let Some(before) = self.before {
+            self.word(extend(extend(PAIR, before.hash), hash), out);
+        }
+        let mut run = None;
+        if self.kind == Class::Spaceless {
+            let earlier = self.before.and_then(|before| before.run);
+            if let (Some((last, Some(first))), true) = (earlier, self.buckets.characters > 0) {
+                self.characters(extend(extend(extend(TRIPLE, first), last), hash), out);
+            }
+            run = Some((hash, earlier.map(|(last, _)| last)));
+        } else if self.kind == Class::Letter && self.buckets.characters > 0 {
+            self.pieces(out);
+        }
+        self.before = Some(Before { hash, run });
+        self.unit.clear();
+    }
+
+    /// Appends the character n-grams of the word that is being read.
+    fn pieces(&mut self, out: &mut Vec<i32>) {
+        let mut unit = std::mem::take(&mut self.unit);
+        unit.insert(0, u32::from('<'));
+        unit.push(u32::from('>'));
+        for start in 0..=unit.len() - SHORTEST {
+            let mut hash = 0;
+            for (length, &code) in (1..=LONGEST).zip(&unit[start..]) {
+                hash = extend(hash, u64::from(code));
+                if length >= SHORTEST {
+                    self.characters(hash, out);
+                }
+            }
+        }
+        self.unit = unit;
+    }
+}
+
+/// Reads some captions: their tokens, and where the tokens of each end.
+fn read_block<S: AsRef<str>>(block: &[S], buckets: Buckets) -> (Vec<i32>, Vec<usize>) {
+    let mut tokenizer = Tokenizer::new(buckets);
+    let bytes: usize = block.iter().map(|caption| caption.as_ref().len()).sum();
+    let mut tokens = Vec::with_capacity(2 * bytes + 8);
+    let mut ends = Vec::with_capacity(block.len());
+    for caption in block {
+        tokenizer.read(caption.as_ref(), &mut tokens);
+        ends.push(tokens.len());
+    }
+    (tokens, ends)
+}
+
+/// Tokens of captions as ragged rows: caption `i` has `values[offsets[i]..offsets[i + 1]]`.
+///
+/// Writes `offsets` always and `values` only where all tokens fit; the number of tokens is returned, so that a caller whose
+/// guess was too small can come again.
+///
+/// # Errors
+/// If `offsets` is not one longer than `captions`.
+pub fn tokenize<S: AsRef<str> + Sync>(
+    captions: &[S],
+    buckets: Buckets,
+    values: &mut [i32],
+    offsets: &mut [i64],
+) -> Result<usize> {
+    Error::check_length("n-gram offsets", captions.len() + 1, offsets.len())?;
+    let read = |block: &[S]| read_block(block, buckets);
+    let blocks: Vec<_> = if captions.len() > BLOCK {
+        captions.par_chunks(BLOCK).map(read).collect()
+    } else {
+        captions.chunks(BLOCK).map(read).collect() // no thread is started for a sentence of a user
+    };
+    let total = blocks.iter().map(|(tokens, _)| tokens.len()).sum();
+    let (mut first, mut places) = (0, offsets.iter_mut());
+    if let Some(place) = places.next() {
+        *place = 0;
+    }
+    for (tokens, ends) in &blocks {
+        for (end, place) in ends.iter().zip(&mut places) {
+            *place = (first + end).cast_signed() as i64;
+        }
+        if total <= values.len() {
+            values[first..first + tokens.len()].copy_from_slice(tokens);
+        }
+        first += tokens.len();
+    }
+    Ok(total)
+}

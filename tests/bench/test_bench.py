@@ -1,0 +1,145 @@
+"""t2i-bench: rows whose answers were compared, ratios that mean what they say, and rivals that compute what we compute."""
+
+import json
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import t2i
+from helpers import ROOT, TINY, call
+from t2i import prepare
+from t2i.bench import rows as bench_rows
+from t2i.bench import timing
+from t2i.bench import timing as bench
+from t2i.models.paper import Discriminator, Generator
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def rivals():
+    found = timing.rivals(None)
+    assert {"tokenizer", "loader", "step", "prepare"} <= set(found)
+    return found
+
+
+def test_the_ratio_is_how_much_less_time_we_take_for_as_much(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+
+    def spend(seconds):
+        def run():
+            clock.now += seconds
+
+        return run
+
+    found = timing.row("x", "things", 100, spend(2.0), spend(3.0), 4, rival_amount=10)
+    assert found.own == 50  # 100 in 2 s
+    assert found.rival == pytest.approx(10 / 3)
+    assert found.ratios == pytest.approx([15.0] * 4)  # 50 against 3.33 a second
+    assert found.record({})["n"] == 4
+
+
+def test_the_first_round_of_each_warms_up_and_is_not_counted():
+    calls = []
+    own, rival = timing.alternate(lambda: calls.append("own"), lambda: calls.append("rival"), 3)
+    assert calls == ["own", "rival"] * 4
+    assert (len(own), len(rival)) == (3, 3)
+
+
+def test_the_usual_networks_compute_what_ours_compute(rivals, one_thread):
+    torch.manual_seed(0)
+    generator, discriminator = Generator(width=8), Discriminator(width=8)
+    step = rivals["step"].UsualStep(generator, discriminator)
+    noise, text = torch.randn(4, 100), torch.randn(4, 1024)
+    drawn = generator(noise, text)
+    torch.testing.assert_close(step.generator(noise, text), drawn, rtol=1e-4, atol=1e-5)
+    scores = torch.sigmoid(discriminator(drawn, text))
+    torch.testing.assert_close(step.discriminator(drawn, text), scores, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_the_data_path_beat_their_rivals_and_agree_with_them(rivals, tmp_path):
+    """Not by how much: that is no test's business on a machine that others use."""
+    from PIL import Image
+
+    files = []
+    for number in range(12):
+        files.append(tmp_path / f"{number}.jpg")
+        shade = np.linspace(0, 255, 320 * 240, dtype=np.uint8).reshape(240, 320)
+        Image.fromarray(np.stack([shade, np.roll(shade, 9 * number), shade[::-1]], axis=2)).save(files[-1], quality=95)
+    rows = {each.name: each for each in bench_rows.data_rows(None, rivals, 1, files)}
+    assert list(rows) == ["tokenize", "one_hot", "fill", "prepare"]
+    assert rows["tokenize"].ratios[0] > 10
+    assert rows["fill"].ratios[0] > 10
+
+
+@pytest.mark.timeout(300)
+def test_the_command_prints_a_table_and_a_json_object_a_row(tmp_path):
+    code, out, _ = call("t2i-bench", "data", "--rounds", 1, "--json")
+    assert code == 0
+    lines = out.splitlines()
+    assert max(map(len, lines[:4])) <= 80
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    wanted = {"name", "self", "rival", "unit", "ratio", "n", "spread", "device", "commit", "versions"}
+    assert [row["name"] for row in rows] == ["tokenize", "one_hot", "fill"]
+    assert all(wanted <= set(row) for row in rows)
+    assert rows[0]["versions"]["t2i"] == t2i.__version__
+
+
+def test_without_rivals_our_own_figures_are_given(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "a" / "b" / "bench.py"))
+    assert timing.rivals(None) == {}
+    found = bench_rows._tokenize(None, 1)
+    assert (found.rival, found.ratios) == (None, [])
+    assert found.own > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("data", "--rivals", "nowhere"), "--rivals nowhere: no such folder"),
+        (("data", "--rounds", "0"), "--rounds must be at least 1"),
+        (("data", "--data", "nowhere"), "no such folder: nowhere"),
+        (("data", "--pictures", "."), "has no JPEG files"),
+        (("step", "--device", "tpu"), "--device must be"),
+    ],
+)
+def test_what_cannot_be_timed_is_one_line(words, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call("t2i-bench", *words)
+    assert code == 2
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.timeout(300)
+def test_the_one_command_for_the_card_trains_measures_and_writes_down(tmp_path):
+    """On a CPU, in miniature: what `make gpu` runs on a card, but for the card."""
+    from PIL import Image
+
+    for number in range(32):
+        folder = tmp_path / "pictures" / ("test" if number % 2 else "train") / f"class {number % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24), (8 * number, 90, 200 - 5 * number)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a picture of number {number}\n")
+    prepare.pack("folder", tmp_path / "pictures", tmp_path / "pack", size=19, show_progress=False)
+    words = [*TINY[2:], "--sample-every", "2"]
+    done = subprocess.run(
+        [
+            sys.executable, str(ROOT / "benches" / "python" / "gpu.py"), "--only", "fast", "--device", "cpu",
+            "--data", str(tmp_path / "pack"), "--out", str(tmp_path), "--epochs", "1", "--legs", "1", "--count", "12",
+            "--extra", *words,
+        ],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = [json.loads(line) for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
+    assert (record["preset"], record["epochs"], record["exit"]) == ("fast", 1, 0)
+    assert record["figures"]["diversity_pixels"]["protocol"]["generated"] == 12
+    assert (tmp_path / "fast.png").exists()

@@ -1,0 +1,71 @@
+"""What several test files share. It imports no torch: some tests measure the memory of a process without it."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from t2i.cli import main as cli
+from t2i.config.options import TextOptions, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+TINY = shlex.split(
+    "--preset blossoms --size 16 --generator-width 8 --discriminator-width 8 --noise-dim 8 --projection-dim 8 --batch 8"
+    " --precision float32 --device cpu --log-every 1 --alignment-weight 0 --captions-per-image 1"
+    " --text.encoder end-to-end --text.width 8 --text.channels 8 8 --text.dim 16"
+)
+TEXT = TextOptions(
+    encoder="end-to-end", width=8, channels=(8, 8), dim=16, steps=3, batch=8, objective="contrastive", image_width=8
+)
+SLOTS = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
+DASH, SPACE, UNKNOWN = 60, 70, 71
+
+
+def call(command, *arguments):
+    """Run a command in this process: its exit code, stdout and stderr."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    code = 0
+    sys.argv = [command, *map(str, arguments)]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            getattr(cli, {"eval": "evaluate"}.get(command[4:], command[4:]))()
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            sys.argv = before
+    return code, out.getvalue(), err.getvalue()
+
+
+def tiny_config(text=None, **options):
+    """Settings of a run of seconds: 16 px, networks of width 8."""
+    small = {
+        "size": 16, "generator_width": 8, "discriminator_width": 8, "noise_dim": 8, "projection_dim": 8, "batch": 8,
+        "steps": 6, "precision": "float32", "device": "cpu", "captions_per_image": 2, "log_every": 1, "crop_low": 0,
+        "halve_every": 0, "alignment_weight": 0.0, "ema": 0.9,
+    }  # fmt: skip
+    return TrainConfig(**(small | options), text=dataclasses.replace(TEXT, **(text or {})))
+
+
+def peak():
+    """The most memory that this process has had, in bytes; getrusage would count that of the process it came from."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def slow_encode(captions):
+    """Build the table in order, so that the later of the two dashes wins, and look every character up."""
+    table = {}
+    for slot, character in enumerate(SLOTS, 1):
+        table[character] = slot
+    rows = []
+    for caption in captions:
+        ids = []
+        for character in caption[:201]:
+            ids.append(table.get(character.lower(), UNKNOWN))
+        rows.append(ids + [0] * (201 - len(ids)))
+    return np.array(rows, np.uint8).reshape(-1, 201)

@@ -1,0 +1,505 @@
+"""The style encoder: it inverts the generator, is verified rightly, and its commands refuse what they cannot use."""
+
+import itertools
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import t2i
+from helpers import call
+from t2i.blossoms import drawing
+from t2i.blossoms import drawing as synthetic
+from t2i.blossoms.classes import held_out_classes
+from t2i.config.options import StyleConfig, TextOptions, TrainConfig
+from t2i.config.records import to_json
+from t2i.errors import CheckpointError, ConfigError, DataError
+from t2i.metrics import style as verification
+from t2i.metrics.clusters import border_colour, kmeans
+from t2i.metrics.roc import roc
+from t2i.models.encoders import StyleEncoder, blurred
+from t2i.pipeline import Pipeline
+from t2i.plots.roc import roc_figure, roc_picture
+from t2i.style import StyleReader
+from t2i.training import losses
+from t2i.training import style as training
+from t2i.weights import save_weights
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CONFIG = TrainConfig(
+    size=16, generator_width=8, noise_dim=4, projection_dim=8, text=TextOptions(width=8, channels=(8, 8), dim=16)
+)
+TINY = ("--steps", 3, "--batch", 4, "--width", 4, "--log-every", 1, "--device", "cpu", "--precision", "float32")
+RED, BLUE = "a flower with red petals", "a flower with blue petals"
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory, tiny_blossoms):
+    """A run folder with a random generator, whose batch statistics are those of its own pictures."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    generator, encoder = t2i.Generator(16, 8, 4, 16, 8), t2i.CharCnnRnn("short", 8, 16, (8, 8))
+    for _ in range(20):
+        generator(torch.randn(64, 4), torch.randn(64, 16))
+    with torch.no_grad():  # vivid pictures, and texts that make a difference
+        generator.to_rgb.weight.mul_(30)
+        encoder.head.weight.mul_(1000)
+    save_weights(folder / "model.safetensors", {"generator": generator, "text": encoder})
+    (folder / "config.json").write_text(to_json(CONFIG))
+    facts = {"fingerprint": tiny_blossoms.fingerprint, "path": str(tiny_blossoms.path), "images": 150}
+    (folder / "data.json").write_text(json.dumps(facts))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(untrained, tmp_path_factory):
+    """The same with a style encoder of three steps, made by the command; and what that printed."""
+    folder = tmp_path_factory.mktemp("styled") / "run"
+    shutil.copytree(untrained, folder)
+    return folder, call("t2i-train", "style", "--model", folder, *TINY)
+
+
+@pytest.fixture(scope="module")
+def pipe(run):
+    return Pipeline.from_pretrained(run[0])
+
+
+# The network and its training
+
+
+@pytest.mark.parametrize(("size", "noise_dim"), [(16, 4), (32, 100), (64, 100)])
+def test_the_encoder_reads_a_noise_vector_from_each_picture(size, noise_dim):
+    assert StyleEncoder(size, 4, noise_dim)(torch.zeros(3, 3, size, size)).shape == (3, noise_dim)
+
+
+def test_the_encoder_refuses_a_size_that_is_no_power_of_two():
+    with pytest.raises(ConfigError, match="power of two"):
+        StyleEncoder(48)
+
+
+def test_the_loss_is_the_squared_distance_a_dimension():
+    read, noise = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    assert losses.style_loss(read, noise).item() == pytest.approx((5 + 25) / 2 / 2)
+
+
+def test_blurring_keeps_the_average_and_drops_a_checkerboard():
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8).expand(1, 3, 16, 16)
+    assert blurred(board).abs().max() < 1e-6
+    assert torch.allclose(blurred(torch.full((1, 3, 16, 16), 0.3)), torch.tensor(0.3))
+
+
+def test_the_encoder_learns_to_invert_a_tiny_generator(untrained):
+    step_of = toy(untrained, steps=25, batch=32)
+    step_of.texts = torch.randn(20, 16, generator=torch.Generator().manual_seed(1))
+    cosines = [float(step_of(step)["cosine"]) for step in range(25)]
+    assert cosines[0] < 0.3
+    assert min(cosines[-5:]) > 0.8
+
+
+def toy(folder, **changes):
+    config = StyleConfig(model="", **({"batch": 64, "width": 8, "learning_rate": 1e-2, "blur": 0.0} | changes))
+    return training.StyleStep(config, Pipeline.from_pretrained(folder), torch.device("cpu"), torch.float32)
+
+
+def test_the_generator_stays_as_it_is(untrained):
+    step_of = toy(untrained, steps=2)
+    step_of.texts = torch.randn(5, 16)
+    before = [tensor.clone() for tensor in step_of.generator.state_dict().values()]
+    learned = step_of.encoder.head.weight.clone()
+    step_of(0)
+    assert all(map(torch.equal, before, step_of.generator.state_dict().values()))
+    assert not torch.equal(learned, step_of.encoder.head.weight)
+
+
+def test_draws_depend_on_the_step_alone_and_blur_on_its_flag(untrained):
+    step_of = toy(untrained, steps=9, batch=6, blur=0.0)
+    step_of.texts = torch.randn(5, 16)
+    noise, clean = step_of.sample(3)
+    assert all(map(torch.equal, step_of.sample(3), (noise, clean)))
+    assert not torch.equal(step_of.sample(4)[0], noise)
+    hidden = toy(untrained, steps=9, batch=6, blur=1.0, noise=0.0)
+    hidden.texts = step_of.texts
+    torch.testing.assert_close(hidden.sample(3)[1], blurred(clean))
+
+
+@pytest.mark.parametrize(("part", "largest"), [(0.0, {1.0}), (1.0, {0.5, 1.0})])  # 1 where a text met itself
+def test_interpolated_texts_are_midpoints(untrained, part, largest):
+    step_of = toy(untrained, steps=9, batch=50, interpolated=part)
+    step_of.texts = torch.eye(16)
+    seen = []
+    step_of.generator = lambda noise, texts: seen.append(texts) or torch.zeros(50, 3, 16, 16)
+    step_of.sample(0)
+    assert set(seen[0].amax(dim=1).tolist()) == largest
+    assert torch.equal(seen[0].sum(dim=1), torch.ones(50))
+
+
+# ROC, clusters, pairs
+
+
+SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("scores", "same", "area"),
+    [
+        (SCORES, [1, 1, 1, 0, 0], 1.0),
+        (SCORES, [0, 0, 1, 1, 1], 0.0),
+        (SCORES, [1, 0, 1, 0, 1], 0.5),  # 3 of 6 pairs the right way round
+        (np.zeros(5), [1, 0, 1, 0, 1], 0.5),  # all tied: chance, in whatever order they come
+        (np.zeros(5), [1, 1, 0, 0, 0], 0.5),
+        (np.array([1.0, 1.0, 0.0]), [1, 0, 0], 0.75),  # one tie, one right
+    ],
+)
+def test_the_area_has_its_closed_form(scores, same, area):
+    curve = roc(scores, np.array(same, bool))
+    assert curve.area == pytest.approx(area)
+    for rates in (curve.false_positive, curve.true_positive):
+        assert (rates[0], rates[-1]) == (0, 1)
+        assert (np.diff(rates) >= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_area_counts_pairs_and_half_of_ties(seed):
+    rng = np.random.default_rng(seed)
+    scores, same = rng.integers(0, 12, 60).astype(float), rng.random(60) < 0.3
+    won = [float(a > b) + 0.5 * (a == b) for a, b in itertools.product(scores[same], scores[~same])]
+    assert roc(scores, same).area == pytest.approx(np.mean(won))
+
+
+def test_the_area_of_two_gaussians():
+    """Two unit Gaussians a distance d apart: the area is Phi(d / sqrt 2), 0.7602 at d = 1."""
+    rng = np.random.default_rng(0)
+    same = np.arange(40_000) < 20_000
+    assert roc(rng.normal(size=40_000) + same, same).area == pytest.approx(0.7602, abs=0.01)
+
+
+@pytest.mark.parametrize(("scores", "same"), [(SCORES, [1] * 5), (SCORES, [0] * 5), (SCORES * np.nan, [1, 0, 1, 0, 1])])
+def test_a_curve_that_cannot_be_is_refused(scores, same):
+    with pytest.raises(ConfigError, match="ROC"):
+        roc(scores, np.array(same, bool))
+
+
+def test_the_plot_shows_the_curve():
+    pytest.importorskip("matplotlib")
+    perfect, useless = roc(SCORES, np.array([1, 1, 0, 0, 0], bool)), roc(np.zeros(5), np.array([1, 0, 1, 0, 1], bool))
+    (axes,) = roc_figure({"a": perfect, "b": useless}).axes
+    chance, one, two = axes.lines
+    assert np.array_equal(one.get_xydata(), np.stack([perfect.false_positive, perfect.true_positive], axis=1))
+    assert chance.get_xydata().tolist() == two.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a: area 1.000", "b: area 0.500"]
+    image = roc_picture({"a": perfect}, side=200)
+    assert (image.size, image.mode) == ((200, 200), "RGB")
+    pixels = np.asarray(image).astype(int)
+    assert ((pixels[..., 0] > 150) & (pixels[..., 1] < 110)).sum() > 100  # the red curve
+    assert roc_picture({}, side=200).size == (200, 200)
+
+
+def test_kmeans_finds_clusters_that_are_plain_to_see():
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(5), 40)
+    points = rng.normal(size=(5, 3))[truth] * 20 + rng.normal(size=(200, 3)) * 0.1
+    labels = kmeans(points, 5, seed=3)
+    assert len({(a, b) for a, b in zip(truth, labels, strict=True)}) == 5
+    assert len(set(labels)) == 5
+    assert np.array_equal(labels, kmeans(points, 5, seed=3))
+
+
+@pytest.mark.parametrize("points", [np.zeros((6, 2)), np.arange(6.0)[:, None]])
+def test_kmeans_takes_points_that_coincide_and_as_many_clusters_as_points(points):
+    labels = kmeans(points, 6, seed=0)
+    assert len(np.unique(labels)) == len(np.unique(points))
+
+
+@pytest.mark.parametrize("clusters", [0, 4])
+def test_kmeans_refuses_more_clusters_than_points(clusters):
+    with pytest.raises(ConfigError, match="1 to 3 clusters"):
+        kmeans(np.zeros((3, 2)), clusters, seed=0)
+
+
+def test_the_border_is_the_ring_and_not_the_middle():
+    images = np.full((2, 16, 16, 3), 200, np.uint8)
+    images[0, 2:-2, 2:-2] = 0
+    images[1, :2] = (0, 100, 200)  # 32 of the ring's 16 * 16 - 12 * 12 pixels
+    colours = border_colour(images)
+    assert colours[0].tolist() == [200, 200, 200]
+    assert colours[1] == pytest.approx((32 * np.array([0, 100, 200]) + 80 * 200) / 112)
+
+
+def test_pairs_are_what_they_say_and_half_of_them_the_same():
+    labels = np.array([0, 0, 1, 1, 1, 2])  # the last is alone: no first of a same pair
+    one, two, same = verification.sample_pairs(labels, 1000, seed=0)
+    assert same.sum() == 500
+    assert np.array_equal(labels[one] == labels[two], same)
+    assert (one != two).all()
+    assert set(one[same]) == {0, 1, 2, 3, 4}
+    assert set(one[~same]) == set(range(6))
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
+def test_pairs_need_two_styles_one_of_them_twice(labels):
+    with pytest.raises(ConfigError, match="style pairs need two styles"):
+        verification.sample_pairs(np.array(labels), 10, seed=0)
+
+
+def test_twins_share_their_style_and_strangers_do_not(monkeypatch):
+    drawn = []
+    plain = drawing.draw_blossom
+    monkeypatch.setattr(synthetic, "draw_blossom", lambda *a: drawn.append(a[:2]) or plain(*a))
+    images, captions, (one, two, same) = verification.twin_blossoms(6, 19, 16, seed=0)
+    assert images.shape == (12, 16, 16, 3)
+    order = [0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11]  # pair by pair
+    made = {row: drawn[position] for position, row in enumerate(order)}
+    assert (
+        [made[a][1] == made[b][1] for a, b in zip(one, two, strict=True)] == same.tolist() == [True] * 3 + [False] * 3
+    )
+    assert all(made[row][0].petal in captions[row] and made[row][0].centre in captions[row] for row in range(12))
+    assert all(kind in held_out_classes() for kind, _ in drawn)
+
+
+def test_a_perfect_encoder_is_found_perfect_and_a_blind_one_at_chance(run, monkeypatch):
+    """The measure itself: S that answers with the true background, and S that answers with noise."""
+    pipe = Pipeline.from_pretrained(run[0])
+    _ = pipe.style_reader
+
+    class Border(torch.nn.Module):
+        def forward(self, images):
+            ring = torch.cat([images[:, :, 0].flatten(2), images[:, :, :, 0].flatten(2)], dim=2)
+            return torch.cat([ring.mean(2), torch.ones(len(images), 1)], dim=1)
+
+    class Blind(torch.nn.Module):
+        def forward(self, images):
+            return torch.randn(len(images), 4, generator=torch.Generator().manual_seed(len(images)))
+
+    areas = {}
+    for name, encoder in (("border", Border()), ("blind", Blind())):
+        pipe._style = StyleReader(encoder, False)
+        monkeypatch.setattr(verification.Pipeline, "from_pretrained", lambda *a: pipe)
+        found = verification.style_of_run(run[0], pairs=100, images=40).figures["roc_area"]
+        areas[name] = found["background"]["style"]
+        assert 0.3 < found["background"]["text"] < 0.7
+    assert areas["border"] > 0.8
+    assert 0.35 < areas["blind"] < 0.65
+
+
+# The pipeline
+
+
+def test_transfer_draws_each_caption_in_the_style_of_each_picture(pipe):
+    styles = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    drawn = pipe.transfer_style(styles, [RED, BLUE])
+    assert drawn.tensor.shape == (6, 3, 16, 16)
+    assert len(drawn.images) == 6
+    assert torch.equal(drawn.tensor, pipe.transfer_style(styles, [RED, BLUE]).tensor)
+    alone = pipe.transfer_style(styles[2:], BLUE)
+    torch.testing.assert_close(
+        drawn.tensor[5:], alone.tensor, rtol=0, atol=1e-4
+    )  # one picture is another batch: another order of sums
+    noise = F.normalize(pipe.read_style(styles)) * 2  # the root of Z = 4
+    torch.testing.assert_close(drawn.tensor[0::2], pipe.draw(noise, pipe.embed([RED] * 3)), rtol=0, atol=1e-4)
+
+
+def test_transfer_takes_pictures_paths_and_tensors_alike(pipe, tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    picture = Image.fromarray(array)
+    picture.save(tmp_path / "style.png")
+    tensor = torch.from_numpy(array).permute(2, 0, 1)[None] / 127.5 - 1
+    first, *others = (
+        pipe.transfer_style(style, RED).tensor
+        for style in (tensor, picture, [picture], tmp_path / "style.png", [str(tmp_path / "style.png")])
+    )
+    for other in others:
+        torch.testing.assert_close(first, other)
+
+
+def test_photographs_are_read_blurred_and_drawn_pictures_as_they_are(pipe):
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    readings = torch.stack([pipe.style(blurred(images, side)) for side in (4, 5, 6, 7, 8)])
+    torch.testing.assert_close(pipe.read_style(images), readings.mean(dim=0))
+    torch.testing.assert_close(pipe.read_style(images, generated=True), pipe.style(images))
+
+
+@pytest.mark.parametrize(
+    ("styles", "error", "message"),
+    [
+        ([], ConfigError, "at least one picture"),
+        ("nowhere.png", DataError, "no such picture: nowhere.png"),
+        (torch.zeros(1, 3, 32, 32), ConfigError, r"\(n, 3, 16, 16\), got \(1, 3, 32, 32\)"),
+        (torch.zeros(0, 3, 16, 16), ConfigError, r"got \(0, 3, 16, 16\)"),
+    ],
+)
+def test_style_pictures_that_cannot_be_used_are_refused(pipe, styles, error, message):
+    with pytest.raises(error, match=message):
+        pipe.transfer_style(styles, RED)
+
+
+def test_a_style_encoder_of_another_model_is_refused(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    other = t2i.Generator(16, 8, 4, 16, 8)
+    save_weights(folder / "model.safetensors", {"generator": other, "text": t2i.CharCnnRnn("short", 8, 16, (8, 8))})
+    with pytest.raises(CheckpointError, match=r"has changed since .* --force"):
+        _ = Pipeline.from_pretrained(folder).style
+
+
+# The commands
+
+
+def test_the_command_trains_writes_and_says_what_to_try(run):
+    folder, (code, out, err) = run
+    assert code == 0, err
+    assert {"style.safetensors", "style.json", "metrics.jsonl"} <= {path.name for path in folder.iterdir()}
+    assert out.startswith(f"t2i-generate --model {folder} --style PICTURE ")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["phase"], line["step"]) for line in lines] == [("style", 1), ("style", 2), ("style", 3)]
+
+
+def test_resuming_ends_with_the_same_bytes(run, untrained, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    plain = training.StyleStep.__call__
+
+    def interrupted(self, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return plain(self, step)
+
+    command = ("t2i-train", "style", "--model", untrained, "--out", folder, *TINY, "--checkpoint-every", 1)
+    monkeypatch.setattr(training.StyleStep, "__call__", interrupted)
+    assert call(*command)[0] == 130
+    assert not (folder / "style.safetensors").exists()
+    calls = []
+    monkeypatch.setattr(training.StyleStep, "__call__", lambda self, step: calls.append(step) or plain(self, step))
+    assert call(*command)[0] == 0
+    assert calls == [2]
+    assert (folder / "style.safetensors").read_bytes() == (run[0] / "style.safetensors").read_bytes()
+    assert call("t2i-generate", "--model", folder, RED, "--out", tmp_path / "a.png", "--count", 1)[0] == 0
+
+
+def test_other_settings_need_force(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    code, _, err = call("t2i-train", "style", "--model", folder, *TINY, "--width", 8)
+    assert code == 2
+    assert "width: 4 -> 8" in err
+    assert "--force" in err
+    assert call("t2i-train", "style", "--model", folder, *TINY, "--width", 8, "--force")[0] == 0
+    assert Pipeline.from_pretrained(folder).style.trunk[0].out_channels == 8
+
+
+def test_generate_draws_the_table_of_styles_and_sentences(run, tmp_path):
+    for name in ("a.png", "b.jpg"):
+        Image.new("RGB", (40, 30), (200, 30, 30)).save(tmp_path / name)
+    out = tmp_path / "table.png"
+    styles = ("--style", tmp_path / "a.png", tmp_path / "b.jpg")
+    for words in ((*styles, RED, BLUE, "a white one"), (RED, BLUE, "a white one", *styles)):
+        code, _, err = call("t2i-generate", "--model", run[0], "--out", out, "--side", 40, *words)
+        assert code == 0, err
+        width, height = Image.open(out).size
+        assert 4 * 40 < width < 6 * 40 + 40  # a style and three sentences across
+        assert 2 * 40 < height < 2 * 40 + 180  # two styles down
+
+
+def test_eval_style_prints_a_table_and_one_json_object(run, tmp_path):
+    command = ("t2i-eval", "style", "--model", run[0], "--pairs", 40, "--images", 40, "--device", "cpu")
+    code, out, err = call(*command, "--json", "--out", tmp_path / "roc.png")
+    assert code == 0, err
+    figures = json.loads(out.splitlines()[-1])
+    assert set(figures["roc_area"]) == {"background", "place", "whole style"}
+    for row in figures["roc_area"].values():
+        assert 0 <= row["style"] <= 1
+        assert 0 <= row["text"] <= 1
+        assert f"{row['style']:.3f}" in out
+    assert -1 <= figures["cosine"]["as_generated"] <= 1
+    assert {"images", "captions", "pairs", "split", "size", "seed", "data"} <= set(figures["protocol"])
+    assert figures["protocol"]["split"] == "test"
+    assert Image.open(tmp_path / "roc.png").size[0] > 300
+    assert call(*command, "--json", "--out", tmp_path / "roc.png")[1] == out
+
+
+def test_eval_style_clusters_the_border_of_photographs(run, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        flower = tmp_path / "pictures" / "ab"[number % 2]
+        flower.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(flower / f"{number}.png")
+        (flower / f"{number}.txt").write_text(f"flower {number}\n")
+    pack = tmp_path / "pack"
+    assert call("t2i-prepare", "folder", tmp_path / "pictures", "--out", pack, "--size", 19)[0] == 0
+    command = ("t2i-eval", "style", "--model", run[0], "--data", pack, "--pairs", 20, "--out", tmp_path / "a.png")
+    code, out, err = call(*command, "--json", "--device", "cpu")
+    assert code == 0, err
+    figures = json.loads(out.splitlines()[-1])
+    assert set(figures["roc_area"]) == {"background"}
+    assert figures["protocol"]["clusters"] == 2  # ten pictures a cluster
+
+
+def picture(folder):
+    Image.new("RGB", (20, 20)).save(folder / "a.png")
+    return folder / "a.png"
+
+
+def not_a_picture(folder):
+    (folder / "notes.jpg").write_text("not a picture")
+    return folder / "notes.jpg"
+
+
+CASES = {
+    "a style picture that is none": (
+        lambda run, bare, t: ["t2i-generate", "--model", run, "--style", not_a_picture(t), RED],
+        r"notes\.jpg is not a picture that can be read",
+    ),
+    "a style picture that is missing": (
+        lambda run, bare, t: ["t2i-generate", "--model", run, "--style", "none.jpg", RED],
+        r"no such picture: none\.jpg",
+    ),
+    "a style without a sentence": (
+        lambda run, bare, t: ["t2i-generate", "--model", run, "--style", "a.jpg", "b.jpg"],
+        "say what to draw",
+    ),
+    "no style encoder": (
+        lambda run, bare, t: ["t2i-generate", "--model", bare, "--style", picture(t), RED],
+        "train it first: t2i-train style --model ",
+    ),
+    "nothing to evaluate": (
+        lambda run, bare, t: ["t2i-eval", "style", "--model", bare],
+        "train it first: t2i-train style --model ",
+    ),
+    "no run to train on": (lambda run, bare, t: ["t2i-train", "style", "--model", t / "none"], "no such run folder"),
+    "no data": (
+        lambda run, bare, t: ["t2i-train", "style", "--model", bare, "--data", t / "none"],
+        "no such folder: .*none",
+    ),
+    "a curve that cannot be written": (
+        lambda run, bare, t: ["t2i-eval", "style", "--model", run, "--out", "curves.txt"],
+        "--out must end in",
+    ),
+    "too few pairs": (lambda run, bare, t: ["t2i-eval", "style", "--model", run, "--pairs", 1], "at least 2"),
+    "a part that is none": (lambda run, bare, t: ["t2i-train", "style", "--model", bare, "--blur", 2], "0..1"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_input_is_one_clear_line_and_exit_code_2(case, run, untrained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make, message = CASES[case]
+    code, _, err = call(*make(run[0], untrained, tmp_path))
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert re.search(message, err)
+
+
+def test_a_data_set_that_has_gone_or_changed_is_named(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    facts = json.loads((folder / "data.json").read_text())
+    for changed, message in (({"path": "gone"}, "no such folder: gone"), ({"fingerprint": "0"}, "has changed since")):
+        (folder / "data.json").write_text(json.dumps(facts | changed))
+        code, _, err = call("t2i-eval", "style", "--model", folder)
+        assert code == 2
+        assert message in err
+        assert "--data DIR" in err
