@@ -14,7 +14,6 @@ from t2i.errors import DataError
 
 MAX_CAPTION_BYTES = _native.MAX_CAPTION_BYTES  # of UTF-8
 MAX_LINE_BYTES = 2_000_000  # bytes: of a line of metadata, of a whole caption file
-MAX_PIXELS = 100_000_000
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 HELD_OUT = ("test", "validation", "val")  # names of a split that training never sees
 Read = Callable[[int], "bytes | NDArray[np.uint8]"]  # takes the most bytes to read; a file's bytes, or pixels (H, W, 3)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from t2i.config.sizes import MAX_PIXELS
 from t2i.errors import ConfigError, DataError
 from t2i.prepare.images import Fit, load_images
-from t2i.prepare.items import MAX_PIXELS, Item, Report, root_of
+from t2i.prepare.items import Item, Report, root_of
 from t2i.prepare.parts import Done, Listing, begin, join, note_done
 from t2i.prepare.sources.arrow import huggingface, parquet
 from t2i.prepare.sources.coco import coco

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
+from t2i.files import make_folder, write_atomically
 from t2i.prepare.items import Report
 from t2i.prepare.writer import (
     count,
-    make_folder,
     manifest,
     refuse_replacing,
     remove_pack,
     shard_name,
-    write_beside,
     write_manifest,
     write_report,
 )
@@ -54,8 +53,8 @@ class Listing:
 
     def write(self, folder: Path) -> None:
         """Write it into the notes of an unfinished pack."""
-        make_folder(folder / NOTES)
-        write_beside(folder / NOTES / "listing.json", json.dumps(asdict(self)).encode())
+        make_folder(folder / NOTES, DataError)
+        write_atomically(folder / NOTES / "listing.json", json.dumps(asdict(self)).encode(), DataError)
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,8 @@ def _note(folder: Path, number: int) -> Path:
 
 def note_done(folder: Path, number: int, digest: str, done: Done) -> None:
     """Note that a shard is finished; its file is there already."""
-    write_beside(_note(folder, number), json.dumps({"digest": digest, **asdict(done)}).encode())
+    note = json.dumps({"digest": digest, **asdict(done)})
+    write_atomically(_note(folder, number), note.encode(), DataError)
 
 
 def find_done(folder: Path, number: int, digest: str) -> Done | None:
@@ -111,7 +111,7 @@ def begin(out: Path, listing: Listing, *, shared: bool) -> list[int]:
         )
     if not shared:
         remove_pack(out)
-    make_folder(out)
+    make_folder(out, DataError)
     listing.write(out)
     return []
 
@@ -201,7 +201,7 @@ def merge(parts: Sequence[Path], out: Path, force: bool = False) -> Report:
             missing.append(number)
         elif part.resolve() != out.resolve():
             if done.shard is not None:
-                write_beside(out / shard_name(number), (part / shard_name(number)).read_bytes())
+                write_atomically(out / shard_name(number), (part / shard_name(number)).read_bytes(), DataError)
             note_done(out, number, listing.digest, done)
     if missing:
         listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
