@@ -116,9 +116,8 @@ const ASCII: [Class; 128] = {
 };
 
 /// The classes of the basic plane: a look-up takes one read where the tables of Unicode take a binary search.
-static PLANE: LazyLock<Vec<Class>> = LazyLock::new(|| {
-    (0..=0xFFFF_u32).map(|code| char::from_u32(code).map_or(Class::Separator, classify)).collect()
-});
+static PLANE: LazyLock<Vec<Class>> =
+    LazyLock::new(|| (0..=0xFFFF_u32).map(|code| char::from_u32(code).map_or(Class::Separator, classify)).collect());
 
 fn classify(character: char) -> Class {
     let code = u32::from(character);
@@ -155,9 +154,7 @@ fn extend(hash: u64, value: u64) -> u64 {
 fn bucket(hash: u64, count: u32) -> u32 {
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(MIX);
     let mixed = mixed ^ (mixed >> 29);
-    #[expect(clippy::cast_possible_truncation, reason = "below count")]
-    let place = (((mixed >> 32) * u64::from(count)) >> 32) as u32;
-    place
+    (((mixed >> 32) * u64::from(count)) >> 32) as u32
 }
 
 /// The unit before the one that is being read.

@@ -14,8 +14,8 @@ from t2i import _native, runtime
 from t2i.config.options import TrainConfig
 from t2i.errors import ConfigError
 from t2i.images import to_pil
+from t2i.models.build import AnyGenerator
 from t2i.models.encoders import StyleEncoder
-from t2i.models.paper import Generator
 from t2i.noise import slerp, truncated
 from t2i.prepare.style_images import read_pictures
 from t2i.pretrained import hub
@@ -60,7 +60,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, generator: Generator, encoder: TextEncoder | None, config: TrainConfig, folder: Path | None = None
+        self, generator: AnyGenerator, encoder: TextEncoder | None, config: TrainConfig, folder: Path | None = None
     ) -> None:
         self.generator, self.config = generator.eval(), config
         self.encoder = encoder if encoder is None else encoder.eval()

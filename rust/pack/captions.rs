@@ -36,7 +36,10 @@ impl Captions {
 
     /// One caption. The file was checked when it was opened; one that changed since then is an error.
     pub(super) fn get<'a>(&self, file: &'a ShardFile, row: usize) -> Result<Cow<'a, str>> {
-        let [from, to] = *self.offsets(file, row, row + 1)?.as_slice() else { unreachable!("two offsets were read") };
+        let at = self.offsets_at + row * 8;
+        let offsets = file.bytes(at..at + 16)?;
+        let offset = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        let (from, to) = (offset(&offsets[..8]), offset(&offsets[8..]));
         let (from, to) = self.range(row, from, to).map_err(|error| file.changed(&error))?;
         let text = file.bytes(self.text_at + from..self.text_at + to)?;
         Ok(match text {

@@ -149,13 +149,13 @@ impl Sampler {
                 }
                 None => self.draw_image(&mut stream(Purpose::Image)),
             };
-            let captions = self.draw_captions(image, None, &mut stream(Purpose::Caption));
-            let mismatched = self.draw_mismatch(image, group, &captions, &mut stream(Purpose::MismatchedImage));
-            let others = self.draw_captions(mismatched, Some(image), &mut stream(Purpose::MismatchedCaption));
+            self.draw_captions(image, None, &mut stream(Purpose::Caption), &mut plan.caption);
+            let captions = &plan.caption[row * options.captions_per_image..];
+            let mismatched = self.draw_mismatch(image, group, captions, &mut stream(Purpose::MismatchedImage));
+            let mut draws = stream(Purpose::MismatchedCaption);
+            self.draw_captions(mismatched, Some(image), &mut draws, &mut plan.mismatched_caption);
             plan.image.push(long(image));
             plan.mismatched_image.push(long(mismatched));
-            plan.caption.extend(captions.into_iter().map(long));
-            plan.mismatched_caption.extend(others.into_iter().map(long));
             plan.crop.extend(self.draw_crop(&mut stream(Purpose::Crop)));
             plan.mismatched_crop.extend(self.draw_crop(&mut stream(Purpose::MismatchedCrop)));
             plan.flip.push(u8::from(options.flip && stream(Purpose::Flip).coin()));
@@ -210,13 +210,14 @@ impl Sampler {
 
     /// A mismatched image for `image` with the drawn captions: of another group, without any of these captions, and with
     /// one that `image` has not. If there is none, without these captions; if there is none either, of another group.
-    fn draw_mismatch(&self, image: usize, group: usize, captions: &[usize], draws: &mut Draws) -> usize {
+    fn draw_mismatch(&self, image: usize, group: usize, captions: &[i64], draws: &mut Draws) -> usize {
         let (pack, shared) = (&*self.pack, &self.shared);
         let first = self.draw_other(group, draws);
-        if !shared.touches(pack, image) || captions.iter().any(|&row| shared.is_everywhere(row, &self.groups, group)) {
+        let rows = || captions.iter().map(|&row| usize::try_from(row).expect("a row of the pack"));
+        if !shared.touches(pack, image) || rows().any(|row| shared.is_everywhere(row, &self.groups, group)) {
             return first;
         }
-        let apart = |other: usize| !captions.iter().any(|&row| shared.describes(pack, row, other));
+        let apart = |other: usize| !rows().any(|row| shared.describes(pack, row, other));
         let suits = |other: usize| apart(other) && !shared.covers(pack, image, other);
         let mut other = first;
         for _ in 0..MAX_REDRAWS {
@@ -236,8 +237,8 @@ impl Sampler {
         if left.is_empty() { first } else { left[draws.below(left.len())] }
     }
 
-    /// Caption rows of an image, with replacement; if possible none that is also a caption of `unlike`.
-    fn draw_captions(&self, image: usize, unlike: Option<usize>, draws: &mut Draws) -> Vec<usize> {
+    /// Adds caption rows of an image, with replacement; if possible none that is also a caption of `unlike`.
+    fn draw_captions(&self, image: usize, unlike: Option<usize>, draws: &mut Draws, out: &mut Vec<i64>) {
         let rows = self.pack.caption_rows(image);
         let differs = |row: &usize| !unlike.is_some_and(|other| self.shared.describes(&self.pack, *row, other));
         let mut draw = || {
@@ -248,7 +249,7 @@ impl Sampler {
             let left: Vec<usize> = rows.clone().filter(differs).collect();
             if left.is_empty() { first } else { left[draws.below(left.len())] }
         };
-        (0..self.options.captions_per_image).map(|_| draw()).collect()
+        out.extend((0..self.options.captions_per_image).map(|_| long(draw())));
     }
 
     fn draw_crop(&self, draws: &mut Draws) -> [i32; 2] {

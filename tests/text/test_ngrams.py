@@ -144,7 +144,7 @@ def test_an_unknown_tokenizer_is_one_clear_error(settings):
     ("options", "message"),
     [
         ({"kind": "ngrams"}, "--objective sje is the paper's"),
-        ({"buckets": (0, 5)}, "--buckets must be 1 to 16777216"),
+        ({"buckets": (0, 5)}, "--buckets: words need at least 1 bucket"),
         ({"dropout": 1.0}, "--dropout must lie in 0..1"),
         ({"kind": "minilm", "objective": "class-contrastive", "teacher": "runs/a"}, "--teacher: minilm learns no more"),
     ],

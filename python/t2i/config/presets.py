@@ -1,7 +1,9 @@
-"""The presets, as a table."""
+"""The presets, as a table, and a caption to try first."""
 
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.errors import ConfigError
+
+EXAMPLE = "a flower with five red petals and a yellow centre"
 
 PRESETS: dict[str, TrainConfig] = {
     # The released program for birds and flowers, number by number; docs/paper.md lists what differs in spite of that.
@@ -49,7 +51,7 @@ PRESETS: dict[str, TrainConfig] = {
             decay=1.0, image_width=32,
         ),
     ),
-    # A first look on a laptop: a few minutes on two cores from nothing to pictures that follow the sentence.
+    # A first look on a laptop: a few minutes on two cores from nothing to images that match the caption.
     "blossoms": TrainConfig(
         preset="blossoms",
         size=32,
@@ -69,6 +71,32 @@ PRESETS: dict[str, TrainConfig] = {
         sample_every=500,
         text=TextOptions(
             width=128, channels=(96, 128), dim=256, objective="contrastive", steps=650, batch=128, learning_rate=2e-3,
+            decay=1.0, image_width=32,
+        ),
+    ),
+    # Photographs: frozen ImageNet features and pixels judge together, text in every block.
+    "modern": TrainConfig(
+        preset="modern",
+        network="modern",
+        generator_width=24,
+        discriminator_width=32,
+        steps=8_000,
+        batch=16,
+        noise_dim=32,
+        mismatch="text",
+        interpolation_weight=0.0,
+        feature_weight=1.0,
+        pixel_weight=0.5,
+        diversity_weight=1.0,
+        contrastive_weight=0.3,
+        captions_per_image=2,
+        learning_rate=5e-4,
+        beta1=0.0,
+        beta2=0.99,
+        ema=0.998,
+        halve_every=0,
+        text=TextOptions(
+            width=256, channels=(192, 256), dim=256, objective="contrastive", steps=2000, batch=64, learning_rate=1e-3,
             decay=1.0, image_width=32,
         ),
     ),

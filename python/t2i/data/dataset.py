@@ -11,8 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from t2i import _native
+from t2i.config.sizes import stored_size
 from t2i.errors import ConfigError, DataError
 from t2i.files import write_atomically
 
@@ -68,7 +71,7 @@ class PackedDataset:
         if size > self.image_size:
             raise ConfigError(
                 f"--size {size} is larger than the images of {self.path} ({self.image_size} px); choose a smaller one, "
-                f"or prepare them with --size {size * 76 // 64} or more"
+                f"or prepare them with --size {stored_size(size)} or more"
             )
 
     def read_images(self, index: Any) -> NDArray[np.uint8]:
@@ -133,25 +136,16 @@ class PackedDataset:
         return np.concatenate(parts)
 
 
-_HEADER_LIMIT = 1 << 20  # bytes, as in the native module
-_DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
-
-
 def _read_tensor(shard: Path, name: str) -> NDArray[Any]:
-    """Read one tensor of a shard whose header the native module has checked; read, not mapped: the file may change."""
+    """Read one tensor of a shard; read, not mapped: the file may change."""
     try:
-        with open(shard, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, _HEADER_LIMIT)))
-            if name not in header:
-                raise DataError(f"{shard} has no tensor {name!r}")
-            start, end = header[name]["data_offsets"]
-            file.seek(8 + size + start)
-            return np.frombuffer(file.read(end - start), _DTYPES[header[name]["dtype"]]).reshape(header[name]["shape"])
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
+        tensors = load(shard.read_bytes())
+    except (OSError, SafetensorError) as error:
         raise DataError(f"{shard} changed while in use: {error}") from error
+    if name not in tensors:
+        raise DataError(f"{shard} has no tensor {name!r}")
+    found: NDArray[Any] = tensors[name]
+    return found
 
 
 def record_dataset(folder: Path, data: PackedDataset) -> None:

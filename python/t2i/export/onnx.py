@@ -23,7 +23,7 @@ from t2i import _native, runtime
 from t2i.errors import ConfigError
 from t2i.extras import require
 from t2i.files import write_atomically
-from t2i.models.paper import Generator
+from t2i.models.build import AnyGenerator
 from t2i.pipeline import Pipeline
 from t2i.text import tokenizer
 from t2i.text.minilm import MiniLmEncoder
@@ -59,7 +59,7 @@ class DrawFromIds(nn.Module):
         dtype: Of the weights and of the arithmetic.
     """
 
-    def __init__(self, encoder: TextEncoder, generator: Generator, dtype: torch.dtype) -> None:
+    def __init__(self, encoder: TextEncoder, generator: AnyGenerator, dtype: torch.dtype) -> None:
         super().__init__()
         self.encoder, self.generator, self.dtype = encoder, generator, dtype
         self.body = (

@@ -30,11 +30,16 @@ def _deviation(x: Tensor) -> Tensor:
     return x.std(dim=2)
 
 
-def _padded(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Pad (B, C, S, S) as TensorFlow's SAME does: what is odd goes to the right and below."""
-    side = x.shape[-1]
+def _convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Apply a convolution with the padding of TensorFlow's SAME: what is odd goes to the right and below.
+
+    Even padding is left to the convolution itself; a copy of every map took a fifth of the trunk's time on a CPU.
+    """
+    side, (kernel, stride) = x.shape[-1], (layer.kernel_size[0], layer.stride[0])
     total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-    return F.pad(x, (total // 2, total - total // 2) * 2)
+    if total % 2:
+        x = F.pad(x, (total // 2, total - total // 2) * 2)
+    return F.conv2d(x, layer.weight, layer.bias, stride, 0 if total % 2 else total // 2, 1, layer.groups)
 
 
 class _Convolution(nn.Module):
@@ -49,7 +54,7 @@ class _Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to (B, C, S, S)."""
-        y: Tensor = self.convolution(_padded(x, self.convolution.kernel_size[0], self.convolution.stride[0]))
+        y = _convolve(x, self.convolution)
         return F.relu6(y) if self.active else y
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2i.errors import ConfigError
+from t2i.config.sizes import check_size
 
 LEAK = 0.2  # slope of every LeakyReLU
 MULTIPLIERS = (1, 2, 4, 6, 10)  # channels from the image inwards, in widths; 10 for every level below 8 px
@@ -30,8 +30,7 @@ def block_channels(size: int, width: int) -> list[int]:
     Raises:
         ConfigError: `size` is not a power of two of at least 16.
     """
-    if size < 16 or size & (size - 1):
-        raise ConfigError(f"image size must be a power of two of at least 16 (32, 64, 128 ...), got {size}")
+    check_size(size, "image size")
     levels = int(math.log2(size)) - 1
     return [width * MULTIPLIERS[min(level, len(MULTIPLIERS) - 1)] for level in reversed(range(levels))]
 
@@ -83,12 +82,16 @@ class Position(nn.Module):
 
     def forward(self, condition: Tensor) -> Tensor:
         """Compute the waves under a condition (B, D): (B, frequencies, side, side) float32."""
-        with torch.autocast(condition.device.type, enabled=False):  # an angle needs more than bfloat16's 8 bits
-            change = self.transform(condition.to(self.waves.dtype))  # (B, 6)
-            matrix = change[:, :4].view(-1, 2, 2) + torch.eye(2, device=change.device, dtype=change.dtype)
-            places = self.grid @ matrix.transpose(1, 2) + change[:, None, 4:]  # (B, side^2, 2)
-            angles = 2 * math.pi * (places @ self.waves.T) + self.phases  # (B, side^2, frequencies)
-            return torch.sin(angles).transpose(1, 2).reshape(len(condition), -1, self.side, self.side)
+        change = self.transform(condition).to(self.waves.dtype)[
+            :, :, None
+        ]  # (B, 6, 1); an angle needs more than 8 bits
+        x, y = self.grid.T  # (side^2,) each; products by hand, because autocast would round a matrix product's operands
+        moved_x = x + change[:, 0] * x + change[:, 1] * y + change[:, 4]  # (B, side^2)
+        moved_y = y + change[:, 2] * x + change[:, 3] * y + change[:, 5]
+        wave_x, wave_y = self.waves.T[:, :, None]  # (frequencies, 1) each
+        angles = 2 * math.pi * (wave_x * moved_x[:, None] + wave_y * moved_y[:, None]) + self.phases[:, None]
+        waves: Tensor = torch.sin(angles).unflatten(2, (self.side, self.side))
+        return waves
 
 
 class UpBlock(nn.Module):
@@ -111,9 +114,9 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Turn x (B, before, S, S) into (B, after, 2 S, 2 S)."""
-        y = F.interpolate(self.convolution1(self.norm1(x, condition)), scale_factor=2.0)
+        y = F.interpolate(self.convolution1(self.norm1(x, condition)), scale_factor=2.0, mode="bilinear")
         y = F.leaky_relu(y, LEAK) if self.norm2 is None else self.norm2(y, condition)
-        out: Tensor = self.convolution2(y) + F.interpolate(self.skip(x), scale_factor=2.0)
+        out: Tensor = self.convolution2(y) + F.interpolate(self.skip(x), scale_factor=2.0, mode="bilinear")
         return out
 
 
@@ -135,12 +138,17 @@ class ModernGenerator(nn.Module):
         torch.Size([2, 3, 32, 32])
     """
 
+    text_mean: Tensor
+    text_scale: Tensor
+
     def __init__(
         self, size: int = 64, width: int = 24, noise_dim: int = 32, text_dim: int = 128, projection_dim: int = 128
     ) -> None:
         super().__init__()
         channels = block_channels(size, width)
         self.size, self.noise_dim, self.text_dim = size, noise_dim, text_dim
+        self.register_buffer("text_mean", torch.zeros(text_dim))
+        self.register_buffer("text_scale", torch.ones(text_dim))
         self.text = nn.Linear(text_dim, projection_dim)
         joined = noise_dim + projection_dim
         self.mixed = nn.Linear(joined, projection_dim)
@@ -176,6 +184,16 @@ class ModernGenerator(nn.Module):
         nn.init.normal_(self.position.transform.weight, 0.0, 0.02)
         nn.init.zeros_(self.position.transform.bias)
 
+    @torch.no_grad()
+    def fit_text(self, embeddings: Tensor) -> None:
+        """Take mean and deviation of each number of the text from the training captions' embeddings (M, T)."""
+        self.text_mean.copy_(embeddings.mean(dim=0))
+        self.text_scale.copy_(1 / embeddings.std(dim=0).clamp_min(1e-6))
+
+    def standardise(self, text: Tensor) -> Tensor:
+        """Bring text embeddings (B, T) to mean 0 and deviation 1, as this network and its discriminators read them."""
+        return (text - self.text_mean) * self.text_scale
+
     def forward(self, noise: Tensor, text: Tensor) -> Tensor:
         """Generate one image a row.
 
@@ -186,10 +204,10 @@ class ModernGenerator(nn.Module):
         Returns:
             (B, 3, size, size) in [-1, 1].
         """
-        text = F.leaky_relu(self.text(text), LEAK)  # (B, P)
+        text = F.leaky_relu(self.text(self.standardise(text)), LEAK)  # (B, P)
         joined = torch.cat([noise.to(text.dtype), text], dim=1)
         condition = torch.cat([joined, F.leaky_relu(self.mixed(joined), LEAK)], dim=1)  # (B, Z + 2 P)
-        x = self.project(joined).view(len(noise), -1, 4, 4).contiguous(memory_format=torch.channels_last)
+        x = self.project(joined).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
         image: Tensor | None = None
         for level, up in enumerate(self.up):
             x = up(x, condition)

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from t2i import _native
 from t2i.errors import DataError
+from t2i.files import make_folder, write_atomically
 from t2i.prepare.items import Report, check_caption_lengths
 
 VERSION = 2  # of the format; 1 kept character ids in place of captions
@@ -67,7 +66,7 @@ def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> dict[str, Any
         tensors[key] = np.stack([row.extra[key] for row in rows])
     data = save(tensors)
     file = shard_name(number)
-    write_beside(folder / file, data)
+    write_atomically(folder / file, data, DataError)
     truncated, unknown = _native.count_losses(captions)
     return {
         "file": file,
@@ -105,7 +104,7 @@ def manifest(
 
 def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
     """Write pack.json, which makes the shards a packed data set."""
-    write_beside(folder / "pack.json", (json.dumps(record, indent=2) + "\n").encode())
+    write_atomically(folder / "pack.json", (json.dumps(record, indent=2) + "\n").encode(), DataError)
 
 
 class PackWriter:
@@ -124,7 +123,7 @@ class PackWriter:
         self.shards: list[dict[str, Any]] = []
         self._rows: list[Row] = []
         self._full = shard_capacity(size)
-        make_folder(folder)
+        make_folder(folder, DataError)
 
     def add(
         self, image: NDArray[np.uint8], captions: Sequence[str], class_name: str | None, test: bool, name: str,
@@ -170,32 +169,13 @@ def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> Non
     count(record, report)
     reasons = Counter(reason.split(":")[0] for _, reason in report.skipped)
     listing = {
-        "captions": report.captions, "char_cnn_rnn": record["char_cnn_rnn"], "skipped": len(report.skipped),
-        "reasons": reasons, "files": report.skipped,
-    }  # fmt: skip
-    write_beside(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode())
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder to write into; DataError where that cannot be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write into {folder}: {error.strerror}; choose another --out") from error
-
-
-def write_beside(path: Path, data: bytes) -> None:
-    """Write beside, flush, rename; DataError where the disk does not take it."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")  # parts on two machines may share a number
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
+        "captions": report.captions,
+        "char_cnn_rnn": record["char_cnn_rnn"],
+        "skipped": len(report.skipped),
+        "reasons": reasons,
+        "files": report.skipped,
+    } | report.record()
+    write_atomically(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode(), DataError)
 
 
 def refuse_replacing(out: Path, force: bool) -> None:

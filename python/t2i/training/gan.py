@@ -26,7 +26,7 @@ from t2i.training.optim import halving_schedule
 from t2i.training.prepare_text import prepare_text
 from t2i.training.resume import check_resume, gan_metadata
 from t2i.training.samples import SampleGrid
-from t2i.training.step import GanStep
+from t2i.training.steps import Step, make_step
 from t2i.training.text import check_text
 from t2i.training.watch import Watch
 from t2i.weights import fingerprint, save_weights
@@ -72,11 +72,11 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             if warning is not None:
                 ranks.write(print, warning, file=sys.stderr)
         torch.manual_seed(config.seed)
-        gan = GanStep(config, source, device, precision, alignment_encoder, ranks)
+        gan = make_step(config, source, device, precision, alignment_encoder, ranks, data)
         _train_gan(gan, data, folder, sampler)
 
 
-def _train_gan(gan: GanStep, data: PackedDataset, folder: Path, sampler: Sampler) -> None:
+def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler) -> None:
     """Resume, and take the steps that are left."""
     config, ranks = gan.config, gan.ranks
     loader = make_loader(

@@ -4,7 +4,6 @@ What is learned from, and how it is compared, is in `text_objectives.py`. The en
 conditions on it.
 """
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from t2i import runtime
-from t2i.config.options import JointOptions, TextConfig, TrainConfig
+from t2i.config.options import TextConfig, TrainConfig
+from t2i.config.records import text_settings
 from t2i.data.dataset import PackedDataset, record_dataset
 from t2i.errors import CheckpointError, ConfigError, Stopped
 from t2i.files import write_atomically
@@ -164,9 +164,7 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
 
 def text_metadata(config: TrainConfig | TextConfig, data: PackedDataset) -> dict[str, Any]:
     """List all that a joint embedding depends on: settings and data."""
-    text = {field.name: getattr(config.text, field.name) for field in dataclasses.fields(JointOptions)}
-    settings: dict[str, Any] = {name: getattr(config, name) for name in ("size", "flip", "seed", "precision")}
-    return {"settings": settings | {"text": text}, "data": data.fingerprint}
+    return {"settings": text_settings(config), "data": data.fingerprint}
 
 
 def check_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Path) -> None:
