@@ -39,7 +39,8 @@ GENERATOR_OPERATIONS = 1.031e9
 
 def data_rows(data: str | None, rivals: dict[str, ModuleType], rounds: int, files: Sequence[Path]) -> list[Row]:
     """Measure the data path on one core: tokenize, one_hot, fill; and prepare on all cores where files are given."""
-    rows = [_tokenize(rivals.get("tokenizer"), rounds), _one_hot(rivals.get("tokenizer"), rounds)]
+    rival = rivals.get("tokenizer")
+    rows = [_tokenize(rival, rounds), _tokenize_ngrams(rival, rounds), _one_hot(rival, rounds)]
     with tempfile.TemporaryDirectory() as folder:
         if data is None:
             pack_blossoms(Path(folder) / "pack", images=1000, size=76, show_progress=False)
@@ -73,6 +74,30 @@ def _tokenize(rival: ModuleType | None, rounds: int) -> Row:
     )
     if rival:
         assert np.array_equal(own[: len(few)], np.stack(other)), "tokenizers disagree"
+    return found
+
+
+def _tokenize_ngrams(rival: ModuleType | None, rounds: int) -> Row:
+    """Hash the n-grams of captions; the two hashes differ, so that what must agree is how many tokens each caption has."""
+    captions = [f"{SENTENCE}number {number}" for number in range(CAPTIONS)]
+    few = captions[:64]
+    values, offsets = np.empty(CAPTIONS * 512, np.int32), np.empty(CAPTIONS + 1, np.int64)
+    buckets = 1 << 24  # so many that two n-grams of a caption do not meet
+    other: list[int] = []
+
+    def usual() -> None:
+        assert rival is not None
+        other[:] = [len(rival.ngrams(caption, 65536, 32768)) for caption in few]
+
+    size = sum(map(len, captions))
+    found = row(
+        "tokenize_ngrams", "bytes", size, lambda: _native.ngrams(captions, values, offsets, 65536, 32768),
+        usual if rival else None, rounds, rival_amount=sum(map(len, few)), note="all cores",
+    )  # fmt: skip
+    if rival:
+        _native.ngrams(few, values, offsets[: len(few) + 1], buckets, buckets)
+        exact = [len(rival.ngrams(caption, 1 << 30, 1 << 30)) for caption in few]
+        assert np.diff(offsets[: len(few) + 1]).tolist() == exact, "n-gram tokenizers disagree"
     return found
 
 
