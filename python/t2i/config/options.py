@@ -76,7 +76,7 @@ class TextConfig:
     """
 
     preset: str = "paper"
-    """Where the other settings start from: blossoms, flowers, fast, paper, paper-coco."""
+    """Where the other settings start from: blossoms, flowers, modern, fast, paper, paper-coco."""
     data: str | None = None
     """Folder that t2i-prepare wrote. Without it: blossoms, drawn by the program."""
     out: str = "runs/text"
@@ -122,7 +122,7 @@ class TrainConfig:
     """
 
     preset: str = "blossoms"
-    """Where the other settings start from: blossoms, flowers, fast, paper, paper-coco."""
+    """Where the other settings start from: blossoms, flowers, modern, fast, paper, paper-coco."""
     data: str | None = None
     """Folder that t2i-prepare wrote. Without it: blossoms, drawn by the program."""
     out: str | None = None

@@ -85,7 +85,6 @@ PRESETS: dict[str, TrainConfig] = {
         interpolation_weight=0.0,
         feature_weight=1.0,
         pixel_weight=0.5,
-        pixel_size=16,
         diversity_weight=1.0,
         captions_per_image=2,
         learning_rate=5e-4,
