@@ -17,14 +17,14 @@
 
 use std::sync::LazyLock;
 
-use rayon::prelude::*;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::error::{Error, Result};
+use crate::threads::{choose, run};
 
-/// Captions that a thread takes at once.
-const BLOCK: usize = 512;
+/// How much more work a byte of a caption is than a byte that is copied.
+const WORK_PER_BYTE: usize = 64;
 /// Lengths of the character n-grams of a word.
 const SHORTEST: usize = 3;
 const LONGEST: usize = 5;
@@ -113,9 +113,8 @@ const ASCII: [Class; 128] = {
 };
 
 /// The classes of the basic plane: a look-up takes one read where the tables of Unicode take a binary search.
-static PLANE: LazyLock<Vec<Class>> = LazyLock::new(|| {
-    (0..=0xFFFF_u32).map(|code| char::from_u32(code).map_or(Class::Separator, classify)).collect()
-});
+static PLANE: LazyLock<Vec<Class>> =
+    LazyLock::new(|| (0..=0xFFFF_u32).map(|code| char::from_u32(code).map_or(Class::Separator, classify)).collect());
 
 fn classify(character: char) -> Class {
     let code = u32::from(character);
@@ -152,9 +151,7 @@ fn extend(hash: u64, value: u64) -> u64 {
 fn bucket(hash: u64, count: u32) -> u32 {
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(MIX);
     let mixed = mixed ^ (mixed >> 29);
-    #[expect(clippy::cast_possible_truncation, reason = "below count")]
-    let place = (((mixed >> 32) * u64::from(count)) >> 32) as u32;
-    place
+    (((mixed >> 32) * u64::from(count)) >> 32) as u32
 }
 
 /// The unit before the one that is being read.
@@ -295,8 +292,10 @@ impl Tokenizer {
     }
 }
 
-/// Reads some captions: their tokens, and where the tokens of each end.
-fn read_block<S: AsRef<str>>(block: &[S], buckets: Buckets) -> (Vec<i32>, Vec<usize>) {
+/// What one thread read: tokens, and where those of each caption end.
+type Block = (Vec<i32>, Vec<usize>);
+
+fn read_block<S: AsRef<str>>(block: &[S], buckets: Buckets) -> Block {
     let mut tokenizer = Tokenizer::new(buckets);
     let bytes: usize = block.iter().map(|caption| caption.as_ref().len()).sum();
     let mut tokens = Vec::with_capacity(2 * bytes + 8);
@@ -322,12 +321,13 @@ pub fn tokenize<S: AsRef<str> + Sync>(
     offsets: &mut [i64],
 ) -> Result<usize> {
     Error::check_length("n-gram offsets", captions.len() + 1, offsets.len())?;
-    let read = |block: &[S]| read_block(block, buckets);
-    let blocks: Vec<_> = if captions.len() > BLOCK {
-        captions.par_chunks(BLOCK).map(read).collect()
-    } else {
-        captions.chunks(BLOCK).map(read).collect() // no thread is started for a sentence of a user
-    };
+    let bytes: usize = captions.iter().map(|caption| caption.as_ref().len()).sum();
+    let rows = captions.len().div_ceil(choose(0, WORK_PER_BYTE * bytes, captions.len())).max(1);
+    let mut blocks = vec![Block::default(); captions.chunks(rows).len()];
+    run(captions.chunks(rows).zip(&mut blocks).collect(), |(share, block): (&[S], &mut Block)| {
+        *block = read_block(share, buckets);
+        Ok(())
+    })?;
     let total = blocks.iter().map(|(tokens, _)| tokens.len()).sum();
     let (mut first, mut places) = (0, offsets.iter_mut());
     if let Some(place) = places.next() {

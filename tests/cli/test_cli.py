@@ -15,6 +15,9 @@ from PIL import Image
 from helpers import TINY, call
 from t2i import prepare
 from t2i.cli import main as cli
+from t2i.cli.arguments import Generate
+from t2i.cli.generate import _without_captions_in_style
+from t2i.cli.parsing import parse
 from t2i.training.step import GanStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,9 +37,9 @@ def made(tmp_path_factory):
 def one_class(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one-class")
     for number in range(3):
-        (folder / "roses").mkdir(exist_ok=True)
-        Image.new("RGB", (24, 24), (number, 0, 0)).save(folder / "roses" / f"{number}.png")
-        (folder / "roses" / f"{number}.txt").write_text(f"rose {number}\n")
+        Image.new("RGB", (24, 24), (number, 0, 0)).save(folder / f"{number}.png")
+    rows = [{"file_name": f"{number}.png", "text": f"rose {number}", "label": "roses"} for number in range(3)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     prepare.pack("folder", folder, folder / "pack", size=19, show_progress=False)
     return folder / "pack"
 
@@ -46,7 +49,7 @@ def test_from_nothing_to_a_picture(made, tmp_path, monkeypatch):
     code, out, _ = prepared
     assert code == 0
     assert out.splitlines()[0].startswith("150 images, 1500 captions, ")
-    assert f"next: t2i-train --data {pack}" in out
+    assert f"next: t2i-train --data {shlex.quote(str(pack))}" in out
     code, out, err = trained
     assert code == 0
     assert "img/s" in err  # the bar
@@ -152,13 +155,16 @@ def folder(tmp_path, *pictures):
 
 WRONG = {
     # What the issue names.
-    "prepare: no such folder": (lambda m, o, t: ["t2i-prepare", "folder", t / "none"], "no such folder: .*none"),
+    "prepare: no such folder": (
+        lambda m, o, t: ["t2i-prepare", "folder", t / "none"],
+        "no such file or folder: .*none",
+    ),
     "train: no such folder": (lambda m, o, t: ["t2i-train", "--data", t / "none"], "no such folder: .*t2i-prepare"),
-    "prepare: an empty folder": (lambda m, o, t: ["t2i-prepare", "folder", folder(t)], "has no captioned pictures"),
+    "prepare: an empty folder": (lambda m, o, t: ["t2i-prepare", "folder", folder(t)], "has no captioned images"),
     "train: an empty folder": (lambda m, o, t: ["t2i-train", "--data", folder(t)], r"no pack\.json.*t2i-prepare"),
     "pictures without captions": (
         lambda m, o, t: ["t2i-prepare", "folder", folder(t, "a.png", "b.png")],
-        r"has no captioned pictures .*no captions: neither a line in metadata\.jsonl nor a \.txt beside it",
+        r"has no captioned images .*no captions: neither a line in metadata\.jsonl nor a \.txt beside it",
     ),
     "one class": (
         lambda m, o, t: ["t2i-train", "--data", o, "--out", t / "run", *TINY],
@@ -230,7 +236,7 @@ WRONG = {
         lambda m, o, t: ["t2i-generate", "--model", edited(m, t, size=17), "x"],
         "cannot be read as the settings of a run: .*power of two",
     ),
-    "generate: nothing to draw": (lambda m, o, t: ["t2i-generate", "--model", m[1]], "say what to draw"),
+    "generate: nothing to draw": (lambda m, o, t: ["t2i-generate", "--model", m[1]], "a caption is missing"),
     "generate: no pictures": (lambda m, o, t: ["t2i-generate", "--model", m[1], "x", "--count", 0], "count"),
     "generate: a side of nothing": (
         lambda m, o, t: ["t2i-generate", "--model", m[1], "x", "--side", 2],
@@ -262,6 +268,21 @@ def test_wrong_input_is_one_clear_line_and_exit_code_2(case, made, one_class, tm
     assert err.count("\n") == 1
     assert err.startswith(f"{command}: error: ")
     assert re.search(says, err), err
+
+
+@pytest.mark.parametrize(
+    ("words", "style", "captions"),
+    [
+        (["--style", "a.jpg", "b.PNG", "a red flower"], ("a.jpg", "b.PNG"), ("a red flower",)),
+        (["--style", "no suffix", "a red flower"], ("no suffix",), ("a red flower",)),  # the first is an image
+        (["one", "--style", "a.jpg", "two"], ("a.jpg",), ("one", "two")),
+        (["--style", "a.jpg", "--style", "b.jpg", "one"], ("a.jpg", "b.jpg"), ("one",)),
+        (["one", "two"], (), ("one", "two")),
+    ],
+)
+def test_captions_after_the_style_images_are_captions(words, style, captions):
+    config = _without_captions_in_style(parse(Generate, ["--model", "x", *words], "t2i-generate"))
+    assert (config.style, config.captions) == (style, captions)
 
 
 def test_an_error_that_is_ours_keeps_its_traceback(monkeypatch):

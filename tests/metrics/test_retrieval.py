@@ -100,6 +100,8 @@ def test_without_classes_each_picture_is_its_own(tiny_blossoms, monkeypatch):
 class Seer:
     """A judge that knows: a caption's embedding is drawn from its text, and so is a picture's from its first pixel."""
 
+    text = t2i.CharCnnRnn(width=8, text_dim=16, first_channels=(8, 8))  # for its tokens alone
+
     def embed_captions(self, ids):
         return torch.nn.functional.normalize(
             torch.stack([rows(1, 32, zlib.crc32(row.numpy().tobytes()))[0] for row in ids]), dim=1

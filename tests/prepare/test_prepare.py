@@ -64,7 +64,7 @@ def test_a_folder_of_pictures_with_a_text_beside_each_takes_classes_from_subfold
     assert [data.class_names[number] for number in data.classes] == ["daisies", "roses", "roses"]
     assert [data.captions_of(row) for row in range(3)] == [
         ["a daisy"],
-        ["a red rose", "a second caption"],
+        ["A red rose", "a second caption"],
         ["another rose"],
     ]
     assert np.abs(data.read_images([0, 1, 2])[:, 8, 8].astype(int) - [BLUE, RED, GREEN]).max() <= 3
@@ -117,8 +117,8 @@ def test_metadata_holds_captions_as_a_string_or_a_list(tmp_path):
     lines(source / "other" / "metadata.jsonl", {"file_name": "c.png", "text": "relative to its own folder"})
     data, report = packed(source, tmp_path)
     assert {name: data.captions_of(row) for row, name in enumerate(names(data))} == {
-        "a.png": ["one caption"],
-        "sub/b.png": ["first", "second"],
+        "a.png": ["One caption"],
+        "sub/b.png": ["First", "Second"],
         "other/c.png": ["relative to its own folder"],
     }
     assert report.skipped == []
@@ -127,7 +127,9 @@ def test_metadata_holds_captions_as_a_string_or_a_list(tmp_path):
 def test_one_class_packs_and_the_sampler_says_that_it_needs_two(tmp_path):
     source = tmp_path / "mine"
     for number in range(3):
-        captioned(source / "only" / f"{number}.png", f"picture {number}")
+        picture(source / f"{number}.png")
+    rows = [{"file_name": f"{number}.png", "text": f"picture {number}", "label": "only"} for number in range(3)]
+    lines(source / "metadata.jsonl", *rows)
     data, report = packed(source, tmp_path)
     assert report.classes == 1
     with pytest.raises(t2i.DataError, match=r"at least two classes; .* has one \(only\)"):
@@ -177,7 +179,7 @@ def test_cub_can_be_cropped_to_its_boxes(tmp_path):
         ("images.txt", "1\n", "2 columns, got '1'"),
         ("bounding_boxes.txt", "1 2 3\n", "5 columns, got '1 2 3'"),
         ("bounding_boxes.txt", "1 a b c d\n", "must hold numbers"),
-        ("images.txt", None, "list of pictures"),
+        ("images.txt", None, "list of images"),
     ],
 )
 def test_a_broken_list_of_cub_is_named(tmp_path, file, text, says):
@@ -198,7 +200,7 @@ def test_pictures_and_captions_that_cub_lists_and_lacks_are_reported(tmp_path):
     assert len(data) == 1
     assert reasons(report, source) == {
         "text_c10/003.None/bird_c.txt": "No such file or directory",
-        "CUB_200_2011/images/002.Auklet/bird_b.jpg": "no such picture",
+        "CUB_200_2011/images/002.Auklet/bird_b.jpg": "no such image",
         "../../../secret.jpg": "leads out of the source folder",
     }
 
@@ -213,7 +215,7 @@ def test_oxford102_is_read_as_published(oxford102, tmp_path):
     assert data.splits.tolist() == [int(file.parent.name in held_out) for file in files]
     row = len(files) // 2
     wanted = prepare.read_lines(files[row])
-    assert data.captions_of(row) == [caption.lower()[:201] for caption in wanted]
+    assert data.captions_of(row) == wanted
     titles = json.loads((oxford102 / "cat_to_name.json").read_text())
     assert data.class_names[data.classes[row]] == titles[str(int(files[row].parent.name.removeprefix("class_")))]
     original = Image.open(oxford102 / "jpg" / f"{files[row].stem}.jpg").resize((38, 38), Image.Resampling.LANCZOS)
@@ -345,7 +347,11 @@ def test_a_bad_picture_is_left_out_and_reported_with_its_reason(tmp_path, name, 
     assert why.startswith(f"{reason}: ")
     assert "\n" not in why
     record = json.loads((data.path / "report.json").read_text())
-    assert record == {"skipped": 1, "reasons": {reason: 1}, "files": [[path, why]]}
+    whole = {"captions": 1, "char_cnn_rnn": {"truncated": 0, "unknown": 0}}
+    counts = record.pop("source")
+    assert record == {**whole, "skipped": 1, "reasons": {reason: 1}, "files": [[path, why]]}
+    assert counts["images"] == 1
+    assert counts["images"] + counts["read"] + counts["skipped"] + sum(counts["ignored"].values()) == counts["files"]
     assert f"1 skipped:\n  {path}: {why}" in report.summary()
 
 
@@ -360,28 +366,32 @@ def test_a_bad_picture_is_left_out_and_reported_with_its_reason(tmp_path, name, 
         ("null", "broken line"),
         ("7" * 5000, "broken line"),  # more digits than Python reads
         ("[" * 100_000, "broken line"),
-        ({"text": "no name"}, "broken line: no 'file_name'"),
-        ({"file_name": "bad.png"}, "broken line: no 'text'"),
-        ({"file_name": 3, "text": "x"}, "broken line: file_name must be a string"),
+        ({"text": "no name"}, "broken line: no column of images; the columns are text: .* --image-column"),
+        (
+            {"file_name": "bad.png"},
+            "broken line: no column of captions; the columns are file_name: .* --caption-column",
+        ),
+        ({"file_name": 3, "text": "x"}, "no such image: 3"),
+        ({"file_name": [3], "text": "x"}, "broken line: file_name must be a string"),
         ({"file_name": "bad.png", "text": 3}, "broken line: .* a list of strings"),
         ({"file_name": "bad.png", "text": ["x", 3]}, "broken line: .* a list of strings"),
         ({"file_name": "bad.png", "text": {"x": 1}}, "broken line: .* a list of strings"),
         ({"file_name": "bad.png", "text": "half a character \ud83c"}, "broken line: .*surrogates"),
         ({"file_name": "bad.png", "text": "  "}, "no captions"),
         ({"file_name": "bad.png", "text": []}, "no captions"),
-        ({"file_name": "bad.png", "text": "x" * 100_001}, "a caption of over 100000 characters"),
-        ({"file_name": "", "text": "x"}, "leads out"),
+        ({"file_name": "bad.png", "text": "x" * 65_537}, "a caption of over 65536 bytes"),
+        ({"file_name": "", "text": "x"}, "no path"),
         ({"file_name": "../outside.png", "text": "x"}, "leads out"),
         ({"file_name": "sub/../../outside.png", "text": "x"}, "leads out"),
         ({"file_name": "ABSOLUTE", "text": "x"}, "leads out"),
         ({"file_name": "link.png", "text": "x"}, "leads out"),
         ({"file_name": "linked/outside.png", "text": "x"}, "leads out"),
-        ({"file_name": "loop/a.png", "text": "x"}, "leads out|no such picture"),
+        ({"file_name": "loop/a.png", "text": "x"}, "leads out|no such image"),
         ({"file_name": "nul\0.png", "text": "x"}, "leads out"),
-        ({"file_name": "half\ud83c.png", "text": "x"}, "leads out|no such picture"),
-        ({"file_name": "missing.png", "text": "x"}, "no such picture: missing.png"),
-        ({"file_name": "x" * 5000 + ".png", "text": "x"}, "no such picture"),
-        ({"file_name": ".", "text": "x"}, "no such picture"),
+        ({"file_name": "half\ud83c.png", "text": "x"}, "leads out|no such image"),
+        ({"file_name": "missing.png", "text": "x"}, "no such image: missing.png"),
+        ({"file_name": "x" * 5000 + ".png", "text": "x"}, "no such image"),
+        ({"file_name": ".", "text": "x"}, "no such image"),
     ],
 )
 def test_a_bad_line_of_metadata_is_reported_with_its_number_and_the_rest_is_kept(tmp_path, row, reason):
@@ -417,6 +427,8 @@ def test_links_that_lead_out_of_an_image_folder_are_not_followed(tmp_path):
     assert [data.captions_of(row) for row in range(len(data))] == [["a good one"]]
     assert reasons(report, source) == {
         "a.png": "a link out of the source folder",
+        "b.png": "no captions: neither a line in metadata.jsonl nor a .txt beside it (--captions name takes the file's name)",
+        "folder": "a link out of the source folder",
         "b.txt": "a link out of the source folder",
         "metadata.jsonl": "a link out of the source folder",
     }
@@ -425,10 +437,13 @@ def test_links_that_lead_out_of_an_image_folder_are_not_followed(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (None, "no captions: neither a line in metadata.jsonl nor a .txt beside it"),
+        (
+            None,
+            "no captions: neither a line in metadata.jsonl nor a .txt beside it (--captions name takes the file's name)",
+        ),
         (b"", "no captions"),
         (b" \n\n", "no captions"),
-        (b"caf\xe9", "captions are not UTF-8 text"),
+        (b"caf\xe9", "it is not UTF-8 text (byte 0xe9); save it as UTF-8"),
         (b"x" * 2_000_001, "caption file of over 2 MB"),
     ],
 )
@@ -447,7 +462,37 @@ def test_a_caption_file_with_a_byte_order_mark_and_windows_lines_reads_the_same(
     source = tmp_path / "mine"
     picture(source / "a.png")
     (source / "a.txt").write_bytes(b"\xef\xbb\xbfOne\r\nTwo\r\n")
-    assert packed(source, tmp_path)[0].captions_of(0) == ["one", "two"]
+    assert packed(source, tmp_path)[0].captions_of(0) == ["One", "Two"]
+
+
+def test_captions_that_the_papers_alphabet_lacks_are_kept_and_counted(tmp_path):
+    source = tmp_path / "mine"
+    captions = [
+        "\u7ea2\u8272\u7684\u82b1",
+        "\u4e94\u7247\u767d\u8272\u82b1\u74e3",
+        "caf\u00e9",
+        "plain",
+        "x" * 250,
+        "\u201cx\u201d" * 90,
+    ]
+    for number, caption in enumerate(captions):
+        captioned(source / f"{number}.png", caption)
+    data, report = packed(source, tmp_path)
+    assert [data.captions_of(row) for row in range(6)] == [[caption] for caption in captions]
+    assert (report.truncated, report.unknown) == (2, 4)
+    assert json.loads((data.path / "report.json").read_text())["char_cnn_rnn"] == {"truncated": 2, "unknown": 4}
+    assert "2 are cut at 201 characters, 4 have characters outside its alphabet" in report.summary()
+    captioned(source / "long.png", "y" * 65_537)
+    captioned(source / "6.png", "y" * 65_536)
+    data, report = packed(source, tmp_path / "again")
+    assert data.captions_of(6) == ["y" * 65_536]
+    assert reasons(report, source) == {"long.txt": "a caption of over 65536 bytes"}
+
+
+def test_captions_of_the_alphabet_alone_are_not_worth_a_line(tmp_path):
+    captioned(tmp_path / "mine" / "a.png", "A flower of 5 petals; very red!")
+    _, report = packed(tmp_path / "mine", tmp_path)
+    assert "alphabet" not in report.summary()
 
 
 def test_a_file_name_that_is_no_text_is_packed_and_can_be_printed(tmp_path):
@@ -468,11 +513,11 @@ def test_a_file_name_that_is_no_text_is_packed_and_can_be_printed(tmp_path):
 @pytest.mark.parametrize(
     ("fill", "says"),
     [
-        (lambda source: None, "has no captioned pictures"),
-        (lambda source: picture(source / "a.png"), "has no captioned pictures.*no captions: neither"),
-        (lambda source: captioned(source / "a.png", ""), "has no captioned pictures.*no captions"),
-        (lambda source: lines(source / "metadata.jsonl", "{"), "has no captioned pictures.*jsonl:1: broken line"),
-        (lambda source: (captioned(source / "a.png", "x"), cut(source / "a.png", 9)), "none of the 1 pictures"),
+        (lambda source: None, "has no captioned images"),
+        (lambda source: picture(source / "a.png"), "has no captioned images.*no captions: neither"),
+        (lambda source: captioned(source / "a.png", ""), "has no captioned images.*no captions"),
+        (lambda source: lines(source / "metadata.jsonl", "{"), "has no captioned images.*jsonl:1: broken line"),
+        (lambda source: (captioned(source / "a.png", "x"), cut(source / "a.png", 9)), "none of the 1 images"),
     ],
 )
 def test_a_folder_with_nothing_usable_is_refused_in_one_line(tmp_path, fill, says):
@@ -487,7 +532,7 @@ def test_a_folder_with_nothing_usable_is_refused_in_one_line(tmp_path, fill, say
 
 
 def test_no_such_folder_and_impossible_sizes_are_refused(tmp_path):
-    with pytest.raises(t2i.DataError, match=r"no such folder: .*nothing"):
+    with pytest.raises(t2i.DataError, match=r"no such file or folder: .*nothing"):
         packed(tmp_path / "nothing", tmp_path)
     for size in (8, 5000):
         with pytest.raises(t2i.ConfigError, match=f"from 16 to 2048, got {size}"):
@@ -504,7 +549,7 @@ def test_a_pack_that_is_there_is_kept_unless_it_may_be_replaced(tmp_path):
     data, _ = packed(source, tmp_path)
     with pytest.raises(t2i.DataError, match=r"already holds a packed data set; .* --force"):
         packed(source, tmp_path)
-    with pytest.raises(t2i.DataError, match="no captioned pictures"):
+    with pytest.raises(t2i.DataError, match="no captioned images"):
         packed(empty, tmp_path, force=True)
     assert PackedDataset(data.path, verify=True).fingerprint == data.fingerprint
     captioned(source / "b.png", "two")

@@ -96,7 +96,7 @@ def test_the_first_report_of_a_run_brings_the_text_encoders_lines_too(tmp_path, 
         def __init__(self, folder, start):
             pass
 
-        def numbers(self, phase, step, values):
+        def metrics(self, phase, step, values):
             seen.append((phase, step, dict(values)))
 
         def close(self):

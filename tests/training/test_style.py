@@ -352,7 +352,7 @@ def test_the_command_trains_writes_and_says_what_to_try(run):
     folder, (code, out, err) = run
     assert code == 0, err
     assert {"style.safetensors", "style.json", "metrics.jsonl"} <= {path.name for path in folder.iterdir()}
-    assert out.startswith(f"t2i-generate --model {folder} --style PICTURE ")
+    assert out.startswith(f"t2i-generate --model {folder} --style IMAGE ")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(line["phase"], line["step"]) for line in lines] == [("style", 1), ("style", 2), ("style", 3)]
 
@@ -457,7 +457,7 @@ CASES = {
     ),
     "a style without a sentence": (
         lambda run, bare, t: ["t2i-generate", "--model", run, "--style", "a.jpg", "b.jpg"],
-        "say what to draw",
+        "a caption is missing",
     ),
     "no style encoder": (
         lambda run, bare, t: ["t2i-generate", "--model", bare, "--style", picture(t), RED],

@@ -3,6 +3,7 @@
 Torch is imported only after the flags were read, so that `--help` and a mistyped flag answer at once.
 """
 
+import io
 import os
 import shlex
 import sys
@@ -10,16 +11,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from t2i.blossoms.pack import pack_blossoms
-from t2i.cli import parsing
-from t2i.cli.arguments import EXAMPLE, Bench, Demo, Export, Merge, Prepare
+from t2i.cli.arguments import Bench, Demo, Export, Merge, Prepare
 from t2i.cli.evaluate import run_evaluate
 from t2i.cli.generate import run_generate
+from t2i.cli.next_step import packed_message
+from t2i.cli.parsing import parse
 from t2i.cli.train import run_train
+from t2i.config.presets import EXAMPLE
 from t2i.errors import ConfigError, T2IError
 
 
 def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
     """Run a command; a user's error is one line on stderr and exit code 2, a stop on request 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console code page, LC_ALL=C: what it cannot say is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         command(sys.argv[1:])
     except T2IError as error:
@@ -28,23 +34,23 @@ def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
         sys.exit(130 if stopped else 2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the output has left: t2i-train --help | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain on its way out
+    except BrokenPipeError:  # the reader has closed the pipe: t2i-train --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain as it exits
         sys.exit(1)
 
 
 def prepare() -> None:
-    """t2i-prepare: pack a folder of captioned pictures."""
+    """t2i-prepare: convert captioned images to a packed data set."""
     _guarded("t2i-prepare", _prepare)
 
 
 def train() -> None:
-    """t2i-train: train a model, or go on training it."""
+    """t2i-train: train a model, or resume its training."""
     _guarded("t2i-train", run_train)
 
 
 def generate() -> None:
-    """t2i-generate: draw sentences."""
+    """t2i-generate: generate images of captions."""
     _guarded("t2i-generate", run_generate)
 
 
@@ -54,22 +60,22 @@ def evaluate() -> None:
 
 
 def demo() -> None:
-    """t2i-demo: draw in the browser."""
+    """t2i-demo: generate images in the browser."""
     _guarded("t2i-demo", _demo)
 
 
 def bench() -> None:
-    """t2i-bench: time the parts."""
+    """t2i-bench: benchmark t2i against alternatives."""
     _guarded("t2i-bench", _bench)
 
 
 def export() -> None:
-    """t2i-export: write a model as ONNX."""
+    """t2i-export: export a model to ONNX."""
     _guarded("t2i-export", _export)
 
 
 def _bench(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(Bench, arguments, "t2i-bench")
+    config = parse(Bench, arguments, "t2i-bench")
     from t2i.bench import timing
     from t2i.bench.rows import measure
 
@@ -84,39 +90,63 @@ def _prepare(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] == "merge":
         _merge(arguments[1:])
         return
-    config, _ = parsing.read(Prepare, arguments, "t2i-prepare")
+    config = parse(Prepare, arguments, "t2i-prepare")
     from t2i import prepare as preparing
 
     out = Path(config.out)
     if config.kind == "blossoms":
-        report = pack_blossoms(out, images=config.images, size=config.size, seed=config.seed, force=config.force)
+        count = _count(config.images)
+        report = pack_blossoms(out, images=count, size=config.size, seed=config.seed, force=config.force)
     elif not config.source:
         raise ConfigError(f"which folder? t2i-prepare {config.kind} FOLDER --out DIR")
     else:
+        options = preparing.SourceOptions(
+            image_column=config.image_column,
+            caption_column=config.caption_column,
+            images=None if config.images is None else Path(config.images),
+            captions=config.captions,
+            boxes=config.boxes,
+        )
         report = preparing.pack(
-            config.kind, Path(config.source), out, size=config.size, fit=config.fit, boxes=config.boxes,
-            max_pixels=config.max_pixels, force=config.force, shard=config.shard, shard_images=config.shard_images,
-        )  # fmt: skip
+            config.kind,
+            Path(config.source),
+            out,
+            size=config.size,
+            fit=config.fit,
+            options=options,
+            classes=not config.no_classes,
+            max_pixels=config.max_pixels,
+            force=config.force,
+            shard=config.shard,
+            shard_images=config.shard_images,
+        )
     print(report.summary())
     if report.missing:
         print(
             f"{report.missing} shards of {out} are left to other parts; t2i-prepare merge joins parts of other folders"
         )
         return
-    print(f"packed into {out}; next: t2i-train --data {out} --preset flowers")
+    print(packed_message(out))
+
+
+def _count(images: str | None) -> int:
+    try:
+        return 6000 if images is None else int(images)
+    except ValueError:
+        raise ConfigError(f"--images must be a whole number for blossoms, got {images}") from None
 
 
 def _merge(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(Merge, arguments, "t2i-prepare merge")
+    config = parse(Merge, arguments, "t2i-prepare merge")
     from t2i import prepare as preparing
 
     report = preparing.merge([Path(part) for part in config.parts], Path(config.out), config.force)
     print(report.summary())
-    print(f"packed into {config.out}; next: t2i-train --data {config.out} --preset flowers")
+    print(packed_message(Path(config.out)))
 
 
 def _export(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(Export, arguments, "t2i-export")
+    config = parse(Export, arguments, "t2i-export")
     from t2i.export.onnx import export as write
     from t2i.pipeline import Pipeline
 
@@ -125,7 +155,7 @@ def _export(arguments: Sequence[str]) -> None:
 
 
 def _demo(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(Demo, arguments, "t2i-demo")
+    config = parse(Demo, arguments, "t2i-demo")
     from t2i.demo.app import Server
     from t2i.pipeline import Pipeline
 

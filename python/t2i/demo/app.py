@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from t2i import runtime
+from t2i.config.presets import EXAMPLE
 from t2i.demo.guard import MAX_UPLOAD_BYTES, RequestFilter
 from t2i.errors import ConfigError, T2IError
 from t2i.extras import require
@@ -31,7 +32,7 @@ MAX_CAPTION_CHARACTERS = 1000  # of a sentence; the encoder reads 201
 MAX_STYLE_PIXELS = 25_000_000  # of a style image
 MAX_QUEUE = 32  # requests; more are told to try again
 EXAMPLES = (
-    "a flower with five red petals and a yellow centre",
+    EXAMPLE,
     "a flower with six blue petals and a white centre",
     "a purple flower with a yellow disc",
 )

@@ -26,7 +26,9 @@ from t2i.files import write_atomically
 from t2i.models.build import AnyGenerator
 from t2i.pipeline import Pipeline
 from t2i.text import tokenizer
-from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.text.minilm import MiniLmEncoder
+from t2i.text.protocol import TextEncoder
+from t2i.text.tokenizers import AlphabetTokenizer
 
 Precision = Literal["float32", "float16", "int8"]
 Ids = Literal["uint8", "int64"]
@@ -49,7 +51,7 @@ CHECKED = (
 
 
 class DrawFromIds(nn.Module):
-    """The graph: caption ids (B, 201) and noise (B, Z) to pictures (B, 3, size, size) float32 in [-1, 1].
+    """The graph: tokens (B, L), of captions, and noise (B, Z) to pictures (B, 3, size, size) float32 in [-1, 1].
 
     Args:
         encoder: Embeds captions.
@@ -57,17 +59,16 @@ class DrawFromIds(nn.Module):
         dtype: Of the weights and of the arithmetic.
     """
 
-    def __init__(self, encoder: CharCnnRnn, generator: AnyGenerator, dtype: torch.dtype) -> None:
+    def __init__(self, encoder: TextEncoder, generator: AnyGenerator, dtype: torch.dtype) -> None:
         super().__init__()
         self.encoder, self.generator, self.dtype = encoder, generator, dtype
+        self.body = (
+            encoder.body() if isinstance(encoder, MiniLmEncoder) else None
+        )  # hidden there: a graph needs it in sight
 
     def forward(self, captions: Tensor, noise: Tensor) -> Tensor:
         """Draw one picture a row."""
-        # The table look-ups of the training path would become a loop over characters; the one-hot form, which equals them,
-        # is a comparison and a convolution. Padding (0) and unknown characters (71) match no row: zeros, as they should be.
-        slots = torch.arange(1, tokenizer.ALPHABET_SIZE + 1, device=captions.device)
-        one_hot = (captions.long()[:, None] == slots[:, None]).to(self.dtype)  # (B, 70, 201)
-        text = self.encoder(one_hot).to(self.dtype)  # (B, T)
+        text = self.encoder.exportable(captions).to(self.dtype)  # (B, T)
         pictures: Tensor = self.generator(noise.to(self.dtype), text).float()
         return pictures
 
@@ -96,7 +97,7 @@ def export(pipe: Pipeline, path: Path, precision: Precision = "float32", ids: Id
         pipe: The trained model.
         path: The file, ending in .onnx; its folder is made.
         precision: "float32"; "float16": half the file; "int8": weights of a quarter of the file.
-        ids: Type of the caption ids that the graph takes.
+        ids: Type of the tokens that the graph takes; those of n-grams and word pieces are always int64.
 
     Raises:
         ConfigError: the model has no text encoder, the extra is not installed, the path does not end in .onnx, or the graph
@@ -131,10 +132,11 @@ def export(pipe: Pipeline, path: Path, precision: Precision = "float32", ids: Id
 
 
 def _inputs(pipe: Pipeline, count: int, ids: Ids) -> tuple[Tensor, Tensor]:
-    """Take `count` captions and their noise: ids (count, 201), noise (count, Z), on the CPU."""
-    captions = torch.from_numpy(tokenizer.encode([CHECKED[row % len(CHECKED)] for row in range(count)]))
+    """Take `count` captions and their noise: tokens (count, L), noise (count, Z), on the CPU."""
+    assert pipe.encoder is not None
+    captions = pipe.encoder.tokenize([CHECKED[row % len(CHECKED)] for row in range(count)])
     noise = runtime.noise((count, pipe.config.noise_dim), torch.device("cpu"), 0, 0, "export")
-    return captions if ids == "uint8" else captions.long(), noise
+    return captions if ids == "uint8" and captions.dtype == torch.uint8 else captions.long(), noise
 
 
 @torch.no_grad()
@@ -143,6 +145,8 @@ def trace(pipe: Pipeline, dtype: torch.dtype, ids: Ids) -> Any:
     assert pipe.encoder is not None
     graph = DrawFromIds(copy.deepcopy(pipe.encoder), copy.deepcopy(pipe.generator), dtype).to("cpu", dtype).eval()
     batch = torch.export.Dim("batch", min=1)
+    fixed = pipe.encoder.tokenize(["x"]).shape[1] == pipe.encoder.tokenize(CHECKED).shape[1]
+    length = {} if fixed else {1: torch.export.Dim("length", min=2)}
     loud = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of packages that nobody asked for
     try:
@@ -154,7 +158,7 @@ def trace(pipe: Pipeline, dtype: torch.dtype, ids: Ids) -> Any:
                 dynamo=True,
                 input_names=["captions", "noise"],
                 output_names=["pictures"],
-                dynamic_shapes={"captions": {0: batch}, "noise": {0: batch}},
+                dynamic_shapes={"captions": {0: batch, **length}, "noise": {0: batch}},
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -210,20 +214,25 @@ def describe(model: Any, pipe: Pipeline, precision: Precision) -> None:
     """Write into the file what a caller must know, in place."""
     import onnx
 
+    assert pipe.encoder is not None
     config = pipe.config
     facts = {
-        "alphabet": tokenizer.ALPHABET,
-        "caption_length": str(tokenizer.CAPTION_LENGTH),
+        "tokenizer": json.dumps(pipe.encoder.tokenizer.settings()),
         "noise_length": str(config.noise_dim),
         "size": str(config.size),
         "precision": precision,
-        "captions": "lower-cased; id = 1 + last place in the alphabet, 71 any other character, 0 from the end on",
         "pictures": "(batch, 3, size, size), RGB, -1..1: uint8 = round((x + 1) * 127.5)",
-        "settings": json.dumps({"preset": config.preset, "text": config.text.variant}),
+        "settings": json.dumps({"preset": config.preset, "text": config.text.variant, "kind": pipe.encoder.kind}),
     }
+    if isinstance(pipe.encoder.tokenizer, AlphabetTokenizer):
+        facts |= {
+            "alphabet": tokenizer.ALPHABET,
+            "caption_length": str(tokenizer.CAPTION_LENGTH),
+            "captions": "lower-cased; id = 1 + last place in the alphabet, 71 any other character, 0 from the end on",
+        }
     onnx.helper.set_model_props(model, facts)
     model.producer_name, model.producer_version = "t2i", _native.__version__
-    model.doc_string = "Text to image, Reed et al. 2016: caption ids (batch, 201) and noise (batch, Z) to pictures."
+    model.doc_string = "Text to image, Reed et al. 2016: tokens (batch, length) and noise (batch, Z) to pictures."
     onnx.checker.check_model(model, full_check=True)
 
 

@@ -4,6 +4,7 @@
     R-precision          where the run has a joint embedding with an image side: do they fit their captions
     diversity            how much the pictures of one caption differ
     caption accuracy     on blossoms: do they show what captions of held-out classes name, attribute by attribute
+    swap test            on blossoms: are two colours exchanged in the picture when they are exchanged in the sentence
     FID, IS              with --full: the figures of 2,048 features, through torch-fidelity
 
 One caption a picture: pictures of the split are drawn without replacement (again from the first where there are fewer than
@@ -33,6 +34,7 @@ from t2i.metrics.scoring import (
     manifest,
     retrieval_precision,
 )
+from t2i.metrics.swap import swap_test
 from t2i.pipeline import Pipeline
 
 NETWORK = "inception-2015-12-05 mixed_7, 768 features"
@@ -83,6 +85,10 @@ class ImageResult:
                 note = f"one caption; one noise, several captions {found['across_captions']:.3f}"
                 note += "" if found["real"] is None else f"; real pictures {found['real']:.3f}"
                 rows.append((f"diversity, {kind}", f"{found['value']:.3f}", note))
+        if "swap" in figures:
+            found = figures["swap"]
+            note = f"petals {found['petals']:.1%}, centres {found['centres']:.1%} of {found['protocol']['pairs']} pairs"
+            rows.append(("colours exchanged", f"{found['both']:.1%}", note))
         return rows
 
 
@@ -174,4 +180,5 @@ def images_of_run(
     if manifest(pack)["provenance"].get("kind") == "blossoms":
         read = accuracy.caption_accuracy_of_run(run, captions=captions, seed=seed, device=device)
         figures["caption_accuracy"], table = read.figures, read.table()
+        figures["swap"] = swap_test(pipe, pairs=captions, seed=seed)
     return ImageResult({**figures, "not_measured": skipped, "protocol": protocol}, table)

@@ -23,6 +23,8 @@ from t2i.errors import CheckpointError, ConfigError
 from t2i.images import normalise
 from t2i.models.build import image_encoder
 from t2i.text.build import text_encoder
+from t2i.text.inputs import CaptionInputs
+from t2i.text.protocol import TextEncoder
 from t2i.weights import load_weights, read_tensors
 
 MISMATCHED = 99
@@ -32,7 +34,7 @@ MISMATCHED = 99
 class JointEmbedding:
     """Both sides of a joint embedding, and whether they are compared by cosine (as trained) or by product."""
 
-    text: nn.Module
+    text: TextEncoder
     image: nn.Module
     by_cosine: bool
 
@@ -63,7 +65,7 @@ class JointEmbedding:
         text = text_encoder(options)
         image = image_encoder(replace(options, image_features="joint", image_width=width), size)
         load_weights(path, {"text": text, "image": image})
-        return cls(text.eval().to(device), image.eval().to(device), options.objective == "contrastive")
+        return cls(text.eval().to(device), image.eval().to(device), options.objective != "sje")
 
     @torch.no_grad()
     def embed_pictures(self, images: Tensor, block: int = 256) -> Tensor:
@@ -73,7 +75,7 @@ class JointEmbedding:
 
     @torch.no_grad()
     def embed_captions(self, ids: Tensor, block: int = 512) -> Tensor:
-        """Embed captions (n, 201) uint8: (n, T) on the CPU, of length 1 where compared by cosine."""
+        """Embed captions, tokenized (n, L): (n, T) on the CPU, of length 1 where compared by cosine."""
         device = next(self.text.parameters()).device
         return self._scaled(torch.cat([self.text(part.to(device)).cpu() for part in ids.split(block)]))
 
@@ -156,7 +158,7 @@ def r_precision_of(
     rows, classes = captions_of_split(pack, split)
     own = np.searchsorted(rows, captions)
     others = mismatched_rows(classes, own, seed)
-    embedded = joint.embed_captions(torch.from_numpy(pack.read_captions(rows)))
+    embedded = joint.embed_captions(CaptionInputs(joint.text, pack, torch.device("cpu"))(rows))
     return {name: r_precision(joint.embed_pictures(images), embedded, own, others) for name, images in pictures.items()}
 
 

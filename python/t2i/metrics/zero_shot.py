@@ -25,6 +25,7 @@ from t2i.images import normalise
 from t2i.metrics.inputs import middle
 from t2i.models.build import image_encoder
 from t2i.models.image_features import picture_features
+from t2i.text.inputs import CaptionInputs
 from t2i.text.pretrained import load_text
 from t2i.weights import load_weights
 
@@ -154,15 +155,11 @@ def zero_shot_of_run(
     if options.image_features == "joint" and size > pack.image_size:
         raise ConfigError(f"{path} reads pictures of {size} px; those of {pack.path} have {pack.image_size} px")
     encoder = load_text(path, options).to(on)
+    inputs = CaptionInputs(encoder, pack, on)
     counts = np.diff(pack.caption_offsets)[rows]
     captions = np.concatenate([np.arange(*pack.caption_offsets[[row, row + 1]]) for row in rows])
-    embedded = torch.cat(
-        [
-            encoder(torch.from_numpy(pack.read_captions(part)).to(on)).cpu()
-            for part in np.array_split(captions, -(-len(captions) // 512))
-        ]
-    )
-    by_cosine = options.objective == "contrastive"
+    embedded = torch.cat([encoder(inputs(part)).cpu() for part in np.array_split(captions, -(-len(captions) // 512))])
+    by_cosine = options.objective != "sje"
     classes, means = class_means(embedded, np.repeat(labels, counts), by_cosine)
     seen = _embed_pictures(path, options, pack, rows, size, on)
     scores = (F.normalize(seen, dim=1) if by_cosine else seen) @ means.T  # (N, C)
@@ -175,7 +172,7 @@ def zero_shot_of_run(
             "protocol": {
                 "split": split, "images": len(rows), "captions": len(captions), "classes": len(classes),
                 "image_features": options.image_features, "compared_by": "cosine" if by_cosine else "product",
-                "text_dim": options.dim, "data": pack.fingerprint,
+                "encoder": encoder.kind, "text_dim": options.dim, "data": pack.fingerprint,
             },
         }
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from t2i.config.options import JointOptions, TrainConfig
 from t2i.models.efficientnet import DIMENSIONS
-from t2i.models.encoders import FeatureEncoder, ImageEncoder, StyleEncoder
+from t2i.models.encoders import FeatureEncoder, ImageEncoder, StyleEncoder, WhitenedEncoder
 from t2i.models.modern import ModernGenerator
 from t2i.models.paper import Discriminator, Generator
 
@@ -71,7 +71,7 @@ def discriminator(config: TrainConfig) -> Discriminator:
     return NETWORKS[architecture(config)].discriminator(config)
 
 
-def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder:
+def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder | WhitenedEncoder:
     """Make the image side of the joint embedding that the options describe.
 
     Args:
@@ -80,6 +80,8 @@ def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEnc
     """
     if options.image_features == "joint":
         return ImageEncoder(size, options.image_width, options.dim)
+    if options.objective == "class-contrastive":
+        return WhitenedEncoder(DIMENSIONS[options.image_features], options.dim, dropout=options.dropout)
     return FeatureEncoder(DIMENSIONS[options.image_features], options.dim)
 
 

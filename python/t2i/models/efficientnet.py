@@ -1,12 +1,14 @@
 """EfficientNet-lite0 in plain PyTorch, batch normalisation folded into the convolutions."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i.errors import CheckpointError
 
-DIMENSIONS = {"efficientnet-lite0": 1280, "googlenet": 1024}
+DIMENSIONS = {"efficientnet-lite0": 1280, "efficientnet-lite0-stages": 1632, "googlenet": 1024}
 
 
 # repeats, kernel, stride, expansion, channels
@@ -18,6 +20,14 @@ STAGES = (
 
 # Of the one file the package has ever held. It is in torch's format, which is a pickle: nothing else is given to the reader.
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.mean(dim=2)
+
+
+def _deviation(x: Tensor) -> Tensor:
+    return x.std(dim=2)
 
 
 def _convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -88,6 +98,20 @@ class EfficientNetLite0(nn.Module):
             x = block(x)
         features: Tensor = self.head(x).mean(dim=(2, 3))
         return features
+
+    def stages(self, images: Tensor) -> Tensor:
+        """Read pictures (B, 3, 224, 224) in [-1, 1]: mean and standard deviation over places of every stage's last map.
+
+        The stem, then the seven stages, each its means and then its deviations: (B, 1632). Early stages keep colour and
+        texture, which captions of fine-grained classes speak of and the last layer has given up.
+        """
+        x = self.stem(images * (127.5 / 128) + 0.5 / 128)
+        parts, done, ends = [x], 0, list(itertools.accumulate(stage[0] for stage in STAGES))
+        for block in self.blocks:
+            x, done = block(x), done + 1
+            if done in ends:
+                parts.append(x)
+        return torch.cat([f(part.flatten(2)) for part in parts for f in (_mean, _deviation)], dim=1)
 
     @torch.no_grad()
     def fill(self, weights: dict[str, Tensor]) -> "EfficientNetLite0":

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,8 +14,11 @@ from numpy.typing import NDArray
 
 from t2i import _native
 from t2i.errors import DataError
-from t2i.prepare.items import Report
+from t2i.files import make_folder, write_atomically
+from t2i.prepare.items import Report, check_caption_lengths
 
+VERSION = 2  # of the format; 1 kept character ids in place of captions
+TOTALS = ("test", "truncated", "unknown")  # what a shard adds to the totals of pack.json
 SHARD_IMAGES = 4096
 SHARD_BYTES = 256 * 2**20  # of pictures: a shard is put together in memory
 
@@ -45,17 +46,17 @@ def shard_name(number: int) -> str:
 
 
 def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> dict[str, Any]:
-    """Write a shard; returns what pack.json says of it, and the pictures of its test split."""
+    """Write a shard; returns what pack.json says of it, and what it adds to the totals there."""
     from safetensors.numpy import save
 
     captions = [caption for row in rows for caption in row.captions]
-    ids = np.zeros((len(captions), _native.CAPTION_LENGTH), np.uint8)
-    _native.encode(captions, ids)
+    texts = [caption.encode() for caption in captions]
     offsets = np.cumsum([0, *(len(row.captions) for row in rows)])
     names = "\n".join(row.name.replace("\n", " ") for row in rows).encode("utf-8", "replace")
     tensors: dict[str, NDArray[Any]] = {
         "images": np.stack([row.image for row in rows]),
-        "captions": ids,
+        "caption_bytes": np.frombuffer(b"".join(texts), np.uint8),
+        "caption_byte_offsets": np.cumsum([0, *map(len, texts)]).astype(np.int64),
         "caption_offsets": offsets.astype(np.int64),
         "classes": np.array([row.class_number for row in rows], np.int32),
         "splits": np.array([row.test for row in rows], np.uint8),
@@ -65,7 +66,8 @@ def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> dict[str, Any
         tensors[key] = np.stack([row.extra[key] for row in rows])
     data = save(tensors)
     file = shard_name(number)
-    write_beside(folder / file, data)
+    write_atomically(folder / file, data, DataError)
+    truncated, unknown = _native.count_losses(captions)
     return {
         "file": file,
         "images": len(rows),
@@ -73,6 +75,8 @@ def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> dict[str, Any
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "test": int(tensors["splits"].sum()),
+        "truncated": truncated,
+        "unknown": unknown,
     }
 
 
@@ -85,21 +89,22 @@ def manifest(
     test = sum(shard["test"] for shard in shards)
     return {
         "format": "t2i-pack",
-        "version": 1,
+        "version": VERSION,
         "name": name,
         "image_size": size,
         "images": images,
         "captions": sum(shard["captions"] for shard in shards),
         "classes": list(classes),
         "splits": {"train": images - test, "test": test},
+        "char_cnn_rnn": {key: sum(shard[key] for shard in shards) for key in ("truncated", "unknown")},
         "provenance": dict(provenance),
-        "shards": [{key: value for key, value in shard.items() if key != "test"} for shard in shards],
+        "shards": [{key: value for key, value in shard.items() if key not in TOTALS} for shard in shards],
     }
 
 
 def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
     """Write pack.json, which makes the shards a packed data set."""
-    write_beside(folder / "pack.json", (json.dumps(record, indent=2) + "\n").encode())
+    write_atomically(folder / "pack.json", (json.dumps(record, indent=2) + "\n").encode(), DataError)
 
 
 class PackWriter:
@@ -118,13 +123,22 @@ class PackWriter:
         self.shards: list[dict[str, Any]] = []
         self._rows: list[Row] = []
         self._full = shard_capacity(size)
-        make_folder(folder)
+        make_folder(folder, DataError)
 
     def add(
         self, image: NDArray[np.uint8], captions: Sequence[str], class_name: str | None, test: bool, name: str,
         extra: dict[str, NDArray[Any]] | None = None,
     ) -> None:  # fmt: skip
-        """Add one picture (size, size, 3) with its captions; `extra` are further tensors, one row a picture."""
+        """Add one picture (size, size, 3) with its captions; `extra` are further tensors, one row a picture.
+
+        Raises:
+            DataError: a caption of over 64 KiB, or one that is no valid text.
+        """
+        try:
+            check_caption_lengths(captions)
+            "".join(captions).encode()
+        except (DataError, UnicodeEncodeError) as error:
+            raise DataError(f"{name}: {error}") from error
         number = -1 if class_name is None else self.classes.setdefault(class_name, len(self.classes))
         self._rows.append(Row(image, list(captions), number, test, name, extra or {}))
         if len(self._rows) == self._full:
@@ -147,36 +161,21 @@ def count(record: Mapping[str, Any], report: Report) -> None:
     """Count what pack.json says into a report."""
     report.images, report.captions, report.classes = record["images"], record["captions"], len(record["classes"])
     report.train, report.test = record["splits"]["train"], record["splits"]["test"]
+    report.truncated, report.unknown = record["char_cnn_rnn"]["truncated"], record["char_cnn_rnn"]["unknown"]
 
 
 def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> None:
     """Count what pack.json says into the report, and write what was left out as report.json."""
     count(record, report)
     reasons = Counter(reason.split(":")[0] for _, reason in report.skipped)
-    listing = {"skipped": len(report.skipped), "reasons": reasons, "files": report.skipped}
-    write_beside(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode())
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder to write into; DataError where that cannot be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write into {folder}: {error.strerror}; choose another --out") from error
-
-
-def write_beside(path: Path, data: bytes) -> None:
-    """Write beside, flush, rename; DataError where the disk does not take it."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")  # parts on two machines may share a number
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
+    listing = {
+        "captions": report.captions,
+        "char_cnn_rnn": record["char_cnn_rnn"],
+        "skipped": len(report.skipped),
+        "reasons": reasons,
+        "files": report.skipped,
+    } | report.record()
+    write_atomically(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode(), DataError)
 
 
 def refuse_replacing(out: Path, force: bool) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from t2i.data.sampler import Sampler, sampler_from
 from t2i.distributed import ALONE, Ranks
 from t2i.files import write_atomically
 from t2i.locks import RunLock
-from t2i.text.pretrained import resolve_text_options
+from t2i.text.coverage import ambiguity_warning, coverage_warning
+from t2i.text.pretrained import resolve_text_options, with_teacher
 from t2i.training import report
 from t2i.training.checkpoint import Checkpoints
 from t2i.training.loop import Loop, step_counts
@@ -55,7 +57,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
         runtime.make_deterministic()
     report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
-        config = dataclasses.replace(config, text=resolve_text_options(config.text, data))
+        config = with_teacher(dataclasses.replace(config, text=resolve_text_options(config.text, data)))
         ranks.assert_same({"settings": to_json(config), "data": data.fingerprint})
         check_resume(config, folder, data)
         if config.text.encoder == "joint":
@@ -65,6 +67,10 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             ranks.write(write_atomically, folder / "config.json", to_json(config).encode())
             ranks.write(record_dataset, folder, data)
             source, alignment_encoder = prepare_text(config, data, folder, device, precision)
+        unsaid = None if config.text.encoder == "joint" else source.encoder
+        for warning in (ambiguity_warning(sampler), None if unsaid is None else coverage_warning(data, unsaid)):
+            if warning is not None:
+                ranks.write(print, warning, file=sys.stderr)
         torch.manual_seed(config.seed)
         gan = make_step(config, source, device, precision, alignment_encoder, ranks, data)
         _train_gan(gan, data, folder, sampler)

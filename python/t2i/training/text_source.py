@@ -4,13 +4,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.text.protocol import TextEncoder
 
 
 class TextSource(Protocol):
     """Where a batch's text embeddings come from."""
 
-    encoder: CharCnnRnn | None
+    encoder: TextEncoder | None
     learned: bool
 
     def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
@@ -23,7 +23,7 @@ class FrozenText:
 
     learned = False
 
-    def __init__(self, table: Tensor, encoder: CharCnnRnn | None) -> None:
+    def __init__(self, table: Tensor, encoder: TextEncoder | None) -> None:
         self.table, self.encoder = table, encoder
 
     def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
@@ -36,8 +36,8 @@ class LearnedText:
 
     learned = True
 
-    def __init__(self, encoder: CharCnnRnn) -> None:
-        self.encoder: CharCnnRnn | None = encoder
+    def __init__(self, encoder: TextEncoder) -> None:
+        self.encoder: TextEncoder | None = encoder
 
     def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
         """Encode characters (B, K, 201) and average: (B, T)."""
