@@ -238,7 +238,9 @@ def test_compiled_training_is_eager_training(monkeypatch: pytest.MonkeyPatch) ->
         for name, module in compiled.modules().items():  # from equal state: Adam makes a step of any small difference
             module.load_state_dict(eager.modules()[name].state_dict())
         ours, theirs = (step(batch_of(number, size=32), number) for step in (compiled, eager))
-        assert {k: float(v) for k, v in ours.items()} == pytest.approx({k: float(v) for k, v in theirs.items()}, abs=1e-4)
+        assert {k: float(v) for k, v in ours.items()} == pytest.approx(
+            {k: float(v) for k, v in theirs.items()}, abs=1e-4
+        )
     assert not warned  # nothing fell back to eager
 
 
