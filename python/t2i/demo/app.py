@@ -28,7 +28,7 @@ from t2i.plots import grids
 from t2i.prepare.style_images import read_pictures
 
 MAX_IMAGES = 16  # per grid
-MAX_CAPTION_CHARACTERS = 1000  # of a sentence; the encoder reads 201
+MAX_CAPTION_CHARACTERS = 1000  # of a sentence; the char-CNN-RNN reads 201
 MAX_STYLE_PIXELS = 25_000_000  # of a style image
 MAX_QUEUE = 32  # requests; more are told to try again
 EXAMPLES = (
