@@ -20,7 +20,8 @@ from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.records import to_json
 from t2i.data.dataset import PackedDataset
 from t2i.demo.app import Server
-from t2i.pipeline import Pipeline, model_hash
+from t2i.pipeline import Pipeline
+from t2i.pretrained.folder import model_hash
 from t2i.weights import save_weights
 
 pytest_plugins = ["promises"]  # the failure tests' counts and table

@@ -16,6 +16,7 @@ from torch import nn
 
 import t2i
 from processes import results, together
+from promises import TORTURE
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Loader
@@ -377,7 +378,6 @@ GanStep.__call__ = call
 from t2i.cli.main import train
 train()
 """
-TORTURE = os.environ.get("T2I_TORTURE", "") not in ("", "0")
 
 
 def flags(config):

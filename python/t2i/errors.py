@@ -24,6 +24,10 @@ class CheckpointError(T2IError, ValueError):
     """A run folder or weight file that is missing, damaged or of another shape."""
 
 
+class ScorerError(T2IError, ValueError):
+    """A metric that cannot be computed: its scorer is missing, or fails on real images."""
+
+
 class PeerLost(T2IError):
     """Another process of the run has ended, or could not be reached."""
 

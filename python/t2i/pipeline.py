@@ -1,8 +1,5 @@
-"""A trained model as one object: sentences in, pictures out."""
+"""A trained model as one object: sentences in, images out."""
 
-import hashlib
-import json
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,29 +7,24 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2i import _native, runtime
-from t2i.config.options import LEARNED, TrainConfig
-from t2i.errors import CheckpointError, ConfigError
+from t2i.config.options import TrainConfig
+from t2i.errors import ConfigError
 from t2i.images import to_pil
-from t2i.models.encoders import StyleEncoder, blurred
+from t2i.models.encoders import StyleEncoder
 from t2i.models.paper import Generator
 from t2i.noise import slerp, truncated
 from t2i.prepare.style_images import read_pictures
-from t2i.pretrained import folder as saved
 from t2i.pretrained import hub
 from t2i.pretrained.card import model_card
+from t2i.pretrained.folder import data_metadata, model_hash, write_model, write_style
+from t2i.pretrained.loader import load_model
+from t2i.style import StyleReader, has_style
 from t2i.text import tokenizer
-from t2i.text.build import text_encoder
 from t2i.text.char_cnn_rnn import CharCnnRnn
-from t2i.weights import load_weights
-
-# Sides of the blurs that a photograph's style is read at. Where a blur's grid falls says nothing about the style: the mean of
-# five readings told the styles of blossoms of training classes apart with an area of 0.88, a single one with 0.85.
-BLURS = (4, 5, 6, 7, 8)
 
 
 @dataclass
@@ -43,13 +35,8 @@ class PipelineOutput:
     tensor: Tensor  # (captions * count, 3, size, size) float32 in [-1, 1]
 
 
-def model_hash(folder: Path) -> str:
-    """Hash the model of a run: a style encoder inverts this generator, on texts of this encoder, and no other."""
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-
-
-def checked(captions: str | Sequence[str], count: int) -> list[str]:
-    """Take one sentence or several as a list; ConfigError for an empty one, or a count below 1."""
+def check_captions(captions: str | Sequence[str], count: int) -> list[str]:
+    """Return one sentence or several as a list; ConfigError for an empty one, or a count below 1."""
     several = [captions] if isinstance(captions, str) else list(captions)
     if count < 1:
         raise ConfigError(f"count must be at least 1, got {count}")
@@ -60,13 +47,13 @@ def checked(captions: str | Sequence[str], count: int) -> list[str]:
 
 
 class Pipeline:
-    """Draw pictures of sentences with a trained generator and its text encoder.
+    """Generate images from sentences, with a trained generator and its text encoder.
 
     Args:
-        generator: Draws.
+        generator: Maps noise and text embeddings to images.
         encoder: Embeds captions; None where the generator was trained on embeddings from a file.
         config: The settings they were trained with.
-        folder: The run folder, where a style encoder is looked for when it is first needed.
+        folder: The model folder, where the style encoder is looked for when it is first wanted.
 
     Example:
         >>> pipe = Pipeline.from_pretrained("runs/blossoms")                  # doctest: +SKIP
@@ -80,7 +67,7 @@ class Pipeline:
         self.encoder = encoder if encoder is None else encoder.eval()
         self.device = next(generator.parameters()).device
         self.folder = folder
-        self._style: tuple[StyleEncoder, bool] | None = None  # and whether it reads photographs blurred
+        self._style: StyleReader | None = None
 
     @classmethod
     def from_pretrained(
@@ -88,7 +75,7 @@ class Pipeline:
     ) -> "Pipeline":
         """Load a run folder, a folder of `save_pretrained`, or a model of the Hugging Face Hub.
 
-        A folder may come from a stranger: it is looked at before it is read (`t2i.saved`), and holds no pickle.
+        A folder may come from a stranger: its files are checked before they are read, and nothing is unpickled.
 
         Args:
             folder: A folder on this machine; where there is none, owner/name on the Hub (extra: t2i[hub]).
@@ -100,46 +87,19 @@ class Pipeline:
             CheckpointError: a file is missing, damaged, of another shape, or not a plain file; no such model on the Hub.
             ConfigError: the Hub is asked for and the extra is not installed.
         """
-        if isinstance(folder, str) and not Path(folder).exists() and hub.is_name(folder):
-            folder = hub.download(folder, revision, token)
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise CheckpointError(f"no such run folder: {folder}; t2i-train makes one")
-        for each in saved.FILES:
-            saved.plain_file(folder, each)
-        config = saved.read_settings(folder)
-        path = saved.plain_file(folder, "model.safetensors")
-        if not path.exists():
-            raise CheckpointError(
-                f"{folder} has no model.safetensors yet: training has not reached its first checkpoint"
-            )
-        text, tensors = config.text, saved.names(path)
-        strange = next((name for name in sorted(tensors) if not name.startswith(("generator.", "text."))), None)
-        if strange is not None:
-            raise CheckpointError(f"{path} has a tensor {strange!r}: a model's are generator.* and text.*")
-        generator = saved.checked_network(
-            path, "generator",
-            lambda: Generator(config.size, config.generator_width, config.noise_dim, text.dim, config.projection_dim),
-        )  # fmt: skip
-        modules: dict[str, nn.Module] = {"generator": generator}
-        encoder = None
-        if text.encoder in LEARNED or any(name.startswith("text.") for name in tensors):
-            encoder = saved.checked_network(path, "text", lambda: text_encoder(text))
-            modules["text"] = encoder
-        on = runtime.pick_device(device)
-        load_weights(path, modules)
-        return cls(generator.to(on), None if encoder is None else encoder.to(on), config, folder)
+        model = load_model(folder, device, revision=revision, token=token)
+        return cls(model.generator, model.encoder, model.config, model.folder)
 
     def save_pretrained(self, folder: str | Path, *, name: str | None = None, license_id: str | None = None) -> Path:
         """Write the model for others: config.json, model.safetensors, README.md (the model card), and its style encoder.
 
-        `from_pretrained` of that folder draws the same pictures to the bit. Nothing in it names this machine.
+        `from_pretrained` of that folder generates the same images to the bit. Nothing in it names this machine.
 
         Args:
             folder: Made where it does not exist; a model that is there is replaced.
-            name: How people shall load it, for the card; the folder, where it is None.
-            license_id: Of the weights, as the Hub spells it ("mit", "cc-by-4.0"); without it, "mit" where the pictures were
-                drawn by t2i, else "unknown".
+            name: How people load it, for the card; the folder's name by default.
+            license_id: Of the weights, as the Hub spells it ("mit", "cc-by-4.0"); without it, "mit" for a model of the
+                synthetic blossoms, else "unknown".
 
         Raises:
             ConfigError: the folder is the one this model was loaded from.
@@ -148,17 +108,21 @@ class Pipeline:
         folder = Path(folder)
         if self.folder is not None and folder.resolve() == self.folder.resolve():
             raise ConfigError(f"{folder} is where this model was loaded from; save it to another folder")
-        style = self._load_style() if self.has_style else None
-        data = saved.data_facts(self.folder)
+        style = self.style_reader if self.has_style else None
+        data = data_metadata(self.folder)
         card = model_card(
-            self.config, data, name=name or folder.name, license_id=license_id, version=_native.__version__,
-            style=style is not None, reads=self.encoder is not None,
-        )  # fmt: skip
+            self.config,
+            data,
+            name=name or folder.name,
+            license_id=license_id,
+            version=_native.__version__,
+            style=style is not None,
+            text_encoder=self.encoder is not None,
+        )
         networks = {"generator": self.generator} | ({} if self.encoder is None else {"text": self.encoder})
-        saved.write_model(folder, networks, self.config, data, card)
+        write_model(folder, networks, self.config, data, card)
         if style is not None:
-            encoder, blurs = style
-            saved.write_style(folder, encoder, encoder.width, float(blurs), model_hash(folder))
+            write_style(folder, style.encoder, style.encoder.width, float(style.blur), model_hash(folder))
         return folder
 
     def push_to_hub(
@@ -167,8 +131,8 @@ class Pipeline:
         """Publish the model, with its card, as owner/name on the Hugging Face Hub (extra: t2i[hub]).
 
         Args:
-            name: owner/name; made where it does not exist.
-            private: Make it private.
+            name: owner/name; created where it does not exist.
+            private: Create it as a private repository.
             license_id: As in `save_pretrained`.
             token: Of the Hub; without it, the one that huggingface_hub keeps.
 
@@ -177,7 +141,7 @@ class Pipeline:
 
         Raises:
             ConfigError: no such name, or the extra is not installed.
-            CheckpointError: the Hub refuses, or there is no way to it.
+            CheckpointError: the Hub refuses, or it cannot be reached.
         """
         with tempfile.TemporaryDirectory(prefix="t2i-") as place:
             folder = self.save_pretrained(Path(place) / "model", name=name, license_id=license_id)
@@ -189,10 +153,10 @@ class Pipeline:
         if self.encoder is None:
             raise ConfigError(
                 f"{self.folder or 'this model'} was trained on embeddings of {self.config.text.encoder} and has no text "
-                "encoder: it cannot read sentences; train on an encoder (--text.encoder RUN), or give embeddings to "
+                "encoder: it cannot read sentences; train on an encoder (--text.encoder RUN), or pass embeddings to "
                 "Pipeline.draw"
             )
-        several = checked(captions, 1)
+        several = check_captions(captions, 1)
         embedded: Tensor = self.encoder(torch.from_numpy(tokenizer.encode(several)).to(self.device))
         return embedded
 
@@ -200,34 +164,34 @@ class Pipeline:
     def __call__(
         self, captions: str | Sequence[str], count: int = 1, seed: int = 0, truncation: float | None = None
     ) -> PipelineOutput:
-        """Draw `count` pictures of each caption; picture i of every caption has the same noise.
+        """Generate `count` images of each caption; image i of every caption has the same noise.
 
         Args:
             captions: One or more sentences.
-            count: Pictures of each.
+            count: Images of each.
             seed: Chooses the noise.
-            truncation: Largest magnitude a number of noise may have (`truncated`): lower is more typical and less varied.
+            truncation: Largest magnitude of a component of the noise (`truncated`): lower is more typical and less varied.
 
         Raises:
             ConfigError: an empty caption, a count below 1, or a truncation that is not above 0.
         """
-        text = self.embed(checked(captions, count))  # (n, T)
+        text = self.embed(check_captions(captions, count))  # (n, T)
         noise = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
         if truncation is not None:
             noise = truncated(noise, truncation)
-        drawn = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
-        return PipelineOutput(to_pil(drawn), drawn)
+        images = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
+        return PipelineOutput(to_pil(images), images)
 
     @torch.no_grad()
     def draw(self, noise: Tensor, text: Tensor) -> Tensor:
-        """Draw from noise (n, Z) and embeddings (n, T): (n, 3, size, size) in [-1, 1]."""
-        pictures: Tensor = self.generator(noise, text)
-        return pictures
+        """Generate from noise (n, Z) and text embeddings (n, T): (n, 3, size, size) in [-1, 1]."""
+        images: Tensor = self.generator(noise, text)
+        return images
 
     def mix(self, captions: Sequence[str], weights: Tensor | Sequence[Sequence[float]]) -> Tensor:
-        """Add captions up: row i is `sum_j weights[i][j] phi(captions[j])`, (n, T).
+        """Compute weighted sums of caption embeddings: row i is `sum_j weights[i][j] phi(captions[j])`, (n, T).
 
-        Interpolation has weights (1 - w, w), the arithmetic A - B + C has (1, -1, 1).
+        Interpolation has the weights (1 - w, w), the arithmetic A - B + C has (1, -1, 1).
         """
         rows = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
         return rows @ self.embed(captions)
@@ -242,28 +206,28 @@ class Pipeline:
         count: int = 1,
         seed: int = 0,
     ) -> PipelineOutput:
-        """Draw `count` strips of `steps` pictures that go from one end to the other.
+        """Generate `count` strips of `steps` images that interpolate between two ends.
 
         Args:
             captions: Two for the text, one for the noise.
-            over: "text": from the first caption to the second, straight, the noise of a strip fixed; "noise": from one
-                noise vector to another on an arc (`slerp`), the text fixed.
-            steps: Pictures of a strip, both ends included.
-            count: Strips, each of other noise.
-            seed: Chooses the noise; over "text", strip i has the noise of picture i of a plain call.
+            over: "text": linearly from the first caption to the second, the noise of a strip fixed; "noise": from one
+                noise vector to another by `slerp`, the text fixed.
+            steps: Images of a strip, both ends included.
+            count: Strips, each with its own noise.
+            seed: Chooses the noise; over "text", strip i has the noise of image i of a plain call.
 
         Returns:
-            Strip by strip, `steps` pictures each.
+            Strip by strip, `steps` images each.
 
         Raises:
             ConfigError: another number of captions, an empty one, fewer than 2 steps, or a count below 1.
 
-        Source: Reed et al. 2016, section 5.3 (the paper interpolates noise linearly).
+        Source: Reed et al. 2016, section 5.3 (differs: the paper interpolates noise linearly).
         """
-        needed = {"text": 2, "noise": 1}[over]
-        if isinstance(captions, str) or len(captions) != needed:
+        wanted = {"text": 2, "noise": 1}[over]
+        if isinstance(captions, str) or len(captions) != wanted:
             got = 1 if isinstance(captions, str) else len(captions)
-            raise ConfigError(f"interpolation over the {over} needs a list of {needed} captions, got {got}")
+            raise ConfigError(f"interpolation over the {over} needs a list of {wanted} captions, got {got}")
         if steps < 2 or count < 1:
             raise ConfigError(f"interpolation needs at least 2 steps and a count of 1, got {steps} and {count}")
         weight = torch.linspace(0, 1, steps, device=self.device)
@@ -275,16 +239,16 @@ class Pipeline:
             text = self.embed(captions).repeat(count * steps, 1)
             second = runtime.noise((count, self.config.noise_dim), self.device, seed, 1, "generate")
             noise = slerp(first, second, weight).flatten(0, 1)
-        drawn = self.draw(noise, text)
-        return PipelineOutput(to_pil(drawn), drawn)
+        images = self.draw(noise, text)
+        return PipelineOutput(to_pil(images), images)
 
     @torch.no_grad()
     def arithmetic(
         self, captions: Sequence[str], weights: Sequence[Sequence[float]], count: int = 1, seed: int = 0
     ) -> PipelineOutput:
-        """Draw `count` pictures of each weighted sum of captions, such as A - B + C with the row of weights (1, -1, 1).
+        """Generate `count` images of each weighted sum of captions, such as A - B + C with the weights (1, -1, 1).
 
-        Picture i of every sum has the same noise, that of picture i of a plain call.
+        Image i of every sum has the same noise as image i of a plain call.
 
         Raises:
             ConfigError: a row without a weight for each caption, an empty caption, or a count below 1.
@@ -295,75 +259,33 @@ class Pipeline:
             raise ConfigError(f"count must be at least 1, got {count}")
         text = self.mix(captions, weights)  # (n, T)
         noise = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
-        drawn = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
-        return PipelineOutput(to_pil(drawn), drawn)
+        images = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
+        return PipelineOutput(to_pil(images), images)
 
     @property
     def has_style(self) -> bool:
         """Whether the folder holds a style encoder."""
-        return self.folder is not None and (self.folder / "style.safetensors").exists()
+        return has_style(self.folder)
+
+    @property
+    def style_reader(self) -> StyleReader:
+        """The style encoder and how it reads images, loaded on first use; CheckpointError where there is none."""
+        if self._style is None:
+            self._style = StyleReader.load(self.folder, self.config, self.device)
+        return self._style
 
     @property
     def style(self) -> StyleEncoder:
-        """The style encoder of the run, loaded when it is first asked for; CheckpointError where there is none."""
-        return self._load_style()[0]
+        """The style encoder, loaded on first use; CheckpointError where there is none."""
+        return self.style_reader.encoder
 
-    def _load_style(self) -> tuple[StyleEncoder, bool]:
-        if self._style is None:
-            if self.folder is None or not self.has_style:
-                where = self.folder or "this pipeline"
-                raise CheckpointError(
-                    f"{where} has no style encoder; train it first: t2i-train style --model {self.folder or 'RUN'}"
-                )
-            path = saved.plain_file(self.folder, "style.json", saved.MAX_SETTINGS_BYTES)
-            weights = saved.plain_file(self.folder, "style.safetensors")
-            try:
-                facts = json.loads(path.read_text(encoding="utf-8"))
-                width, blur, model = (
-                    int(facts["settings"]["width"]),
-                    facts["settings"]["blur"] > 0,
-                    facts["model_sha256"],
-                )
-            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-                raise CheckpointError(f"{path} cannot be read as the settings of a style encoder: {error}") from error
-            if model != model_hash(self.folder):
-                raise CheckpointError(
-                    f"the model of {self.folder} has changed since its style encoder was trained; "
-                    f"train that anew: t2i-train style --model {self.folder} --force"
-                )
-            encoder = saved.checked_network(
-                weights, "style", lambda: StyleEncoder(self.config.size, width, self.config.noise_dim)
-            )
-            load_weights(weights, {"style": encoder})
-            self._style = encoder.eval().requires_grad_(False).to(self.device), blur
-        return self._style
-
-    @torch.no_grad()
-    def read_style(self, images: Tensor, *, drawn: bool = False) -> Tensor:
-        """Read the noise that would draw pictures like these: S(x).
-
-        Args:
-            images: (n, 3, size, size) in [-1, 1].
-            drawn: They come from this generator, every trace of it intact; otherwise they are read as photographs are,
-                blurred, where the style encoder was trained on blurred pictures too: the mean over the blurs of BLURS.
-
-        Returns:
-            (n, Z) float32.
-        """
-        encoder, blur = self._load_style()
-        images = images.to(self.device)
-        if drawn or not blur:
-            noise: Tensor = encoder(images)
-            return noise
-        return torch.stack([encoder(blurred(images, side)) for side in BLURS]).mean(dim=0)
+    def read_style(self, images: Tensor, *, generated: bool = False) -> Tensor:
+        """Read the noise that would generate images like these, S(x): (n, Z) float32; see `StyleReader.read`."""
+        return self.style_reader.read(images.to(self.device), generated=generated)
 
     def style_noise(self, images: Tensor) -> Tensor:
-        """Read noise to draw with: S(x) at the length that noise has, the root of Z.
-
-        S answers with the mean of all noise that fits a picture, which is shorter than any noise the generator has seen,
-        and would draw a pale average. Not in the paper.
-        """
-        return F.normalize(self.read_style(images)) * math.sqrt(self.config.noise_dim)
+        """Read noise to generate with: S(x) scaled to the usual length of noise; see `StyleReader.noise`."""
+        return self.style_reader.noise(images.to(self.device))
 
     @torch.no_grad()
     def transfer_style(
@@ -371,22 +293,22 @@ class Pipeline:
         images: Tensor | Image.Image | str | Path | Sequence[Image.Image | str | Path],
         captions: str | Sequence[str],
     ) -> PipelineOutput:
-        """Draw each caption in the style of each picture: background and place from the picture, content from the text.
+        """Generate each caption in the style of each image: background and place from the image, content from the text.
 
         Args:
-            images: Pictures, paths of pictures (scaled to the model's size, the longer side cut off), or a tensor
+            images: Images, paths of images (scaled to the model's size and cropped to a square), or a tensor
                 (n, 3, size, size) in [-1, 1].
             captions: One or more sentences.
 
         Returns:
-            Picture by picture, all captions each.
+            Image by image, all captions each.
 
         Raises:
-            ConfigError: no picture, or an empty caption.
-            DataError: a file that is no picture.
-            CheckpointError: the run has no style encoder.
+            ConfigError: no image, or an empty caption.
+            DataError: a file that is no image.
+            CheckpointError: the model has no style encoder.
 
-        Source: Reed et al. 2016, section 4.4: z = S(x), then G(z, phi(t)). Differs: see `style_noise`.
+        Source: Reed et al. 2016, section 4.4: z = S(x), then G(z, phi(t)). Differs: see `StyleReader.noise`.
         """
         if isinstance(captions, str):
             captions = [captions]
@@ -396,7 +318,7 @@ class Pipeline:
             images = read_pictures(several, self.config.size)
         expected = (3, self.config.size, self.config.size)
         if images.shape[1:] != expected or not len(images):
-            raise ConfigError(f"style pictures must be (n, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
+            raise ConfigError(f"style images must be (n, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
         noise = self.style_noise(images)
-        drawn = self.draw(noise.repeat_interleave(len(text), dim=0), text.repeat(len(noise), 1))
-        return PipelineOutput(to_pil(drawn), drawn)
+        images = self.draw(noise.repeat_interleave(len(text), dim=0), text.repeat(len(noise), 1))
+        return PipelineOutput(to_pil(images), images)

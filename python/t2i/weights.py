@@ -65,8 +65,12 @@ def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:
         module.load_state_dict({name: tensors[f"{prefix}.{name}"] for name in expected})
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; CheckpointError where it is missing or damaged, as far as it carries a checksum."""
+def read_tensors(path: Path, *, require_checksum: bool = False) -> dict[str, Tensor]:
+    """Read a safetensors file, and compare its tensors with the checksum in its header where there is one.
+
+    Raises:
+        CheckpointError: missing or damaged, or without a checksum where one is required.
+    """
     if not path.is_file():
         raise CheckpointError(f"no such weight file: {path}")
     try:
@@ -77,6 +81,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         expected = weight_metadata(data).get("sha256")
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if expected is None and require_checksum:
+        raise CheckpointError(f"{path} has no checksum of its tensors: it was not written by t2i")
     if expected is not None and expected != tensor_digest(tensors):
         raise CheckpointError(f"{path} is damaged: the checksum of its tensors differs; take it from where it came")
     return tensors

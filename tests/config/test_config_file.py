@@ -14,8 +14,9 @@ from t2i.config import options as settings
 from t2i.config.options import StyleConfig, TextConfig, TrainConfig
 from t2i.config.presets import PRESETS
 from t2i.config.toml import documentation, read_toml, to_toml
-from t2i.training import gan
 from t2i.training.dry_run import dry_run
+from t2i.training.step import GanStep
+from t2i.training.text_source import FrozenText
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -194,7 +195,7 @@ def test_a_dry_run_shows_the_first_batch_and_trains_nothing(tiny_blossoms_folder
     code, said, err = call("t2i-train", *flags)
     assert (code, err) == (0, "")
     assert [path.name for path in out.iterdir()] == ["dry-run.png"]
-    assert "30 steps of 8 pictures, 2.0 passes over them" in said
+    assert "30 steps of 8 images, 2.0 passes over them" in said
     assert re.search(r"generator\s+3 x 16 x 16", said)
     with Image.open(out / "dry-run.png") as sheet:
         assert (
@@ -212,7 +213,7 @@ def test_a_dry_run_counts_parameters_and_operations(tiny_blossoms, tmp_path):
         steps=1, crop_low=0, interpolation_weight=0.0, mismatch="text", text=settings.TextOptions(dim=16),
     )  # fmt: skip
     said = dry_run(config, tiny_blossoms, tmp_path)
-    step = gan.GanStep(config, gan.FrozenText(torch.zeros(1, 16), None), torch.device("cpu"), torch.float32)
+    step = GanStep(config, FrozenText(torch.zeros(1, 16), None), torch.device("cpu"), torch.float32)
     for name in ("generator", "discriminator"):
         count = sum(weight.numel() for weight in getattr(step, name).parameters())
         assert f"{name}: {count:,}" in said

@@ -8,8 +8,6 @@ import torch
 
 from t2i.blossoms.pack import pack_blossoms
 from t2i.ops.crop_flip_normalise import crop_flip_normalise
-from t2i.ops.joint_embedding_hinge import joint_embedding_hinge
-from t2i.ops.one_hot_convolution import one_hot_convolution
 from t2i.ops.text_join import text_join
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,62 +27,18 @@ JOINS = [(2, 5, 3, 7, 4, 4, True), (3, 70, 9, 65, 4, 4, False), (1, 1, 1, 1, 1, 
 
 
 @pytest.mark.parametrize(("batch", "channels", "words", "out", "height", "width", "last"), JOINS)
-def test_the_join_is_a_convolution_of_picture_and_repeated_text(batch, channels, words, out, height, width, last):
+def test_the_join_is_a_convolution_of_image_and_repeated_text(batch, channels, words, out, height, width, last):
     features = numbers(batch, channels, height, width)
     features = features.contiguous(memory_format=torch.channels_last) if last else features
     inputs = [features, numbers(batch, words, seed=1), numbers(out, channels + words, 1, 1, seed=2)]
     exact = [value.double().requires_grad_() for value in inputs]
     repeated = exact[1][:, :, None, None].expand(-1, -1, height, width)
     expected = torch.nn.functional.conv2d(torch.cat([exact[0], repeated], dim=1), exact[2])
-    for impl, close in (("reference", 1e-5), ("triton", 1e-4)):
-        given = [value.clone().requires_grad_() for value in inputs]
-        found = text_join(*given, None, impl=impl)
-        torch.testing.assert_close(found.double(), expected, rtol=close, atol=close)
-        for ours, theirs in zip(gradients(found, given), gradients(expected, exact), strict=True):
-            torch.testing.assert_close(ours.double(), theirs, rtol=close, atol=close)
-
-
-def test_the_join_keeps_bfloat16_and_sums_in_float32():
-    inputs = [numbers(4, 64, 4, 4), numbers(4, 16, seed=1), numbers(32, 80, 1, 1, seed=2)]
-    half = [value.bfloat16() for value in inputs]
-    found = text_join(*half, None, impl="triton")
-    exact = text_join(*[value.double() for value in half], None)
-    assert found.dtype is torch.bfloat16
-    assert (found.double() - exact).abs().max() <= 2**-7 * exact.abs().max()
-
-
-@pytest.mark.parametrize("count", [1, 2, 40, 70])  # the paper's batch is 40; 70 is over a block
-def test_the_hinge_is_the_double_loop(count):
-    scores = numbers(count, count).requires_grad_()
-    exact = scores.detach().double().requires_grad_()
-    total = torch.zeros((), dtype=torch.float64, device=DEVICE)
-    for i in range(count):
-        for j in range(count):
-            if i != j:
-                total = (
-                    total + (exact[i, j] - exact[i, i] + 1).clamp_min(0) + (exact[j, i] - exact[i, i] + 1).clamp_min(0)
-                )
-    total = total / count**2
-    slope = torch.autograd.grad(total, exact)[0] if count > 1 else torch.zeros_like(exact)
-    for impl in ("reference", "triton"):
-        found = joint_embedding_hinge(scores, impl=impl)
-        torch.testing.assert_close(found.double(), total.detach(), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(torch.autograd.grad(found, scores)[0].double(), slope, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize(("rows", "length", "channels"), [(2, 9, 5), (2, 40, 8), (1, 4, 300)])
-def test_table_look_ups_are_the_convolution_of_one_hot_columns(rows, length, channels, has_bias):
-    rng = torch.Generator().manual_seed(3)
-    ids = torch.randint(0, 256, (rows, length), generator=rng, dtype=torch.uint8).to(DEVICE)  # padding and unknown too
-    weight = numbers(channels, 70, 4).requires_grad_()
-    bias = numbers(channels, seed=1).requires_grad_() if has_bias else None
-    inputs = [weight, *([] if bias is None else [bias])]
-    expected = one_hot_convolution(ids, weight, bias, impl="reference")
-    found = one_hot_convolution(ids, weight, bias, impl="triton")
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(gradients(found, inputs), gradients(expected, inputs), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    given = [value.clone().requires_grad_() for value in inputs]
+    found = text_join(*given, None)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(gradients(found, given), gradients(expected, exact), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

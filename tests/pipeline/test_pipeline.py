@@ -1,6 +1,8 @@
 """The trained model as one object."""
 
 import dataclasses
+import json
+import shutil
 
 import pytest
 import torch
@@ -123,6 +125,29 @@ def test_a_run_folder_that_cannot_be_loaded_says_why(run, tmp_path, change, says
     with pytest.raises(t2i.CheckpointError, match=says) as caught:
         Pipeline.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ({"interpolation_loss": 0.5}, r"has folder format 1, this t2i reads 2: .*older t2i.*train the model again"),
+        ({"format": 1}, r"has folder format 1, .*train the model again"),
+        ({"format": 3}, r"has folder format 3, .*update t2i"),
+        ({"format": "x" * 900}, "has folder format xxx"),
+        ({"format": None}, "has folder format None"),
+    ],
+)
+def test_a_folder_of_another_version_is_refused_with_what_to_do(run, tmp_path, record, says):
+    """Version 1 had no field; its layers were seed, grow, shrink and picture."""
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    fields = json.loads(path.read_text())
+    assert fields.pop("format") == 2
+    path.write_text(json.dumps(record | {k: v for k, v in fields.items() if k not in record}))
+    with pytest.raises(t2i.CheckpointError, match=says) as caught:
+        Pipeline.from_pretrained(tmp_path / "run")
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 200
 
 
 def test_a_folder_that_is_not_there_says_what_makes_one(tmp_path):

@@ -446,3 +446,9 @@ def test_names_that_lead_out_and_embeddings_that_are_none_are_reported(tmp_path)
     assert [why for _, why in report.skipped] == [
         "leads out of the source folder", "embeddings must be finite numbers (2, T), got (2, 5)",
     ]  # fmt: skip
+
+
+def test_shards_are_read_on_windows_which_has_no_pread(tmp_path, monkeypatch):
+    monkeypatch.delattr("os.pread", raising=False)
+    source = tar_file(tmp_path / "in" / "a.tar", ("a.png", encoded(GREEN)), ("a.txt", b"one"))
+    assert content(packed("webdataset", source, tmp_path)[0]) == {"a.png": (["one"], None, 0, GREEN)}

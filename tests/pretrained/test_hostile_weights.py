@@ -279,7 +279,7 @@ def test_a_hostile_model_folder_is_refused_in_one_line(model, name):
 
 
 def test_a_style_encoder_of_terabytes_is_refused(model):
-    from t2i.pipeline import model_hash
+    from t2i.pretrained.folder import model_hash
 
     save_weights(model / "style.safetensors", {"style": StyleEncoder(16, 8, 8)})
     facts = {"settings": {"width": HUGE, "blur": 0}, "model_sha256": model_hash(model)}
@@ -289,6 +289,7 @@ def test_a_style_encoder_of_terabytes_is_refused(model):
 
 
 def test_the_links_of_the_hubs_cache_are_followed(model, tmp_path):
+    expected = Pipeline.from_pretrained(model)("a flower", seed=3).tensor
     cache = tmp_path / "models--you--flowers"
     snapshot, blobs = cache / "snapshots" / "abc", cache / "blobs"
     snapshot.mkdir(parents=True)
@@ -296,7 +297,7 @@ def test_the_links_of_the_hubs_cache_are_followed(model, tmp_path):
     for number, path in enumerate(sorted(model.iterdir())):
         path.rename(blobs / str(number))
         (snapshot / path.name).symlink_to(Path("../../blobs") / str(number))
-    Pipeline.from_pretrained(snapshot)
+    assert torch.equal(Pipeline.from_pretrained(snapshot)("a flower", seed=3).tensor, expected)
 
 
 @pytest.mark.promise(27)

@@ -85,11 +85,11 @@ def test_the_card_says_what_the_pack_and_the_run_know(saved, tiny_blossoms):
     }
     lines = [
         "| kind | blossoms |",
-        "| pictures | 150 |",
+        "| images | 150 |",
         "| captions | 1,500 |",
         f"| classes | {len(tiny_blossoms.class_names)} |",
         f"| fingerprint of the pack | {tiny_blossoms.fingerprint} |",
-        "| steps | 1,234 of 64 pictures |",
+        "| steps | 1,234 of 64 images |",
         'Pipeline.from_pretrained("red-flowers")',
         "transfer_style",
     ]
@@ -219,7 +219,9 @@ def test_a_folder_that_is_there_is_never_asked_for_on_the_hub(stub, saved, tmp_p
 
 def test_a_name_that_the_hub_does_not_know_is_one_line(stub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(t2i.CheckpointError, match=r"me/birds is no folder here, and cannot be had .*: 404") as caught:
+    with pytest.raises(
+        t2i.CheckpointError, match=r"me/birds is not a folder here, and cannot be downloaded .*: 404"
+    ) as caught:
         Pipeline.from_pretrained("me/birds")
     assert "\n" not in str(caught.value)
 

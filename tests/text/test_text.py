@@ -99,7 +99,7 @@ def test_the_paper_preset_is_the_papers_objective():
         ({"text": {"width": 12}}, r"width: 8 -> 12.*--force"),
         ({"seed": 1}, r"seed: 0 -> 1.*--force"),
         ({"text": {"objective": "contrastive"}}, r"objective: sje -> contrastive"),
-        ({"size": 32}, r"--size 32 is larger than the pictures of .* \(19 px\)"),
+        ({"size": 32}, r"--size 32 is larger than the images of .* \(19 px\)"),
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(run, tiny_blossoms, change, says):

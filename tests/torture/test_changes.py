@@ -122,7 +122,14 @@ def test_where_how_long_and_on_what_device_may_change(begun, blossoms, name):
         "loader": "host", "epochs": 7, "force": True, "cuda_graph": not value, "report_to": "tensorboard",
         "deterministic": True,
     }  # fmt: skip
-    check_resume(dataclasses.replace(BASE, **{name: words[name] if name in words else value + 1}), begun, blossoms)
+    config = dataclasses.replace(BASE, **{name: words[name] if name in words else value + 1})
+    assert config != BASE
+    assert model_settings(config) == model_settings(BASE)
+    check_resume(config, begun, blossoms)  # raises nothing
+    with pytest.raises(
+        t2i.ConfigError, match="seed: "
+    ):  # which is no accident: what makes another model is seen beside it
+        check_resume(dataclasses.replace(config, seed=BASE.seed + 1, force=False), begun, blossoms)
 
 
 def test_every_setting_is_one_or_the_other():

@@ -145,19 +145,18 @@ def test_a_checkpoint_says_its_step_its_checksum_and_the_facts(tmp_path):
     assert own == hashlib.sha256(json.dumps(record, indent=2).encode()).hexdigest()
 
 
-def test_a_checkpoint_of_the_first_version_which_had_no_checksum_of_its_facts_is_read(tmp_path):
-    net, _, checkpoints = state(tmp_path)
-    record = checkpoints.save(3, {"data": "fingerprint"}) / "state.json"
-    first = {name: value for name, value in json.loads(record.read_text()).items() if name != "checksum"}
-    record.write_text(json.dumps(first, indent=2) + "\n")
-    restored, _, checkpoints = state(tmp_path, seed=9)
-    assert checkpoints.restore({"data": "fingerprint", "settings": {}}) == (3, [])
-    assert equal(restored, net)
-    with pytest.raises(t2i.ConfigError, match="data: fingerprint -> another"):
-        checkpoints.restore({"data": "another"})
+@pytest.mark.parametrize("kept", [("step", "sha256", "data"), ("step", "sha256", "data", "settings")])
+def test_a_checkpoint_whose_record_has_no_checksum_is_skipped_as_damaged(tmp_path, kept):
+    _, _, checkpoints = state(tmp_path)
+    record = checkpoints.save(3, {"data": "fingerprint", "settings": {}}) / "state.json"
+    without = {name: value for name, value in json.loads(record.read_text()).items() if name in kept}
+    record.write_text(json.dumps(without, indent=2) + "\n")
+    step, damaged = checkpoints.restore({"data": "fingerprint"})
+    assert step == 0
+    assert damaged[0].endswith("the checksum of state.json differs")
 
 
-def test_a_checkpoint_made_from_other_facts_is_refused_with_the_difference_and_changes_nothing(tmp_path):
+def test_a_checkpoint_made_from_other_metadata_is_refused_with_the_difference_and_changes_nothing(tmp_path):
     _, _, checkpoints = state(tmp_path)
     checkpoints.save(3, {"data": "a" * 64, "settings": {"batch": 8, "text": {"channels": (8, 8)}}})
     net, _, checkpoints = state(tmp_path, seed=9)

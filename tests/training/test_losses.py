@@ -48,18 +48,23 @@ def test_interpolation_mixes_each_text_with_its_partner():
     assert mixed.tolist() == [[2.0, 3.0], [5.0, 6.0]]
 
 
-def test_joint_embedding_loss_equals_the_double_loop():
-    torch.manual_seed(0)
-    images, texts = torch.randn(7, 5).double(), torch.randn(7, 5).double()
-    expected = 0.0
-    for i in range(7):
-        for j in range(7):
+@pytest.mark.parametrize("count", [1, 2, 7, 40])  # 40 is the paper's batch
+def test_joint_embedding_loss_and_its_gradients_equal_the_double_loop(count):
+    rng = torch.Generator().manual_seed(0)
+    images, texts = (torch.randn(count, 5, generator=rng, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    expected = 0 * (images.sum() + texts.sum())
+    for i in range(count):
+        for j in range(count):
             if i != j:
-                own = float(images[i] @ texts[i])
-                expected += max(0.0, float(images[i] @ texts[j]) - own + 1) + max(
-                    0.0, float(images[j] @ texts[i]) - own + 1
-                )
-    assert losses.joint_embedding_loss(images, texts).item() == pytest.approx(expected / 49, rel=1e-12)
+                own = images[i] @ texts[i]
+                expected = expected + (images[i] @ texts[j] - own + 1).clamp_min(0)
+                expected = expected + (images[j] @ texts[i] - own + 1).clamp_min(0)
+    expected = expected / count**2
+    found = losses.joint_embedding_loss(images, texts)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    slopes = (torch.autograd.grad(loss, (images, texts)) for loss in (found, expected))
+    for ours, theirs in zip(*slopes, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_contrastive_loss_equals_the_double_loop_and_skips_rows_of_the_same_class():

@@ -25,6 +25,7 @@ from t2i.metrics.roc import roc
 from t2i.models.encoders import StyleEncoder, blurred
 from t2i.pipeline import Pipeline
 from t2i.plots.roc import roc_picture
+from t2i.style import StyleReader
 from t2i.training import losses
 from t2i.training import style as training
 from t2i.weights import save_weights
@@ -119,12 +120,12 @@ def test_the_generator_stays_as_it_is(untrained):
 def test_draws_depend_on_the_step_alone_and_blur_on_its_flag(untrained):
     step_of = toy(untrained, steps=9, batch=6, blur=0.0)
     step_of.texts = torch.randn(5, 16)
-    noise, clean = step_of.draw(3)
-    assert all(map(torch.equal, step_of.draw(3), (noise, clean)))
-    assert not torch.equal(step_of.draw(4)[0], noise)
+    noise, clean = step_of.sample(3)
+    assert all(map(torch.equal, step_of.sample(3), (noise, clean)))
+    assert not torch.equal(step_of.sample(4)[0], noise)
     hidden = toy(untrained, steps=9, batch=6, blur=1.0, noise=0.0)
     hidden.texts = step_of.texts
-    torch.testing.assert_close(hidden.draw(3)[1], blurred(clean))
+    torch.testing.assert_close(hidden.sample(3)[1], blurred(clean))
 
 
 @pytest.mark.parametrize(("part", "largest"), [(0.0, {1.0}), (1.0, {0.5, 1.0})])  # 1 where a text met itself
@@ -133,7 +134,7 @@ def test_interpolated_texts_are_midpoints(untrained, part, largest):
     step_of.texts = torch.eye(16)
     seen = []
     step_of.generator = lambda noise, texts: seen.append(texts) or torch.zeros(50, 3, 16, 16)
-    step_of.draw(0)
+    step_of.sample(0)
     assert set(seen[0].amax(dim=1).tolist()) == largest
     assert torch.equal(seen[0].sum(dim=1), torch.ones(50))
 
@@ -262,7 +263,7 @@ def test_twins_share_their_style_and_strangers_do_not(monkeypatch):
 def test_a_perfect_encoder_is_found_perfect_and_a_blind_one_at_chance(run, monkeypatch):
     """The measure itself: S that answers with the true background, and S that answers with noise."""
     pipe = Pipeline.from_pretrained(run[0])
-    pipe._load_style()
+    _ = pipe.style_reader
 
     class Border(torch.nn.Module):
         def forward(self, images):
@@ -275,7 +276,7 @@ def test_a_perfect_encoder_is_found_perfect_and_a_blind_one_at_chance(run, monke
 
     areas = {}
     for name, encoder in (("border", Border()), ("blind", Blind())):
-        pipe._style = encoder, False
+        pipe._style = StyleReader(encoder, False)
         monkeypatch.setattr(verification.Pipeline, "from_pretrained", lambda *a: pipe)
         found = verification.style_of_run(run[0], pairs=100, images=40).figures["roc_area"]
         areas[name] = found["background"]["style"]
@@ -318,7 +319,7 @@ def test_photographs_are_read_blurred_and_drawn_pictures_as_they_are(pipe):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
     readings = torch.stack([pipe.style(blurred(images, side)) for side in (4, 5, 6, 7, 8)])
     torch.testing.assert_close(pipe.read_style(images), readings.mean(dim=0))
-    torch.testing.assert_close(pipe.read_style(images, drawn=True), pipe.style(images))
+    torch.testing.assert_close(pipe.read_style(images, generated=True), pipe.style(images))
 
 
 @pytest.mark.parametrize(
@@ -411,7 +412,7 @@ def test_eval_style_prints_a_table_and_one_json_object(run, tmp_path):
         assert 0 <= row["style"] <= 1
         assert 0 <= row["text"] <= 1
         assert f"{row['style']:.3f}" in out
-    assert -1 <= figures["cosine"]["as_drawn"] <= 1
+    assert -1 <= figures["cosine"]["as_generated"] <= 1
     assert {"images", "captions", "pairs", "split", "size", "seed", "data"} <= set(figures["protocol"])
     assert figures["protocol"]["split"] == "test"
     assert Image.open(tmp_path / "roc.png").size[0] > 300

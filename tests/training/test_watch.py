@@ -76,10 +76,10 @@ def test_pictures_that_ignore_noise_or_sentence_are_named_after_two_looks(by_tex
     said = []
     watch = Watch(said.append)
     for done in (EARLY - 2, EARLY - 1, EARLY):  # an untrained generator draws gray: it has one look of these three
-        watch.pictures(done, drawn(by_text, by_noise))
+        watch.images(done, drawn(by_text, by_noise))
     assert said == []
     for done in (300, 400):
-        watch.pictures(done, drawn(by_text, by_noise))
+        watch.images(done, drawn(by_text, by_noise))
     assert len(said) == len(says)
     for line, expected in zip(said, says, strict=True):
         assert expected in line
@@ -90,7 +90,7 @@ def test_one_text_or_one_noise_has_nothing_to_compare():
     said = []
     watch = Watch(said.append)
     for _ in range(5):
-        watch.pictures(1000, torch.zeros(1, 1, 3, 4, 4))
+        watch.images(1000, torch.zeros(1, 1, 3, 4, 4))
     assert said == []
 
 

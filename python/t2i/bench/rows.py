@@ -15,12 +15,13 @@ from torch import Tensor
 from t2i import _native, prepare, runtime
 from t2i.bench.timing import Row, facts, memory_speed, product_speed, rivals, row
 from t2i.blossoms.pack import pack_blossoms
+from t2i.config.options import TrainConfig
 from t2i.config.presets import preset
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Batch
 from t2i.data.sampler import Sampler
 from t2i.errors import ConfigError, DataError
-from t2i.models.paper import Generator
+from t2i.models.build import generator
 from t2i.pipeline import Pipeline
 from t2i.training.step import GanStep
 from t2i.training.text_source import FrozenText
@@ -215,7 +216,7 @@ def _step(name: str, rival: ModuleType | None, rounds: int, rows: int, device: t
 def generate_rows(model: str | None, rounds: int, rows: int, device: torch.device) -> list[Row]:
     """Measure drawing: of a run's generator, or of the paper's with random weights."""
     precision = runtime.pick_precision("auto", device)
-    made = Pipeline.from_pretrained(model, str(device)).generator if model else Generator().to(device)
+    made = Pipeline.from_pretrained(model, str(device)).generator if model else generator(TrainConfig()).to(device)
     made = made.eval().to(memory_format=torch.channels_last)
     noise = torch.randn(rows, made.noise_dim, generator=torch.Generator().manual_seed(0)).to(device)
     text = torch.randn(rows, made.text_dim, generator=torch.Generator().manual_seed(1)).to(device)

@@ -1,10 +1,22 @@
-"""Captions of the embedded data set."""
+"""Captions of the embedded data set, in English here; `languages.py` has the words of the other languages."""
 
-from typing import Final
+from typing import Final, Literal
 
+import numpy as np
 from numpy.random import Generator
 
-from t2i.blossoms.classes import BlossomClass, Purpose, blossom_classes, class_generator, held_out_classes
+from t2i.blossoms.classes import (
+    CENTRE_COLOURS,
+    PETAL_COLOURS,
+    PETAL_COUNTS,
+    PETAL_SHAPES,
+    BlossomClass,
+    Purpose,
+    blossom_classes,
+    class_generator,
+    held_out_classes,
+)
+from t2i.blossoms.languages import CODES, LANGUAGES, LanguageCode
 
 COUNT_WORDS: Final[dict[int, str]] = {4: "four", 5: "five", 6: "six", 8: "eight"}
 SHAPE_WORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -73,16 +85,55 @@ def _caption(blossom: BlossomClass, wording: str, rng: Generator) -> str:
     return filled
 
 
-def captions_for(blossom: BlossomClass, rng: Generator, count: int = 10) -> list[str]:
+def _translated(blossom: BlossomClass, language: LanguageCode, wording: str, rng: Generator) -> str:
+    """Fill one wording of another language than English."""
+    words = LANGUAGES[language]
+    petal, centre = list(PETAL_COLOURS).index(blossom.petal), list(CENTRE_COLOURS).index(blossom.centre)
+    synonyms = words.shapes[PETAL_SHAPES.index(blossom.shape)]
+    numeral = words.counts[PETAL_COUNTS.index(blossom.count)]
+    return wording.format(
+        count=numeral if rng.random() < 0.7 else blossom.count,
+        shape=synonyms[rng.integers(len(synonyms))],
+        place=words.places[rng.integers(len(words.places))],
+        **{slot: forms[petal] for slot, forms in words.petals.items()},
+        **{slot: forms[centre] for slot, forms in words.centres.items()},
+    )
+
+
+def captions_for(
+    blossom: BlossomClass, rng: Generator, count: int = 10, language: LanguageCode | Literal["all"] = "en"
+) -> list[str]:
     """Word a class `count` times, differently; one in five leaves out count or shape, none leaves out a colour.
 
+    Args:
+        blossom: The class.
+        rng: Chooses wordings and synonyms.
+        count: Captions.
+        language: Of all captions; "all" takes the languages of `languages.CODES` in turn.
+
     >>> captions_for(BlossomClass("red", "yellow", 5, "round"), np.random.default_rng(0), count=1)
-    ['...']
+    ['five broad red petals around a yellow centre']
     """
+    if language == "all":
+        shares = np.bincount(np.arange(count) % len(CODES), minlength=len(CODES))
+        several = [captions_for(blossom, rng, int(n), code) for code, n in zip(CODES, shares, strict=True) if n]
+        together = [caption for captions in several for caption in captions]
+        return [together[index] for index in rng.permutation(count)]
     short = count // 5
-    full = _wordings(FULL_WORDINGS, count - short, rng)
-    wordings = [*full, *_wordings(SHORT_WORDINGS, short, rng)]
-    return [_caption(blossom, wordings[index], rng) for index in rng.permutation(count)]
+    full, shorter = _choices(language)
+    wordings = [*_wordings(full, count - short, rng), *_wordings(shorter, short, rng)]
+    return [_worded(blossom, language, wordings[index], rng) for index in rng.permutation(count)]
+
+
+def _choices(language: LanguageCode) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Full and short wordings of a language."""
+    if language == "en":
+        return FULL_WORDINGS, SHORT_WORDINGS
+    return LANGUAGES[language].full, LANGUAGES[language].short
+
+
+def _worded(blossom: BlossomClass, language: LanguageCode, wording: str, rng: Generator) -> str:
+    return _caption(blossom, wording, rng) if language == "en" else _translated(blossom, language, wording, rng)
 
 
 def _wordings(choices: tuple[str, ...], count: int, rng: Generator) -> list[str]:
@@ -93,7 +144,7 @@ def _wordings(choices: tuple[str, ...], count: int, rng: Generator) -> list[str]
 
 
 def held_out_captions(
-    count: int, seed: int, split_seed: int = 0, *, seen: bool = False
+    count: int, seed: int, split_seed: int = 0, *, seen: bool = False, language: LanguageCode = "en"
 ) -> list[tuple[str, tuple[int, int, int, int]]]:
     """Word held-out classes anew for evaluation, evenly over the classes; every caption names all four attributes.
 
@@ -102,6 +153,7 @@ def held_out_captions(
         seed: of the wordings and the order of classes.
         split_seed: of `held_out_classes`; the same as the training set's, or seen classes slip in.
         seen: word the classes of training instead, to compare with.
+        language: of the wordings.
 
     Returns:
         Caption and attributes (petal colour, centre colour, count, shape) of each.
@@ -111,5 +163,6 @@ def held_out_captions(
         held = tuple(kind for kind in blossom_classes() if kind not in held)
     rng = class_generator(seed, Purpose.EVALUATION)
     order = [held[index] for _ in range(-(-count // len(held))) for index in rng.permutation(len(held))]
-    wordings = _wordings(FULL_WORDINGS, count, rng)
-    return [(_caption(kind, wording, rng), kind.attributes) for kind, wording in zip(order, wordings, strict=False)]
+    wordings = _wordings(_choices(language)[0], count, rng)
+    pairs = zip(order, wordings, strict=False)
+    return [(_worded(kind, language, wording, rng), kind.attributes) for kind, wording in pairs]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,10 @@ from numpy.typing import NDArray
 from t2i.blossoms.captions import captions_for
 from t2i.blossoms.classes import Purpose, blossom_classes, class_generator, draw_style, held_out_classes
 from t2i.blossoms.drawing import draw_blossom
+from t2i.blossoms.languages import LanguageCode
 from t2i.errors import ConfigError
+
+CaptionLanguage = LanguageCode | Literal["all"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,9 @@ class Blossoms:
     style: NDArray[np.float32]  # (N, 6) in the order of STYLE_FIELDS
 
 
-def blossom_blocks(images: int, size: int, seed: int, *, split_seed: int = 0, block: int = 512) -> Iterator[Blossoms]:
+def blossom_blocks(
+    images: int, size: int, seed: int, *, split_seed: int = 0, block: int = 512, language: CaptionLanguage = "en"
+) -> Iterator[Blossoms]:
     """Draw a data set block by block, so that memory and progress do not depend on its size.
 
     Classes are balanced to within one picture; the blocks together equal `make_blossoms` for any block length.
@@ -47,7 +53,7 @@ def blossom_blocks(images: int, size: int, seed: int, *, split_seed: int = 0, bl
         yield Blossoms(
             images=pictures,
             captions=[
-                captions_for(kind, class_generator(seed, Purpose.CAPTIONS, row))
+                captions_for(kind, class_generator(seed, Purpose.CAPTIONS, row), language=language)
                 for kind, row in zip(chosen, rows, strict=True)
             ],
             classes=classes[start : rows.stop],
@@ -58,7 +64,9 @@ def blossom_blocks(images: int, size: int, seed: int, *, split_seed: int = 0, bl
         )
 
 
-def make_blossoms(images: int, size: int, seed: int, *, split_seed: int = 0) -> Blossoms:
+def make_blossoms(
+    images: int, size: int, seed: int, *, split_seed: int = 0, language: CaptionLanguage = "en"
+) -> Blossoms:
     """Draw a whole data set in memory.
 
     Args:
@@ -66,8 +74,9 @@ def make_blossoms(images: int, size: int, seed: int, *, split_seed: int = 0) -> 
         size: pixels a side; the training crop is taken from it (38 for a crop of 32, 76 for 64).
         seed: of order, styles, irregularities and wordings.
         split_seed: of the held-out classes. Apart from `seed`, so that runs with several seeds are tested on one split.
+        language: of the captions; "all" mixes the five languages.
     """
-    blocks = list(blossom_blocks(images, size, seed, split_seed=split_seed))
+    blocks = list(blossom_blocks(images, size, seed, split_seed=split_seed, language=language))
     return Blossoms(
         images=np.concatenate([block.images for block in blocks]),
         captions=[captions for block in blocks for captions in block.captions],

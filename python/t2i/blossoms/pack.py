@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from t2i.blossoms.classes import VERSION
-from t2i.blossoms.dataset import make_blossoms
+from t2i.blossoms.dataset import CaptionLanguage, make_blossoms
 from t2i.errors import DataError
 from t2i.files import cache_folder
 from t2i.prepare.items import Report
@@ -33,7 +33,14 @@ def embedded_blossoms(size: int, folder: Path, images: int = 6000) -> Path:
 
 
 def pack_blossoms(
-    out: Path, *, images: int = 6000, size: int = 38, seed: int = 0, force: bool = False, show_progress: bool = True
+    out: Path,
+    *,
+    images: int = 6000,
+    size: int = 38,
+    seed: int = 0,
+    force: bool = False,
+    show_progress: bool = True,
+    language: CaptionLanguage = "en",
 ) -> Report:
     """Draw the embedded data set into a packed one, with the truth of content (`attributes`) and style (`style`)."""
     from tqdm import tqdm
@@ -41,7 +48,9 @@ def pack_blossoms(
     refuse_replacing(out, force)
     report = Report()
     provenance = {"kind": "blossoms", "seed": seed, "licence": "drawn by t2i; MIT"}
-    drawn = make_blossoms(images, size, seed)
+    if language != "en":
+        provenance["language"] = language
+    drawn = make_blossoms(images, size, seed, language=language)
     remove_pack(out)
     writer = PackWriter(out, "blossoms", size, provenance)
     for row in tqdm(range(images), desc="blossoms", unit="img", dynamic_ncols=True, disable=not show_progress):

@@ -27,7 +27,7 @@ def cached_tensor(
         folder: Of the packed data set.
         name: What it is; the file is `<name>-<hash of facts>.safetensors`.
         facts: All that the tensor depends on, as JSON: another data set or another network makes another file.
-        shape: What it must have; a damaged or foreign file is replaced.
+        shape: What it must have. A file that is damaged, or carries no checksum, is replaced.
         compute: Makes it.
 
     Returns:
@@ -36,9 +36,9 @@ def cached_tensor(
     key = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}-{key}.safetensors"
     try:
-        found = read_tensors(path).get(name) if path.exists() else None
+        found = read_tensors(path, require_checksum=True).get(name) if path.exists() else None
     except CheckpointError:
-        found = None  # damaged: made anew
+        found = None  # computed again below
     if found is not None and tuple(found.shape) == shape and torch.isfinite(found).all():
         return found
     computed = compute().cpu().contiguous()

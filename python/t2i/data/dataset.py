@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from t2i import _native
 from t2i.errors import ConfigError, DataError
+from t2i.files import write_atomically
 
 
 class PackedDataset:
@@ -59,6 +60,14 @@ class PackedDataset:
             f"PackedDataset({str(self.path)!r}: {self.images} images of {self.image_size} px, "
             f"{self.captions} captions, {len(self.class_names)} classes)"
         )
+
+    def require_size(self, size: int) -> None:
+        """Refuse to train on images of `size` pixels a side where the pack's are smaller: ConfigError."""
+        if size > self.image_size:
+            raise ConfigError(
+                f"--size {size} is larger than the images of {self.path} ({self.image_size} px); choose a smaller one, "
+                f"or prepare them with --size {size * 76 // 64} or more"
+            )
 
     def read_images(self, index: Any) -> NDArray[np.uint8]:
         """Copy the pictures `index` (n,) out: uint8 (n, S, S, 3)."""
@@ -122,6 +131,12 @@ def _read_tensor(shard: Path, name: str) -> NDArray[Any]:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{shard} changed while in use: {error}") from error
+
+
+def record_dataset(folder: Path, data: PackedDataset) -> None:
+    """Write down in a run folder's data.json what the run is trained on."""
+    record = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
+    write_atomically(folder / "data.json", (json.dumps(record, indent=2) + "\n").encode())
 
 
 def dataset_of_run(run: Path, path: str | None = None) -> PackedDataset:

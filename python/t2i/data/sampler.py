@@ -3,7 +3,9 @@
 from typing import Any
 
 from t2i import _native
+from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
+from t2i.distributed import ALONE, Ranks
 
 Plan = _native.Plan
 
@@ -44,3 +46,26 @@ class Sampler:
     def plan(self, step: int) -> Plan:
         """Draw the plan of one step: arrays of indices, see `t2i._native.Plan`."""
         return self.native.plan(step)
+
+
+def sampler_from(config: TrainConfig, data: PackedDataset, ranks: Ranks = ALONE) -> Sampler:
+    """Make the sampler that the settings of a GAN describe.
+
+    Args:
+        config: Batch, crops, captions, interpolation and seed.
+        data: The packed data set.
+        ranks: The processes that share the batch.
+    """
+    return Sampler(
+        data,
+        batch=config.batch,
+        seed=config.seed,
+        crop=config.size,
+        crop_low=min(config.crop_low, data.image_size - config.size),
+        flip=config.flip,
+        captions_per_image=config.captions_per_image,
+        interpolation=config.interpolation,
+        interpolation_weight=config.interpolation_coefficient,
+        rank=ranks.rank,
+        world=ranks.world,
+    )

@@ -9,7 +9,7 @@ from t2i import runtime
 from t2i.errors import CheckpointError
 from t2i.extras import require
 from t2i.images import to_pil
-from t2i.pipeline import PipelineOutput, checked
+from t2i.pipeline import PipelineOutput, check_captions
 from t2i.text import tokenizer
 
 
@@ -43,7 +43,7 @@ class OnnxPipeline:
         Raises:
             ConfigError: an empty caption, or a count below 1.
         """
-        sentences = checked(captions, count)
+        sentences = check_captions(captions, count)
         ids = tokenizer.encode(sentences).repeat(count, axis=0).astype(self.ids)  # (n * count, 201)
         noise = runtime.noise((count, self.noise_dim), torch.device("cpu"), seed, 0, "generate")
         feed = {"captions": ids, "noise": noise.repeat(len(sentences), 1).numpy()}

@@ -7,7 +7,7 @@ Source: Xu et al. 2018 (AttnGAN), with the project's own embedding in place of t
 classes only. A judge that also trained the generator flatters it; the figures say when that is so.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from numpy.random import Generator, Philox
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
 from t2i.images import normalise
-from t2i.models.encoders import ImageEncoder
-from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.models.build import image_encoder
+from t2i.text.build import text_encoder
 from t2i.weights import load_weights, read_tensors
 
 MISMATCHED = 99
@@ -32,8 +32,8 @@ MISMATCHED = 99
 class JointEmbedding:
     """Both sides of a joint embedding, and whether they are compared by cosine (as trained) or by product."""
 
-    text: CharCnnRnn
-    image: ImageEncoder
+    text: nn.Module
+    image: nn.Module
     by_cosine: bool
 
     @classmethod
@@ -60,8 +60,8 @@ class JointEmbedding:
         if size != config.size:
             raise ConfigError(f"{path} reads pictures of {size} px; the model draws {config.size} px")
         options = config.text
-        text = CharCnnRnn(options.variant, options.width, options.dim, options.channels)
-        image = ImageEncoder(size, width, options.dim)
+        text = text_encoder(options)
+        image = image_encoder(replace(options, image_features="joint", image_width=width), size)
         load_weights(path, {"text": text, "image": image})
         return cls(text.eval().to(device), image.eval().to(device), options.objective == "contrastive")
 

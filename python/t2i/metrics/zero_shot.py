@@ -23,8 +23,7 @@ from t2i.data.dataset import PackedDataset, dataset_of_run
 from t2i.errors import ConfigError
 from t2i.images import normalise
 from t2i.metrics.inputs import middle
-from t2i.models.efficientnet import DIMENSIONS
-from t2i.models.encoders import FeatureEncoder, ImageEncoder
+from t2i.models.build import image_encoder
 from t2i.models.image_features import picture_features
 from t2i.text.pretrained import load_text
 from t2i.weights import load_weights
@@ -109,17 +108,16 @@ def _embed_pictures(
 ) -> Tensor:
     """Embed pictures (n,) of a pack with the image side of a joint embedding: (n, T) on the CPU."""
     parts = []
+    network = image_encoder(options, size)
+    load_weights(path, {"image": network})
+    network = network.eval()
     if options.image_features == "joint":
-        pixels = ImageEncoder(size, options.image_width, options.dim)
-        load_weights(path, {"image": pixels})
-        pixels = pixels.eval().to(device)
+        pixels = network.to(device)
         for part in np.array_split(rows, -(-len(rows) // 256)):
             images = np.ascontiguousarray(middle(data.read_images(part), size))
             parts.append(pixels(normalise(torch.from_numpy(images).to(device))).cpu())
     else:
-        mapped = FeatureEncoder(DIMENSIONS[options.image_features], options.dim)
-        load_weights(path, {"image": mapped})
-        parts.append(mapped.eval()(picture_features(data, options.image_features, device)[torch.from_numpy(rows), 0]))
+        parts.append(network(picture_features(data, options.image_features, device)[torch.from_numpy(rows), 0]))
     return torch.cat(parts)
 
 

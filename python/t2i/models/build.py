@@ -1,18 +1,23 @@
-"""Every network from settings, with random weights."""
+"""Every network of images from settings, with random weights; the text encoders are in `text/build.py`.
+
+The one place that names the networks' classes: training, pipeline, export, evaluation and benches all ask here. Another
+architecture is another row of `NETWORKS`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from t2i.config.options import JointOptions, TrainConfig
 from t2i.models.efficientnet import DIMENSIONS
-from t2i.models.encoders import FeatureEncoder, ImageEncoder
+from t2i.models.encoders import FeatureEncoder, ImageEncoder, StyleEncoder
 from t2i.models.paper import Discriminator, Generator
 
 
-def generator(config: TrainConfig) -> Generator:
-    """Make the generator that the settings describe, with random weights."""
+def _paper_generator(config: TrainConfig) -> Generator:
     return Generator(config.size, config.generator_width, config.noise_dim, config.text.dim, config.projection_dim)
 
 
-def discriminator(config: TrainConfig) -> Discriminator:
-    """Make the discriminator that the settings describe, with random weights."""
+def _paper_discriminator(config: TrainConfig) -> Discriminator:
     return Discriminator(
         config.size,
         config.discriminator_width,
@@ -23,8 +28,48 @@ def discriminator(config: TrainConfig) -> Discriminator:
     )
 
 
+class Networks(NamedTuple):
+    """How the two networks of an architecture are made."""
+
+    generator: Callable[[TrainConfig], Generator]
+    discriminator: Callable[[TrainConfig], Discriminator]
+
+
+NETWORKS = {"paper": Networks(_paper_generator, _paper_discriminator)}
+
+
+def architecture(config: TrainConfig) -> str:
+    """Name the architecture that the settings describe: a key of `NETWORKS`."""
+    return "paper"
+
+
+def generator(config: TrainConfig) -> Generator:
+    """Make the generator that the settings describe."""
+    return NETWORKS[architecture(config)].generator(config)
+
+
+def discriminator(config: TrainConfig) -> Discriminator:
+    """Make the discriminator that the settings describe."""
+    return NETWORKS[architecture(config)].discriminator(config)
+
+
 def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder:
-    """Make the image side that the options describe, with random weights."""
+    """Make the image side of the joint embedding that the options describe.
+
+    Args:
+        options: Whether it learns from pixels or maps frozen features, and how wide it is.
+        size: Side of the images it reads, in pixels.
+    """
     if options.image_features == "joint":
         return ImageEncoder(size, options.image_width, options.dim)
     return FeatureEncoder(DIMENSIONS[options.image_features], options.dim)
+
+
+def style_encoder(config: TrainConfig, width: int) -> StyleEncoder:
+    """Make the style encoder of a generator.
+
+    Args:
+        config: The generator's settings.
+        width: Channels of the first feature map.
+    """
+    return StyleEncoder(config.size, width, config.noise_dim)

@@ -194,7 +194,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.text_dim = size, text_dim
-        self.kernels: Impl = "reference"  # what carries out normalisation, activation and the join in training
+        self.kernels: Impl = "reference"  # what carries out normalisation and activation in training
         bias = convolution_bias
         channels = [width * m for m in _multipliers(size)]  # 64: [1, 2, 4, 8] x width
         top = channels[-1]
@@ -254,7 +254,7 @@ class Discriminator(nn.Module):
             text = F.leaky_relu(text, LEAK)  # (B, P)
         else:
             text = norm_act(text, self.text_norm, LEAK, None, groups, impl=self.kernels)
-        x = text_join(features, text, self.join.weight, self.join.bias, impl=self.kernels)
+        x = text_join(features, text, self.join.weight, self.join.bias)
         x = norm_act(x, self.join_norm, LEAK, None, groups, impl=self.kernels)
         # The convolution covers the whole map: one dot product a picture.
         scores = F.linear(x.flatten(1), self.to_logit.weight.flatten(1), self.to_logit.bias)  # (B, 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def one_hot_convolution(
-    captions: Tensor, weight: Tensor, bias: Tensor | None, *, impl: Literal["gather", "reference", "triton"] = "gather"
+    captions: Tensor, weight: Tensor, bias: Tensor | None, *, impl: Literal["gather", "reference"] = "gather"
 ) -> Tensor:
     """Convolve captions.
 
@@ -22,7 +22,7 @@ def one_hot_convolution(
         captions: (B, L) integer character ids; 0 (padding) and ids above A give zeros.
         weight: (C, A, K) as `nn.Conv1d` holds it.
         bias: (C,) or None.
-        impl: "gather" (table look-ups), "reference" (builds the one-hot) or "triton" (table look-ups by a kernel).
+        impl: "gather" (table look-ups) or "reference" (builds the one-hot).
 
     Returns:
         (B, C, L - K + 1) in the weight's dtype.
@@ -34,11 +34,6 @@ def one_hot_convolution(
     # One row of zeros in front (padding) and one behind (unknown), so that an id is its own row number.
     table = F.pad(weight.permute(2, 1, 0), (0, 0, 1, 1)).reshape(taps * (alphabet + 2), channels)
     ids = captions.long().clamp(max=alphabet + 1)
-    if impl == "triton":
-        from t2i.ops.triton.one_hot_convolution import gathered
-
-        zeros = weight.new_zeros(channels) if bias is None else bias
-        return gathered(ids, table, zeros, taps).transpose(1, 2)
     offsets = torch.arange(taps, device=ids.device) * (alphabet + 2)
     rows = ids.unfold(1, taps, 1) + offsets  # (B, length, K)
     total = F.embedding_bag(rows.reshape(-1, taps), table, mode="sum")  # (B * length, C)

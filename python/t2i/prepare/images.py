@@ -87,9 +87,12 @@ def _load_embedded(item: Item, fit: Fit, max_pixels: int, out: NDArray[np.uint8]
 
 
 def _load_with_pillow(
-    file: Path | io.BytesIO, box: tuple[float, float, float, float] | None, fit: Fit, max_pixels: int,
+    file: Path | io.BytesIO,
+    box: tuple[float, float, float, float] | None,
+    fit: Fit,
+    max_pixels: int,
     out: NDArray[np.uint8],
-) -> str | None:  # fmt: skip
+) -> str | None:
     """Decode what the native module does not know into `out` (size, size, 3); the reason where Pillow cannot either."""
     try:
         with Image.open(file, formats=PILLOW_FORMATS) as opened:

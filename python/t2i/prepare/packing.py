@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from t2i.errors import ConfigError, DataError
@@ -86,25 +86,15 @@ def pack(
         ConfigError: a size that pictures cannot be stored in; a part that is none; a missing optional package.
         DataError: no such folder, nothing usable in it, or a packed data set already at `out`.
     """
-    if not source.is_dir() and not (kind in ONE_FILE and source.is_file()):
-        raise DataError(f"no such {'file or ' if kind in ONE_FILE else ''}folder: {source}")
-    if not 16 <= size <= 2048:
-        raise ConfigError(f"--size must be from 16 to 2048, got {size}")
-    if shard_images is not None and shard_images < 1:
-        raise ConfigError(f"--shard-images must be at least 1, got {shard_images}")
-    if shard is not None and force:
-        raise ConfigError("--force and --shard exclude each other: a part would remove the others; remove --out first")
+    settings = _Settings(kind, source, size, fit, boxes, max_pixels, shard_capacity(size, shard_images))
+    _check(settings, shard, shard_images, force)
     part, parts = (0, 1) if shard is None else read_shard(shard)
     before = Listing.read(out)  # beside a pack.json: of a process that was killed in its very last moments
     if before is None:
         refuse_replacing(out, force)
     report = Report()
-    items = list(partial(cub, boxes=boxes)(source, report) if kind == "cub" else SOURCES[kind](source, report))
-    if not items:
-        some = f"; the first reason: {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
-        raise DataError(f"{source} has no captioned pictures (looked for {LOOKED_FOR.get(kind, kind)}){some}")
-    capacity = shard_capacity(size, shard_images)
-    listing = _listing(kind, source, items, report, size, fit, boxes, max_pixels, capacity)
+    items = _items(settings, report)
+    listing = _listing(settings, items, report)
     if before is None or before.digest != listing.digest:
         refuse_replacing(out, force)
         if (out / "pack.json").exists():
@@ -114,18 +104,59 @@ def pack(
         print(f"going on: {len(done)} of {listing.shards} shards are there", file=sys.stderr)
     wanted = range(part * listing.shards // parts, (part + 1) * listing.shards // parts)
     todo = [number for number in wanted if number not in done]
-    _write_shards(source, out, items, listing, todo, capacity, fit, max_pixels, show_progress)
+    _write_shards(settings, out, items, listing, todo, show_progress)
     return join(out, listing)
 
 
-def _listing(
-    kind: str, source: Path, items: Sequence[Item], report: Report, size: int, fit: Fit, boxes: bool, max_pixels: int,
-    capacity: int,
-) -> Listing:  # fmt: skip
+@dataclass(frozen=True)
+class _Settings:
+    """What is prepared, and how: the same for every part of a preparation."""
+
+    kind: str
+    source: Path
+    size: int
+    fit: Fit
+    boxes: bool
+    max_pixels: int
+    capacity: int  # images of a shard
+
+
+def _check(settings: _Settings, shard: str | None, shard_images: int | None, force: bool) -> None:
+    """Refuse settings that cannot work before anything is read."""
+    kind, source = settings.kind, settings.source
+    if not source.is_dir() and not (kind in ONE_FILE and source.is_file()):
+        raise DataError(f"no such {'file or ' if kind in ONE_FILE else ''}folder: {source}")
+    if not 16 <= settings.size <= 2048:
+        raise ConfigError(f"--size must be from 16 to 2048, got {settings.size}")
+    if shard_images is not None and shard_images < 1:
+        raise ConfigError(f"--shard-images must be at least 1, got {shard_images}")
+    if shard is not None and force:
+        raise ConfigError("--force and --shard exclude each other: a part would remove the others; remove --out first")
+
+
+def _items(settings: _Settings, report: Report) -> list[Item]:
+    """List the source; DataError where it has no captioned image."""
+    kind, source = settings.kind, settings.source
+    items = list(cub(source, report, settings.boxes) if kind == "cub" else SOURCES[kind](source, report))
+    if not items:
+        some = f"; the first reason: {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
+        raise DataError(f"{source} has no captioned pictures (looked for {LOOKED_FOR.get(kind, kind)}){some}")
+    return items
+
+
+def _listing(settings: _Settings, items: Sequence[Item], report: Report) -> Listing:
     """Say what is prepared, in a form that every part on every machine finds the same."""
-    root = root_of(source)
-    settings = [kind, source.name, size, fit, boxes, max_pixels, capacity]
-    digest = hashlib.sha256(json.dumps(settings).encode())
+    source, root = settings.source, root_of(settings.source)
+    values = [
+        settings.kind,
+        source.name,
+        settings.size,
+        settings.fit,
+        settings.boxes,
+        settings.max_pixels,
+        settings.capacity,
+    ]
+    digest = hashlib.sha256(json.dumps(values).encode())
     for item in items:
         length = item.length if item.read is not None else _length(item.path)
         facts = [item.name(root), item.captions, item.class_name, item.test, item.box, length]
@@ -137,11 +168,11 @@ def _listing(
     classes = list(dict.fromkeys(named)) if len(named) == len(items) else []
     return Listing(
         digest=digest.hexdigest(),
-        name=source.name or kind,
-        size=size,
+        name=source.name or settings.kind,
+        size=settings.size,
         classes=classes,
-        provenance={"kind": kind, "source": source.name, "fit": fit, "boxes": boxes},
-        shards=-(-len(items) // capacity),
+        provenance={"kind": settings.kind, "source": source.name, "fit": settings.fit, "boxes": settings.boxes},
+        shards=-(-len(items) // settings.capacity),
         pictures=len(items),
         skipped=[list(each) for each in report.skipped],
     )
@@ -155,12 +186,16 @@ def _length(path: Path) -> int:
 
 
 def _write_shards(
-    source: Path, out: Path, items: Sequence[Item], listing: Listing, numbers: Sequence[int], capacity: int, fit: Fit,
-    max_pixels: int, show_progress: bool,
-) -> None:  # fmt: skip
+    settings: _Settings,
+    out: Path,
+    items: Sequence[Item],
+    listing: Listing,
+    numbers: Sequence[int],
+    show_progress: bool,
+) -> None:
     from tqdm import tqdm
 
-    root = root_of(source)
+    root, capacity = root_of(settings.source), settings.capacity
     class_numbers = {name: number for number, name in enumerate(listing.classes)}
     shares = [items[number * capacity : (number + 1) * capacity] for number in numbers]
     total = sum(map(len, shares))
@@ -169,7 +204,7 @@ def _write_shards(
             rows, skipped = [], []
             for first in range(0, len(share), BLOCK_IMAGES):
                 block = share[first : first + BLOCK_IMAGES]
-                images, reasons = load_images(block, listing.size, fit, max_pixels)
+                images, reasons = load_images(block, listing.size, settings.fit, settings.max_pixels)
                 for item, image, reason in zip(block, images, reasons, strict=True):
                     if reason is not None:
                         skipped.append([item.place(), reason])

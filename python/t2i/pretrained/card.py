@@ -1,7 +1,7 @@
 """The model card: the README.md of a saved model, which the Hugging Face Hub reads too.
 
-Everything in it is taken from the settings, the pack's provenance and the run's own records; what is not known is said to be
-unknown. Nothing names the machine.
+Everything in it is taken from the settings, the pack's provenance and the run's own records; what is missing there is given as
+"unknown". Nothing names the machine.
 """
 
 import json
@@ -14,47 +14,57 @@ EXAMPLE = "a flower with five red petals and a yellow centre"
 
 
 def model_card(
-    config: TrainConfig, data: Mapping[str, Any], *, name: str, license_id: str | None = None,
-    version: str = "", style: bool = False, reads: bool = True, sentences: Sequence[str] = (),
-) -> str:  # fmt: skip
+    config: TrainConfig,
+    data: Mapping[str, Any],
+    *,
+    name: str,
+    license_id: str | None = None,
+    version: str = "",
+    style: bool = False,
+    text_encoder: bool = True,
+    sentences: Sequence[str] = (),
+) -> str:
     """Write a model card.
 
     Args:
         config: The settings of the training.
-        data: What `t2i.saved.data_facts` knows of the pictures.
-        name: Of the model, as people shall load it: a folder or owner/name.
-        license_id: As the Hub spells it; without one, "mit" where the data was drawn by t2i, else "unknown".
+        data: From `t2i.pretrained.folder.data_metadata`.
+        name: Of the model, as people load it: a folder or owner/name.
+        license_id: As the Hub spells it; without one, "mit" where the data are the synthetic blossoms, else "unknown".
         version: Of t2i.
-        style: A style encoder belongs to it.
-        reads: It has a text encoder.
+        style: It has a style encoder.
+        text_encoder: It has a text encoder.
         sentences: Examples from the data, for the usage section.
     """
     provenance = data.get("provenance") or {}
-    drawn_by_t2i = provenance.get("kind") == "blossoms"
-    chosen = license_id or ("mit" if drawn_by_t2i else "unknown")
+    synthetic = provenance.get("kind") == "blossoms"
+    chosen = license_id or ("mit" if synthetic else "unknown")
     title = name.rstrip("/").rsplit("/", 1)[-1] or "model"
     sentence = sentences[0] if sentences else EXAMPLE
     header = {
-        "license": chosen, "library_name": "t2i", "pipeline_tag": "text-to-image",
-        "tags": ["t2i", "text-to-image", "gan", "gan-cls", "char-cnn-rnn", "pytorch", "safetensors"], "language": ["en"],
-    }  # fmt: skip
+        "license": chosen,
+        "library_name": "t2i",
+        "pipeline_tag": "text-to-image",
+        "tags": ["t2i", "text-to-image", "gan", "gan-cls", "char-cnn-rnn", "pytorch", "safetensors"],
+        "language": ["en"],
+    }
     parts = [
         "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in header.items()) + "---",
         f"# {title}",
         "A text-to-image GAN after Reed et al., *Generative Adversarial Text to Image Synthesis* (ICML 2016), trained with "
-        f"t2i: it draws {config.size} x {config.size} pixels from a sentence.",
-        "## How to use it\n" + _usage(name, sentence, style, reads),
+        f"t2i: it generates images of {config.size} x {config.size} pixels from a sentence.",
+        "## How to use it\n" + _usage(name, sentence, style, text_encoder),
         "## What it was trained on\n" + _table(_data_rows(data)),
         "## How it was trained\n" + _table(_training_rows(config, data.get("steps"), version)),
-        "## Limits\n" + _limits(config, drawn_by_t2i, chosen),
+        "## Limits\n" + _limits(config, synthetic, chosen),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _usage(name: str, sentence: str, style: bool, reads: bool) -> str:
-    if not reads:
+def _usage(name: str, sentence: str, style: bool, text_encoder: bool) -> str:
+    if not text_encoder:
         return (
-            "This model has no text encoder: it draws from embeddings that were computed elsewhere, "
+            "This model has no text encoder: it generates images from embeddings that were computed elsewhere, "
             "`Pipeline.draw(noise, text)`."
         )
     lines = [
@@ -62,7 +72,7 @@ def _usage(name: str, sentence: str, style: bool, reads: bool) -> str:
         "import t2i",
         "",
         f"pipe = t2i.Pipeline.from_pretrained({json.dumps(name)})",
-        f'pipe([{json.dumps(sentence, ensure_ascii=False)}], count=8, seed=0).images[0].save("picture.png")',
+        f'pipe([{json.dumps(sentence, ensure_ascii=False)}], count=8, seed=0).images[0].save("image.png")',
     ]
     if style:
         lines.append(
@@ -73,7 +83,7 @@ def _usage(name: str, sentence: str, style: bool, reads: bool) -> str:
 
 def _data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     provenance = data.get("provenance") or {}
-    rows = [("name", data.get("name")), ("pictures", data.get("images")), ("captions", data.get("captions"))]
+    rows = [("name", data.get("name")), ("images", data.get("images")), ("captions", data.get("captions"))]
     rows += [
         ("classes", data.get("classes")),
         ("stored at", f"{data['image_size']} px" if "image_size" in data else None),
@@ -87,8 +97,10 @@ def _data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _training_rows(config: TrainConfig, steps: object, version: str) -> list[tuple[str, str]]:
     text = config.text
-    kinds = {"joint": f"learned before the GAN, jointly with an image encoder ({text.objective})",
-             "end-to-end": "learned with the GAN"}  # fmt: skip
+    kinds = {
+        "joint": f"trained before the GAN, jointly with an image encoder ({text.objective})",
+        "end-to-end": "trained with the GAN",
+    }
     losses = (
         [f"GAN-CLS, mismatched pairs ({config.mismatch}) weighted {config.mismatch_weight}"]
         if config.mismatch_weight
@@ -99,32 +111,32 @@ def _training_rows(config: TrainConfig, steps: object, version: str) -> list[tup
     losses += [f"noise recovery {config.recovery_weight} (not in the paper)"] if config.recovery_weight else []
     rows: list[tuple[str, object]] = [
         ("preset", config.preset),
-        ("steps", "unknown" if steps is None else f"{_cell(steps)} of {config.batch} pictures"),
-        ("generator", f"width {config.generator_width}, noise of {config.noise_dim} numbers"),
+        ("steps", "unknown" if steps is None else f"{_cell(steps)} of {config.batch} images"),
+        ("generator", f"width {config.generator_width}, noise of {config.noise_dim} dimensions"),
         (
             "text encoder",
-            f"char-CNN-RNN ({text.variant}), {text.dim} numbers; {kinds.get(text.encoder, 'taken as it was')}",
+            f"char-CNN-RNN ({text.variant}), {text.dim} dimensions; {kinds.get(text.encoder, 'pretrained, frozen')}",
         ),
         ("losses", "; ".join(losses)),
         ("optimizer", f"Adam, learning rate {config.learning_rate}, betas {config.beta1} and {config.beta2}"),
-        ("weights kept", f"moving average, decay {config.ema}" if config.ema else "the last ones"),
+        ("weights saved", f"exponential moving average, decay {config.ema}" if config.ema else "of the last step"),
         ("seed", config.seed),
         ("t2i", version or "unknown"),
     ]
     return [(key, _cell(value)) for key, value in rows]
 
 
-def _limits(config: TrainConfig, drawn_by_t2i: bool, license_id: str) -> str:
+def _limits(config: TrainConfig, synthetic: bool, license_id: str) -> str:
     lines = [
-        "- It draws what its training pictures show: a sentence about another subject gives a picture of theirs.",
-        "- It reads English, lower-cased, the first 201 characters, in an alphabet of 70 characters; others are skipped.",
-        f"- {config.size} x {config.size} pixels; nothing it draws is a likeness of a real thing.",
-        "- Nothing was measured for this card: `t2i-eval images` measures fidelity, variety and agreement with the captions.",
+        "- It generates what its training images show: a sentence about another subject gives an image of theirs.",
+        "- It reads English, lower-cased, the first 201 characters, in an alphabet of 70 characters; others are ignored.",
+        f"- {config.size} x {config.size} pixels; nothing it generates is a likeness of a real thing.",
+        "- No metrics were computed for this card: `t2i-eval images` measures fidelity, diversity and agreement with captions.",
     ]
-    if not drawn_by_t2i:
-        lines.append("- It carries whatever bias its pictures and captions have; look at them before relying on it.")
+    if not synthetic:
+        lines.append("- It reproduces the biases of its images and captions; look at them before relying on it.")
     if license_id == "unknown":
-        lines.append("- The license is unknown: the pictures it learned from decide what may be done with it.")
+        lines.append("- The license is unknown: it depends on the images the model was trained on.")
     return "\n".join(lines)
 
 

@@ -1,24 +1,26 @@
-"""Model folders from anywhere: looked at before they are read, and written for others.
+"""Model folders from anywhere: checked before they are read, and written for others.
 
-A model folder is `config.json`, `model.safetensors` and, where a style encoder belongs to it, `style.json` and
-`style.safetensors`; what `Pipeline.save_pretrained` writes has a `README.md` too, and nothing in it of the machine it was
-trained on. A folder may come from a stranger:
+A model folder holds `config.json`, `model.safetensors` and, with a style encoder, `style.json` and `style.safetensors`;
+`Pipeline.save_pretrained` adds `README.md` and `data.json`, with nothing in them of the machine the model was trained on.
+A folder may come from a stranger:
 
-* a file must be a plain file of the folder, no link out of it (but into the blobs of the Hub's cache), device or pipe;
-* settings are read up to a megabyte, and describe networks that are built without memory first;
-* the weights' names, shapes and kinds are compared with those networks from the file's header, before anything is read.
+* a file must be a regular file of the folder: no link out of it (but into the blobs of the Hub's cache), device or pipe;
+* at most a megabyte of settings is read, and the networks they describe are built without memory first;
+* names, shapes and dtypes of the weights are compared with those networks from the file's header, before any weight is read;
+* a folder of another version (`records.FORMAT`) is refused.
 
-There is no pickle on this road: other files of the folder are not looked at.
+Nothing is unpickled: other files of the folder are ignored.
 """
 
 import dataclasses
+import hashlib
 import json
-import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from t2i.config.options import TrainConfig
@@ -28,19 +30,18 @@ from t2i.files import write_atomically
 from t2i.weights import save_weights
 
 MAX_SETTINGS_BYTES = 1_000_000  # bytes
-MAX_HEADER_BYTES = 10_000_000  # bytes
-MAX_SIZE = 4096  # side of a picture in pixels
-MAX_NUMBERS = 4_000_000_000  # weights of all networks together; the paper's have 24 million
+MAX_SIZE = 4096  # side of an image in pixels
+MAX_PARAMETERS = 4_000_000_000  # of a network; the paper's have 24 million together
 FILES = ("config.json", "model.safetensors", "style.json", "style.safetensors", "README.md")
 Network = TypeVar("Network", bound=nn.Module)
-KINDS = {"F64", "F32", "F16", "BF16"}
+FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 def plain_file(folder: Path, name: str, most: int | None = None) -> Path:
-    """Find a file of a model folder: a plain one, inside the folder, of at most `most` bytes.
+    """Return the path of a file of a model folder: a regular file, inside the folder, of at most `most` bytes.
 
     Raises:
-        CheckpointError: it is something else, or larger; a file that is missing is left to whoever reads it.
+        CheckpointError: it is something else, or larger. A missing file is left to the caller.
     """
     path = folder / name
     try:
@@ -50,7 +51,7 @@ def plain_file(folder: Path, name: str, most: int | None = None) -> Path:
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{path} is not a plain file")
         size = path.stat().st_size if path.exists() else 0
-    except (OSError, RuntimeError) as error:  # a link to itself, a name that is too long, no right to look
+    except (OSError, RuntimeError) as error:  # a link to itself, a name that is too long, no permission
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if most is not None and size > most:
         raise CheckpointError(f"{path} has {size:,} bytes; at most {most:,} were expected")
@@ -71,16 +72,16 @@ def read_settings(folder: Path) -> TrainConfig:
     except RecursionError as error:
         raise CheckpointError(f"{path} cannot be read as the settings of a run: it is nested too deeply") from error
     if config.size > MAX_SIZE:
-        raise CheckpointError(f"{path}: pictures of {config.size} px; at most {MAX_SIZE} were expected")
+        raise CheckpointError(f"{path}: images of {config.size} px; at most {MAX_SIZE} were expected")
     return config
 
 
 def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Network:
-    """Build a network whose weights are those of a file: compared first, and only then given memory.
+    """Build a network for the weights of a file, after comparing their names, shapes and dtypes.
 
     Args:
-        path: The safetensors file; its numbers are not read here.
-        prefix: What its names begin with.
+        path: The safetensors file, of which only the header is read.
+        prefix: Of the network's tensors in the file.
         make: Builds the network.
 
     Raises:
@@ -89,12 +90,12 @@ def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Net
     try:
         with torch.device("meta"):  # shapes without the memory
             expected = make().state_dict()
-        numbers = sum(tensor.numel() for tensor in expected.values())
+        parameters = sum(tensor.numel() for tensor in expected.values())
     except (ConfigError, RuntimeError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(f"{path.parent}: its settings describe no network that can be built: {reason}") from error
-    if numbers > MAX_NUMBERS:
-        raise CheckpointError(f"{path.parent}: its settings describe a network of {numbers:,} weights")
+    if parameters > MAX_PARAMETERS:
+        raise CheckpointError(f"{path.parent}: its settings describe a network of {parameters:,} weights")
     found = _header(path)
     for name, tensor in expected.items():
         key = f"{prefix}.{name}"
@@ -105,49 +106,39 @@ def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Net
             raise CheckpointError(
                 f"{path}: {key} must be {tuple(tensor.shape)}, got {shape}: it was made with other sizes"
             )
-        if (kind in KINDS) != tensor.is_floating_point():
+        if (kind in FLOATS) != tensor.is_floating_point():
             raise CheckpointError(f"{path}: {key} must be {tensor.dtype}, got {kind}")
     left = sorted(key for key in found if key.startswith(f"{prefix}.") and key[len(prefix) + 1 :] not in expected)
     if left:
-        raise CheckpointError(f"{path} has a tensor {left[0]!r} that these settings know nothing of")
+        raise CheckpointError(f"{path} has a tensor {left[0]!r} that these settings do not describe")
     return make()
 
 
-def names(path: Path) -> set[str]:
-    """List the tensors of a safetensors file from its header; CheckpointError where it is none."""
+def tensor_names(path: Path) -> set[str]:
+    """List the tensors of a safetensors file from its header; CheckpointError where it is not one."""
     return set(_header(path))
 
 
 def _header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Read kinds and shapes from a safetensors file's header; whether the rest is sound, its library says on reading."""
+    """Read dtypes and shapes from a safetensors file's header; the library compares it with the file's length."""
     if not path.is_file():
         raise CheckpointError(f"no such weight file: {path}")
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(MAX_HEADER_BYTES, path.stat().st_size):
-                raise ValueError(f"a header of {length:,} bytes")
-            content = json.loads(file.read(length))
-        return {
-            name: (str(entry["dtype"]), tuple(int(side) for side in entry["shape"]))
-            for name, entry in content.items()
-            if name != "__metadata__"
-        }
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-        struct.error,
-    ) as error:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            return {name: (each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()}
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
 
 
+def model_hash(folder: Path) -> str:
+    """Return the SHA-256 of a model's weights, which ties a style encoder to the generator that it inverts."""
+    with open(folder / "model.safetensors", "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def portable(config: TrainConfig) -> TrainConfig:
-    """Take out of settings what belongs to the machine: folders and the device."""
+    """Remove from settings what belongs to this machine: folders and the device."""
     encoder = config.text.encoder
     text = dataclasses.replace(config.text, encoder=Path(encoder).name or encoder)
     return dataclasses.replace(
@@ -178,28 +169,30 @@ def write_model(
 def write_style(folder: Path, encoder: nn.Module, width: int, blur: float, model_sha256: str) -> None:
     """Write a style encoder beside the model that it inverts."""
     save_weights(folder / "style.safetensors", {"style": encoder})
-    facts = {"settings": {"width": width, "blur": blur}, "model_sha256": model_sha256}
-    write_atomically(folder / "style.json", (json.dumps(facts, indent=2) + "\n").encode())
+    record = {"settings": {"width": width, "blur": blur}, "model_sha256": model_sha256}
+    write_atomically(folder / "style.json", (json.dumps(record, indent=2) + "\n").encode())
 
 
-def data_facts(folder: Path | None) -> dict[str, Any]:
-    """Say what a model was trained on, as far as its folder and the pack still tell: no paths of this machine.
+def data_metadata(folder: Path | None) -> dict[str, Any]:
+    """Describe what a model was trained on, from its folder and the pack if it is still there; no paths of this machine.
 
     Returns:
-        Some of name, images, captions, classes, image_size, fingerprint, provenance; and steps, how long.
+        Those known of name, images, captions, classes, image_size, fingerprint, provenance and steps (of training).
     """
     if folder is None:
         return {}
-    record = _read_facts(folder / "data.json")
+    record = _read_object(folder / "data.json")
     known = ("name", "images", "captions", "classes", "image_size", "fingerprint", "provenance", "steps")
-    facts = {key: record[key] for key in known if key in record}
+    metadata = {key: record[key] for key in known if key in record}
     if isinstance(record.get("path"), str):
-        manifest = _read_facts(Path(record["path"]) / "pack.json")
+        manifest = _read_object(Path(record["path"]) / "pack.json")
         if manifest:
-            facts |= {key: manifest[key] for key in ("name", "captions", "image_size", "provenance") if key in manifest}
-            facts["classes"] = len(manifest.get("classes") or ())
+            metadata |= {
+                key: manifest[key] for key in ("name", "captions", "image_size", "provenance") if key in manifest
+            }
+            metadata["classes"] = len(manifest.get("classes") or ())
     steps = _steps(folder / "metrics.jsonl")
-    return facts if steps is None else {**facts, "steps": steps}
+    return metadata if steps is None else metadata | {"steps": steps}
 
 
 def _steps(path: Path) -> int | None:
@@ -213,7 +206,8 @@ def _steps(path: Path) -> int | None:
         return None
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; an empty one where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

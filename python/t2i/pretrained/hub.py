@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: fetched and published through `huggingface_hub`, and only when a name asks for it."""
+"""Download and publish models through `huggingface_hub`, imported only when a name refers to the Hub."""
 
 import re
 from pathlib import Path
@@ -13,12 +13,12 @@ OURS = ("runs", "data")  # first folders of t2i's own: runs/blossoms is never a 
 
 
 def is_name(name: str) -> bool:
-    """Say whether a word can be a model's name on the Hub: owner/name, and no folder of t2i's own."""
+    """Say whether a string can be the name of a model on the Hub: owner/name, and not a folder of t2i's own."""
     return NAME.fullmatch(name) is not None and ".." not in name and name.split("/")[0] not in OURS
 
 
 def download(name: str, revision: str | None = None, token: str | None = None) -> Path:
-    """Fetch the files of a model, and no others, into the user's cache; what is there already is not fetched again.
+    """Download the files of a model, and no others, into the user's cache; what is there is not downloaded again.
 
     Args:
         name: owner/name.
@@ -26,34 +26,34 @@ def download(name: str, revision: str | None = None, token: str | None = None) -
         token: For private models; without it, the one that huggingface_hub keeps.
 
     Returns:
-        A folder of plain files.
+        A folder of regular files.
 
     Raises:
         ConfigError: the extra is not installed.
-        CheckpointError: no such model, or no way to the Hub.
+        CheckpointError: no such model, or the Hub cannot be reached.
     """
-    from t2i.prepare import cache_folder  # only here: a picture's reader is no cost of drawing
+    from t2i.prepare import cache_folder  # here, so that loading a model does not import the image readers
 
-    hub = require("huggingface_hub", f"{name} is no folder here; as a name on the Hugging Face Hub it", "hub")
+    hub = require("huggingface_hub", f"{name} is not a folder here; loading it from the Hugging Face Hub", "hub")
     version = re.sub(r"[^\w.-]", "-", revision or "main")
     place = cache_folder() / "hub" / f"{name.replace('/', '--')}@{version}"
     try:
         found: str = hub.snapshot_download(
             name, revision=revision, token=token, allow_patterns=[*FILES, "data.json"], local_dir=place
         )
-    except Exception as error:  # of huggingface_hub, its transport, or the disk: a dozen classes
+    except Exception as error:  # huggingface_hub, its transport and the disk raise a dozen classes
         raise CheckpointError(
-            f"{name} is no folder here, and cannot be had from the Hugging Face Hub: {_line(error)}"
+            f"{name} is not a folder here, and cannot be downloaded from the Hugging Face Hub: {_line(error)}"
         ) from error
     return Path(found)
 
 
 def upload(folder: Path, name: str, *, private: bool, token: str | None, message: str) -> str:
-    """Publish a model folder as owner/name, made where it does not exist; returns its address.
+    """Publish a model folder as owner/name, created where it does not exist; returns its address.
 
     Raises:
-        ConfigError: the extra is not installed, or it is no such name.
-        CheckpointError: the Hub refuses, or there is no way to it.
+        ConfigError: the extra is not installed, or the name is not owner/name.
+        CheckpointError: the Hub refuses, or cannot be reached.
     """
     if not is_name(name):
         raise ConfigError(f"a model on the Hub is named owner/name, got {name!r}")
@@ -70,5 +70,5 @@ def upload(folder: Path, name: str, *, private: bool, token: str | None, message
 
 
 def _line(error: Exception) -> str:
-    """Cut an error to its first line."""
+    """Return the first line of an error."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -3,13 +3,13 @@
 A run folder:
 
     config.json                  the settings
-    model.safetensors            what draws: averaged generator and text encoder
+    model.safetensors            the model: EMA generator and text encoder
     metrics.jsonl  samples/      what happened
-    checkpoints/step-00001000/   what resuming needs: state.safetensors, state.json (step, facts, checksums of both)
+    checkpoints/step-00001000/   what resuming needs: state.safetensors, state.json (step, metadata, checksums of both)
 
 Every file is written beside its place, flushed to the disk and renamed; the two newest checkpoints are kept, so that a
-power cut at any moment leaves one that is whole. Weight files carry a checksum of their tensors in their own header. There
-is no pickle on any path.
+power cut at any moment leaves one that is whole. Weight files carry a checksum of their tensors in their own header. Nothing
+is pickled.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from t2i.config.records import differences
 from t2i.errors import CheckpointError, ConfigError
 from t2i.files import make_folder, sync_folder, write_atomically
 from t2i.weights import plain_tensors
 
-MAX_CHECKPOINTS = 2  # checkpoints
-WITHOUT_CHECKSUM = {"step", "sha256", "data"}  # all that state.json held at first; no flipped bit makes this of today's
+MAX_CHECKPOINTS = 2
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -56,57 +56,37 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
                 slots[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
-def _record(facts: Mapping[str, Any]) -> bytes:
-    """Write state.json: facts, and a checksum of them as the last line."""
-    body = json.dumps(facts, indent=2)
+def _record(metadata: Mapping[str, Any]) -> bytes:
+    """Write state.json: metadata, and a checksum of them as the last line."""
+    body = json.dumps(metadata, indent=2)
     checksum = hashlib.sha256(body.encode()).hexdigest()
-    return (json.dumps({**facts, "checksum": checksum}, indent=2) + "\n").encode()
+    return (json.dumps({**metadata, "checksum": checksum}, indent=2) + "\n").encode()
 
 
 def _read_record(path: Path) -> dict[str, Any]:
     """Read state.json; CheckpointError where it is not what `_record` writes, to the byte."""
     data = path.read_bytes()
-    facts: dict[str, Any] = json.loads(data)
-    if isinstance(facts, dict) and set(facts) == WITHOUT_CHECKSUM:
-        return facts
-    if not isinstance(facts, dict) or facts.pop("checksum", None) is None or _record(facts) != data:
+    metadata: dict[str, Any] = json.loads(data)
+    if not isinstance(metadata, dict) or metadata.pop("checksum", None) is None or _record(metadata) != data:
         raise CheckpointError("the checksum of state.json differs")
-    return facts
+    return metadata
 
 
-def _compare(folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a checkpoint was made from other facts, and show which."""
-    changed = differences(record, json.loads(json.dumps(facts)))  # tuples become lists, as they did when written
+def _compare(folder: Path, record: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a checkpoint was made from other metadata, and show which."""
+    changed = differences(record, json.loads(json.dumps(metadata)))  # tuples become lists, as they did when written
     if changed:
         raise ConfigError(
             f"{folder} was made from something else ({'; '.join(changed)}); choose another --out or add --force"
         )
 
 
-def check_newest(run: Path, facts: Mapping[str, Any]) -> None:
-    """Compare the facts of a run folder's newest checkpoint, as far as it can be read; ConfigError where they differ."""
+def check_newest(run: Path, metadata: Mapping[str, Any]) -> None:
+    """Compare the metadata of a run folder's newest checkpoint, as far as it can be read; ConfigError where they differ."""
     for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
         with contextlib.suppress(OSError, ValueError, CheckpointError):  # damaged: restoring says so
-            _compare(folder, _read_record(folder / "state.json"), facts)
+            _compare(folder, _read_record(folder / "state.json"), metadata)
             return
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Say what differs in two nested records, as "name: before -> after"; what one lacks, another version did not write."""
-    changed = []
-    for key in (key for key in before if key in after):
-        old, new = before[key], after[key]
-        if isinstance(old, dict) and isinstance(new, dict):
-            changed += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            changed.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
-    return changed
-
-
-def _short(value: object) -> str:
-    """Cut a fingerprint to what tells it from another."""
-    text = str(value)
-    return text[:12] if len(text) == 64 else text
 
 
 def _folder_name(step: int) -> str:
@@ -127,8 +107,8 @@ class Checkpoints:
     ) -> None:
         self.folder, self.modules, self.optimizers = folder / "checkpoints", modules, optimizers
 
-    def save(self, step: int, facts: Mapping[str, Any]) -> Path:
-        """Write the state after `step` steps, with `facts` that resuming must agree with; keep it and the one before."""
+    def save(self, step: int, metadata: Mapping[str, Any]) -> Path:
+        """Write the state after `step` steps, with `metadata` that resuming must agree with; keep it and the one before."""
         tensors = {f"{p}/{k}": t for p, module in self.modules.items() for k, t in module.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             tensors |= {f"{name}/{key}": tensor for key, tensor in _optimizer_tensors(optimizer).items()}
@@ -139,7 +119,7 @@ class Checkpoints:
         try:
             make_folder(partial)
             write_atomically(partial / "state.safetensors", data)
-            record = _record({"step": step, "sha256": hashlib.sha256(data).hexdigest(), **facts})
+            record = _record({"step": step, "sha256": hashlib.sha256(data).hexdigest(), **metadata})
             write_atomically(partial / "state.json", record)
             if final.exists():  # damaged, or resuming would not have come to this step again
                 shutil.rmtree(final)
@@ -150,11 +130,9 @@ class Checkpoints:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         present = self._present()
-        kept = [folder for folder in present if folder.name <= final.name][
-            -MAX_CHECKPOINTS:
-        ]  # later ones are damaged, as above
+        newest = [folder for folder in present if folder.name <= final.name][-MAX_CHECKPOINTS:]
         for other in present:
-            if other not in kept:
+            if other not in newest:  # older ones, and later ones, which are damaged, as above
                 shutil.rmtree(other, ignore_errors=True)
         return final
 
@@ -166,11 +144,11 @@ class Checkpoints:
         present = self._present()
         return f"the last good checkpoint is {present[-1]}" if present else "there is no checkpoint yet"
 
-    def restore(self, facts: Mapping[str, Any] | None = None) -> tuple[int, list[str]]:
+    def restore(self, metadata: Mapping[str, Any] | None = None) -> tuple[int, list[str]]:
         """Load the newest whole checkpoint into networks and optimizers.
 
         Args:
-            facts: What it must have been made from; None takes any.
+            metadata: What it must have been made from; None takes any.
 
         Returns:
             The number of steps it was made after (0: none), and a line for each newer one that was damaged.
@@ -190,8 +168,8 @@ class Checkpoints:
                 step = int(record["step"])
                 if folder.name != _folder_name(step):
                     raise CheckpointError(f"it says that it was made after step {step}")
-                if facts is not None:
-                    _compare(folder, record, facts)
+                if metadata is not None:
+                    _compare(folder, record, metadata)
                 self._load(load(data))
             except (OSError, ValueError, KeyError, TypeError, SafetensorError, CheckpointError) as error:
                 damaged.append(f"skipped a damaged checkpoint, {folder}: {error}")

@@ -1,4 +1,4 @@
-"""What a training would do, without doing it: sizes, memory, work, and a picture of what the discriminator is told.
+"""What a training would do, without doing it: sizes, memory, work, and an image of what the discriminator is shown.
 
 Everything is measured on one real step of four rows, and scaled to the batch.
 """
@@ -19,37 +19,38 @@ from t2i import _native, runtime
 from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Loader
-from t2i.data.sampler import Sampler
+from t2i.data.sampler import sampler_from
 from t2i.images import save_image, to_uint8
-from t2i.models.encoders import ImageEncoder
+from t2i.models.build import image_encoder
 from t2i.plots import grids
 from t2i.text.build import text_encoder
 from t2i.text.char_cnn_rnn import CharCnnRnn
 from t2i.text.pretrained import resolve_text_options
+from t2i.training.loop import step_counts
 from t2i.training.step import GanStep
 from t2i.training.text_source import FrozenText, LearnedText
 
-ROWS = 4  # of the step that is measured: the fewest that a batch may have
-SHOWN = 8  # rows of the batch that are drawn
+ROWS = 4  # of the step that is measured: the smallest batch
+SHOWN = 8  # rows of the batch in the image
 
 
 class _AnyText(FrozenText):
-    """Embeddings of the right size that nobody has learned yet."""
+    """Random embeddings of the right size."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(torch.empty(0, dim), None)
 
     def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
-        """Draw (B, T) for (B, K) caption rows."""
+        """Sample (B, T) for (B, K) caption rows."""
         return torch.randn(len(rows), self.table.shape[1], device=self.table.device)
 
 
 def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
-    """Describe a training, and draw its first batch to `folder`/dry-run.png.
+    """Describe a training, and show its first batch in `folder`/dry-run.png.
 
     Args:
         config: The settings; checked as a training would.
-        data: Pictures and captions.
+        data: Images and captions.
         folder: The run folder; nothing else is written there.
 
     Raises:
@@ -57,37 +58,28 @@ def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
     """
     device = runtime.pick_device(config.device)
     config = dataclasses.replace(config, text=resolve_text_options(config.text, data))
-    sampler = _sampler(config, data, config.batch)
-    epoch_steps = max(1, sampler.images // config.batch)
-    steps = config.steps or config.epochs * epoch_steps
+    sampler = sampler_from(config, data)
+    steps, _ = step_counts(config, sampler.images)
     path = folder / "dry-run.png"
-    save_image(_batch_picture(config, data), path)
+    save_image(_batch_image(config, data), path)
     step, shapes, flops, saved = _measured(config, data, device)
     passes = steps * config.batch / sampler.images
     work = flops * config.batch / ROWS
     lines = [
-        f"data        {data.path}: {sampler.images:,} pictures of {data.image_size} px to train on, {data.captions:,} captions",
-        f"run         {steps:,} steps of {config.batch} pictures, {passes:,.1f} passes over them",
+        f"data        {data.path}: {sampler.images:,} images of {data.image_size} px to train on, {data.captions:,} captions",
+        f"run         {steps:,} steps of {config.batch} images, {passes:,.1f} passes over them",
         "",
         *_networks(step),
         "",
-        "shapes      of one picture, from noise and text to a verdict",
+        "shapes      of one image, from noise and text to a score",
         *shapes,
         "",
         *_memory(step, saved * config.batch / ROWS),
         f"work        {_flop(work)} a step, {_flop(work * steps)} the run, without the text encoder's own",
         "",
-        f"first batch {path}: what the discriminator is told",
+        f"first batch {path}: what the discriminator is shown",
     ]
     return "\n".join(lines)
-
-
-def _sampler(config: TrainConfig, data: PackedDataset, batch: int) -> Sampler:
-    return Sampler(
-        data, batch=batch, seed=config.seed, crop=config.size, crop_low=min(config.crop_low, data.image_size - config.size),
-        flip=config.flip, captions_per_image=config.captions_per_image, interpolation=config.interpolation,
-        interpolation_weight=config.interpolation_coefficient,
-    )  # fmt: skip
 
 
 def _measured(
@@ -100,14 +92,17 @@ def _measured(
     text = LearnedText(text_encoder(config.text).to(device)) if learned else _AnyText(config.text.dim)
     alignment_encoder = None
     if config.alignment_weight:
-        alignment_encoder = (
-            ImageEncoder(config.size, config.text.image_width, config.text.dim).eval().requires_grad_(False).to(device)
-        )
+        alignment_encoder = image_encoder(config.text, config.size).eval().requires_grad_(False).to(device)
     step = GanStep(small, text, device, precision, alignment_encoder)
     loader = Loader(
-        _sampler(small, data, ROWS), device, batch=ROWS, crop=config.size, captions_per_image=config.captions_per_image,
-        mismatched_images=config.mismatch == "image", characters=learned,
-    )  # fmt: skip
+        sampler_from(small, data),
+        device,
+        batch=ROWS,
+        crop=config.size,
+        captions_per_image=config.captions_per_image,
+        mismatched_images=config.mismatch == "image",
+        characters=learned,
+    )
     batch = loader.batch(0)
     shapes: dict[str, str] = {}
     hooks = [
@@ -151,24 +146,27 @@ def _flop(count: float) -> str:
 
 def _networks(step: GanStep) -> list[str]:
     nets: list[tuple[str, nn.Module | None]] = [
-        ("generator", step.generator), ("discriminator", step.discriminator), ("noise reader", step.recovery),
-        ("text encoder", step.text.encoder), ("alignment encoder", step.alignment_encoder),
-    ]  # fmt: skip
+        ("generator", step.generator),
+        ("discriminator", step.discriminator),
+        ("noise reader", step.recovery),
+        ("text encoder", step.text.encoder),
+        ("alignment encoder", step.alignment_encoder),
+    ]
     lines = [f"{name}: {sum(w.numel() for w in net.parameters()):,}" for name, net in nets if net is not None]
     return [f"{'parameters' if not row else '':12}{line}" for row, line in enumerate(lines)]
 
 
 def _memory(step: GanStep, saved: float) -> list[str]:
-    """Estimate what training holds: weights, gradients, two moments, the average, and what backward needs."""
+    """Estimate what training holds: weights, gradients, two moments, the EMA, and what backward needs."""
     bytes_of = {
         name: sum(tensor.nbytes for tensor in net.state_dict().values())
         for name, net in step.modules().items()
         if not isinstance(net, CharCnnRnn) or step.text.learned
     }
-    average = bytes_of.pop("ema")
+    ema = bytes_of.pop("ema")
     weights = sum(bytes_of.values())
     rows = [
-        ("weights and average", weights + average),
+        ("weights and EMA", weights + ema),
         ("gradients and moments", 3 * weights),
         ("kept for the backward passes, at most", saved),
     ]
@@ -177,14 +175,18 @@ def _memory(step: GanStep, saved: float) -> list[str]:
     return [f"{'memory' if not row else '':12}{line}" for row, line in enumerate(lines)]
 
 
-def _batch_picture(config: TrainConfig, data: PackedDataset) -> Image.Image:
-    """Draw rows of the first batch: each matching pair, and below it the mismatched one as the settings make it."""
-    sampler = _sampler(config, data, config.batch)
+def _batch_image(config: TrainConfig, data: PackedDataset) -> Image.Image:
+    """Show rows of the first batch: each matching pair, and below it the mismatched one as the settings make it."""
+    sampler = sampler_from(config, data)
     device = torch.device("cpu")
     loader = Loader(
-        sampler, device, batch=config.batch, crop=config.size, captions_per_image=config.captions_per_image,
+        sampler,
+        device,
+        batch=config.batch,
+        crop=config.size,
+        captions_per_image=config.captions_per_image,
         mismatched_images=True,
-    )  # fmt: skip
+    )
     batch, plan = loader.batch(0), sampler.plan(0)
     assert batch.mismatched_images is not None
     captions = [_captions(data, rows) for rows in plan.caption[:SHOWN]]

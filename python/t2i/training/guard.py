@@ -27,7 +27,7 @@ class NonFiniteGuard:
     """
 
     def __init__(self, modules: Iterable[nn.Module], device: torch.device, ranks: Ranks = ALONE) -> None:
-        self.ranks = ranks
+        self.ranks, self.device = ranks, device
         buffers = itertools.chain.from_iterable(module.buffers() for module in modules)
         self.statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
         self.before = [buffer.clone() for buffer in self.statistics]

@@ -22,7 +22,7 @@ from PIL import Image
 
 from t2i.config.options import TrainConfig
 from t2i.extras import require
-from t2i.pretrained.folder import data_facts
+from t2i.pretrained.folder import data_metadata
 
 SCORES = ("matching", "mismatched", "fake")  # of D, for the three kinds of pair
 LOSSES = ("d_loss", "g_loss", "alignment", "recovery")
@@ -202,7 +202,7 @@ def evaluated(folder: Path, config: TrainConfig, figures: Mapping[str, Any]) -> 
     if not (folder / "metrics.jsonl").exists():  # a model that was saved for others
         return
     values = {name: found["value"] for name, found in figures.items() if isinstance(found, dict) and "value" in found}
-    step = data_facts(folder).get("steps", 0)
+    step = data_metadata(folder).get("steps", 0)
     reports = None
     try:
         if config.trackers:

@@ -1,12 +1,15 @@
-"""What a run must agree with to go on in its folder, compared before anything is written.
+"""What a training depends on, compared with what its folder was made from before anything is written.
 
 * `check_resume`: config.json and data.json, as the last command left them.
-* `facts_of`: what every checkpoint was made from; `Checkpoints.restore` compares it, so that a folder whose config.json was
-  lost or copied from elsewhere does not go on with other data either.
+* `gan_metadata`: what every checkpoint of a GAN was made from; `Checkpoints.restore` compares it, so that a folder whose
+  config.json was lost or copied from elsewhere is not resumed with other data either.
+* `check_record`: text.json and style.json, which say the same of an encoder.
 """
 
 import hashlib
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +22,17 @@ from t2i.training.checkpoint import check_newest
 
 
 def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None:
-    """Refuse to go on in a run folder that was made with other settings or other data, showing what differs."""
+    """Refuse to resume in a run folder that was made with other settings or other data, showing what differs."""
     path = folder / "config.json"
     if config.force:
         return
     if not path.exists():  # lost: the checkpoints know too, and nothing has been written yet that would hide them
         check_newest(folder, {"data": data.fingerprint, "settings": model_settings(config)})
         return
-    changed = differences(from_json(path), config)
+    changed = differences(model_settings(from_json(path)), model_settings(config))
     record = folder / "data.json"
     if record.exists():
-        before = _fingerprint(record)
-        if before != data.fingerprint:
-            changed.append(f"data set: {before[:12]} -> {data.fingerprint[:12]}")
+        changed += differences({"data set": _fingerprint(record)}, {"data set": data.fingerprint})
     if changed:
         raise ConfigError(
             f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --out or add --force"
@@ -45,12 +46,42 @@ def _fingerprint(record: Path) -> str:
         raise CheckpointError(f"{record} does not say what the run was trained on; add --force to go on") from error
 
 
-def facts_of(config: TrainConfig, data: PackedDataset, folder: Path) -> dict[str, Any]:
-    """Say all that the state of a GAN's run was made from: data, settings and the text encoder's file."""
-    facts: dict[str, Any] = {"data": data.fingerprint, "settings": model_settings(config)}
+def gan_metadata(config: TrainConfig, data: PackedDataset, folder: Path) -> dict[str, Any]:
+    """List all that the state of a GAN's run depends on: data, settings and the text encoder's file."""
+    metadata: dict[str, Any] = {"data": data.fingerprint, "settings": model_settings(config)}
     if config.text.encoder != "end-to-end":
         joint = config.text.encoder == "joint"
         path = folder / "text.safetensors" if joint else encoder_file(config.text.encoder)
         with open(path, "rb") as file:
-            facts["text_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    return facts
+            metadata["text_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return metadata
+
+
+def check_record(path: Path, metadata: Mapping[str, Any], force: bool) -> None:
+    """Compare with the record of an encoder that a folder has, if any.
+
+    Args:
+        path: text.json or style.json; checkpoints and weights of the encoder lie beside it, under the same name.
+        metadata: What the encoder depends on now.
+        force: Remove an encoder that was made from something else.
+
+    Raises:
+        ConfigError: it was made from something else, and `force` is not set; the message shows the difference.
+    """
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = differences(before, json.loads(json.dumps(metadata)))
+        missing = {*metadata, *metadata["settings"]} - {*before, *before["settings"]}
+        changed += [f"{path.name} does not say: {', '.join(sorted(missing))}"] if missing else []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        changed = [f"{path.name} is damaged"]
+    if changed and not force:
+        raise ConfigError(
+            f"{path.parent} has a {path.stem} encoder made from something else ({'; '.join(changed)}); choose another "
+            "--out, or add --force to train it again"
+        )
+    if changed:
+        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+        path.with_suffix(".safetensors").unlink(missing_ok=True)

@@ -23,7 +23,6 @@ from t2i.config.options import TrainConfig
 from t2i.data.loader import Batch
 from t2i.distributed import ALONE, Ranks
 from t2i.models.build import discriminator, generator
-from t2i.models.encoders import ImageEncoder
 from t2i.ops.synchronised_norm import synchronise
 from t2i.training import losses
 from t2i.training.graph import Captured, Inputs
@@ -52,7 +51,7 @@ class GanStep:
         text: TextSource,
         device: torch.device,
         precision: torch.dtype,
-        alignment_encoder: ImageEncoder | None = None,
+        alignment_encoder: nn.Module | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         self.config, self.text, self.device, self.precision, self.alignment_encoder = (

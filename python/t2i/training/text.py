@@ -1,8 +1,9 @@
-"""Joint embedding: teach the text encoder what captions say, by matching them with pictures.
+"""The joint embedding: train a text encoder by matching captions with images.
 
-Each step takes one picture and one caption of each of a batch of distinct classes, embeds both, and asks that every
-picture lies nearest to its own text and the reverse. The text encoder is then frozen and the GAN conditions on it. The image
-side is a small network learned with it, from pixels, or frozen ImageNet features (`--image-features`).
+Each step takes one image and one caption of each of a batch of distinct classes, embeds both, and lowers a loss that is
+least where every image scores its own text highest and every text its own image. The text encoder is then frozen and the
+GAN conditions on it. The image side is a small network trained with it, from pixels, or frozen ImageNet features
+(`--image-features`).
 
 Source: Reed et al. CVPR 2016 (DS-SJE): U(-0.08, 0.08) weights, RMSprop 7e-4, x 0.98 an epoch, batches of 40 classes.
 """
@@ -10,7 +11,6 @@ Source: Reed et al. CVPR 2016 (DS-SJE): U(-0.08, 0.08) weights, RMSprop 7e-4, x 
 import dataclasses
 import itertools
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from t2i import runtime
 from t2i.config.options import JointOptions, TextConfig, TrainConfig
-from t2i.data.dataset import PackedDataset
+from t2i.data.dataset import PackedDataset, record_dataset
 from t2i.data.loader import Loader
 from t2i.data.sampler import Sampler
 from t2i.errors import CheckpointError, ConfigError, Stopped
@@ -33,19 +33,21 @@ from t2i.models.image_features import picture_features
 from t2i.text.build import text_encoder
 from t2i.training.checkpoint import Checkpoints
 from t2i.training.guard import NonFiniteGuard
+from t2i.training.loop import Loop
 from t2i.training.losses import contrastive_loss, joint_embedding_loss
 from t2i.training.optim import set_learning_rate
-from t2i.training.progress import Progress, StopSignal
-from t2i.training.rescue import rescued
+from t2i.training.resume import check_record
 from t2i.weights import read_tensors, save_weights
+
+WARMUP_STEPS = 30  # of the contrastive objective
 
 
 class Pairs:
-    """Picture and caption of each of a batch of distinct classes, as the two encoders read them.
+    """Image and caption of each of a batch of distinct classes, as the two encoders read them.
 
     Args:
         config: `config.text` says which image side, and how many.
-        data: Pictures and captions.
+        data: Images and captions.
         device: Where they go.
     """
 
@@ -55,30 +57,113 @@ class Pairs:
         self.classes = len(np.unique(data.classes[data.split("train")])) if data.class_names else None
         self.batch = options.batch if self.classes is None else min(options.batch, self.classes)
         self.sampler = Sampler(
-            data, batch=self.batch, seed=config.seed, crop=min(config.size, data.image_size) if frozen else config.size,
-            flip=config.flip, distinct_classes=self.classes is not None,
-        )  # fmt: skip
+            data,
+            batch=self.batch,
+            seed=config.seed,
+            crop=min(config.size, data.image_size) if frozen else config.size,
+            flip=config.flip,
+            distinct_classes=self.classes is not None,
+        )
         self.loader = Loader(self.sampler, device, batch=self.batch, crop=config.size, characters=True)
         self.features = picture_features(data, options.image_features, device) if frozen else None  # (N, 2, D)
 
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of an epoch: as many as there are training classes."""
+        return self.classes or max(1, self.sampler.images // self.batch)
+
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Read a step's captions (B, 201) uint8, and pictures (B, 3, S, S) or their features (B, D)."""
+        """Read a step's captions (B, 201) uint8, and images (B, 3, S, S) or their features (B, D)."""
         if self.features is None:
-            drawn = self.loader.batch(step)
-            assert drawn.caption_ids is not None
-            return drawn.caption_ids[:, 0], drawn.images
+            batch = self.loader.batch(step)
+            assert batch.caption_ids is not None
+            return batch.caption_ids[:, 0], batch.images
         plan = self.sampler.plan(step)
         ids = torch.from_numpy(self.data.read_captions(plan.caption[:, 0]))
         rows, mirrored = (torch.from_numpy(np.array(part, np.int64)) for part in (plan.image, plan.flip))
         return ids.to(self.device), self.features[rows, mirrored].to(self.device)
 
 
+class TextStep:
+    """One update of both sides of the joint embedding.
+
+    Args:
+        config: `config.text` says how; the size and the seed are the run's.
+        device: Where the encoders live.
+        precision: Of products and convolutions.
+        steps: Steps in all, for the schedule.
+        epoch_steps: Steps of an epoch, likewise.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig | TextConfig,
+        device: torch.device,
+        precision: torch.dtype,
+        steps: int,
+        epoch_steps: int,
+    ) -> None:
+        self.options, self.device, self.precision = config.text, device, precision
+        self.steps, self.epoch_steps = steps, epoch_steps
+        torch.manual_seed(config.seed)
+        text, image = text_encoder(self.options), image_encoder(self.options, config.size)
+        if self.options.objective == "sje":
+            text.initialise()
+            for weight in image.parameters() if isinstance(image, FeatureEncoder) else ():
+                nn.init.uniform_(weight, -0.08, 0.08)
+        self.text = text.to(device).train()
+        self.image = image.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.loss = joint_embedding_loss if self.options.objective == "sje" else contrastive_loss
+        parameters = list(itertools.chain(self.text.parameters(), self.image.parameters()))
+        rate = self.options.learning_rate
+        self.optimizer: torch.optim.Optimizer
+        if self.options.objective == "sje":
+            self.optimizer = torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, foreach=True)
+        else:
+            self.optimizer = torch.optim.Adam(parameters, lr=rate, fused=True)
+        self.guard = NonFiniteGuard([self.text, self.image], device)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Name both sides, for files."""
+        return {"text": self.text, "image": self.image}
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate at `step` (from 0): x decay an epoch; contrastive also warms up, and falls in the second half."""
+        rate = self.options.learning_rate * self.options.decay ** (step // self.epoch_steps)
+        if self.options.objective == "contrastive":
+            rate *= min(1.0, (step + 1) / WARMUP_STEPS, 2 * (1 - step / self.steps))
+        return max(rate, 1e-8)
+
+    def __call__(self, step: int, captions: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        """Update both sides.
+
+        Args:
+            step: From 0.
+            captions: (B, 201) uint8.
+            seen: (B, 3, S, S) images or (B, D) features, row by row of the same classes.
+
+        Returns:
+            The loss, and the part of images whose own text scores highest.
+        """
+        set_learning_rate(self.optimizer, self.learning_rate(step))
+        self.guard.begin()
+        with runtime.autocast(self.device, self.precision):
+            texts, images = self.text(captions), self.image(seen)
+        loss = self.loss(images, texts)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.guard.step(self.optimizer, loss)
+        self.guard.end()
+        own = (images.detach() @ texts.detach().T).argmax(dim=1) == torch.arange(len(texts), device=self.device)
+        return {"loss": loss.detach(), "top1": own.float().mean()}
+
+
 def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Path) -> Path:
-    """Train the joint embedding inside a run folder, or load it where that is done already.
+    """Train the joint embedding inside a run folder, or return its weights where that is done already.
 
     Args:
         config: `config.text` says how; size, seed, device and precision are the run's.
-        data: Pictures and captions.
+        data: Images and captions.
         folder: The run folder; `text.safetensors` (modules `text` and `image`) and `text.json` are written there.
 
     Returns:
@@ -89,87 +174,57 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
         Diverged: losses or gradients were not finite in many steps in a row.
         Stopped: SIGINT or SIGTERM came; a checkpoint was written.
     """
-    final = folder / "text.safetensors"
-    if final.exists():
-        try:
-            read_tensors(final)
-        except CheckpointError as error:
-            print(f"training the text encoder again: {error}", file=sys.stderr)
-        else:
-            return final
-    options = config.text
+    weights = folder / "text.safetensors"
+    if _is_whole(weights):
+        return weights
     device = runtime.pick_device(config.device)
     precision = runtime.pick_precision(config.precision, device)
-    write_atomically(folder / "text.json", (json.dumps(_facts(config, data), indent=2) + "\n").encode())
+    metadata = text_metadata(config, data)
+    write_atomically(folder / "text.json", (json.dumps(metadata, indent=2) + "\n").encode())
     pairs = Pairs(config, data, device)
-    epoch_steps = pairs.classes or max(1, pairs.sampler.images // pairs.batch)
-    steps = options.steps or options.epochs * epoch_steps
-    torch.manual_seed(config.seed)
-    text, image = text_encoder(options), image_encoder(options, config.size)
-    if options.objective == "sje":
-        text.initialise()
-        for weight in image.parameters() if isinstance(image, FeatureEncoder) else ():
-            nn.init.uniform_(weight, -0.08, 0.08)
-    text, image = text.to(device), image.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parameters = list(itertools.chain(text.parameters(), image.parameters()))
-    optimizer: torch.optim.Optimizer
-    if options.objective == "sje":
-        optimizer = torch.optim.RMSprop(parameters, lr=options.learning_rate, alpha=0.99, foreach=True)
-    else:
-        optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, fused=True)
-    checkpoints = Checkpoints(folder / "text", {"text": text, "image": image}, {"optimizer": optimizer})
-    facts = _facts(config, data)
-    start, damaged = checkpoints.restore(None if config.force else facts)
-    for line in damaged:
-        print(line, file=sys.stderr)
-    progress = Progress(folder / "metrics.jsonl", "text", start, steps, pairs.batch)
-    joint = joint_embedding_loss if options.objective == "sje" else contrastive_loss
-    image.train()
-    guard = NonFiniteGuard([text, image], device)
-    with StopSignal() as stop:
-        for step in range(start, steps):
-            decayed = options.learning_rate * options.decay ** (step // epoch_steps)
-            if options.objective == "contrastive":
-                decayed *= min(1.0, (step + 1) / 30, 2 * (1 - step / steps))  # warms up; the second half cools down
-            set_learning_rate(optimizer, max(decayed, 1e-8))
-            with rescued(step, lambda: checkpoints.save(step, facts)):  # noqa: B023 (called at once, if at all)
+    steps = config.text.steps or config.text.epochs * pairs.epoch_steps
+    update = TextStep(config, device, precision, steps, pairs.epoch_steps)
+    loop = Loop(
+        "text",
+        folder,
+        Checkpoints(folder / "text", update.modules(), {"optimizer": update.optimizer}),
+        update.guard,
+        config,
+        steps=steps,
+        batch=pairs.batch,
+        metadata=metadata,
+        rate_flag=f"{config.text.flags}learning-rate",
+    )
+    with loop:
+        for step in loop.steps_left():
+            with loop.reading(step):
                 captions, seen = pairs(step)
-            guard.begin()
-            with runtime.autocast(device, precision):
-                texts, images = text(captions), image(seen)
-            loss = joint(images, texts)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            guard.step(optimizer, loss)
-            guard.end()
-            progress.advance()
-            done = step + 1
-            log = done % config.log_every == 0 or done == steps
-            if log or device.type == "cpu":
-                skipped = guard.check(done, checkpoints.newest(), f"{options.flags}learning-rate")
-            if log:
-                own = (images @ texts.T).argmax(dim=1) == torch.arange(pairs.batch, device=device)
-                values = {"loss": float(loss.detach()), "top1": float(own.float().mean())}
-                values = {name: value for name, value in values.items() if np.isfinite(value)}
-                progress.log(done, values | ({"skipped": skipped} if skipped else {}))
-            if stop.asked or (done % config.checkpoint_every == 0 and done < steps):
-                checkpoints.save(done, facts)
-                if stop.asked:
-                    progress.close()
-                    raise Stopped(f"stopped after step {done} of the text encoder; the same command goes on from there")
-        save_weights(final, {"text": text, "image": image})
-        progress.close()
-        if stop.asked:  # while it wrote
+            loop.record(step, update(step, captions, seen))
+            loop.save_if_due()
+        save_weights(weights, update.modules())
+        if loop.stop.asked:
             raise Stopped("stopped after the text encoder; the same command goes on from there")
-    return final
+    return weights
+
+
+def _is_whole(path: Path) -> bool:
+    """Say whether a weight file is there and not damaged; a damaged one is named on stderr."""
+    if not path.exists():
+        return False
+    try:
+        read_tensors(path)
+    except CheckpointError as error:
+        print(f"training the text encoder again: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def run(config: TextConfig, data: PackedDataset) -> Path:
-    """Train, or go on training, a joint embedding in a run folder of its own: `t2i-train text`.
+    """Train, or resume training, a joint embedding in a run folder of its own: `t2i-train text`.
 
     Args:
         config: The settings; written to text.json.
-        data: Pictures and captions.
+        data: Images and captions.
 
     Returns:
         The run folder: text.safetensors, text.json, data.json.
@@ -179,11 +234,8 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
         Stopped: SIGINT or SIGTERM came; a checkpoint was written.
     """
     folder = Path(config.out)
-    if config.text.image_features == "joint" and config.size > data.image_size:
-        raise ConfigError(
-            f"--size {config.size} is larger than the pictures of {data.path} ({data.image_size} px); "
-            f"choose a smaller one, or prepare them with --size {config.size * 76 // 64} or more"
-        )
+    if config.text.image_features == "joint":
+        data.require_size(config.size)
     if config.threads:
         torch.set_num_threads(config.threads)
     with RunLock(folder):
@@ -191,35 +243,19 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
             raise ConfigError(
                 f"{folder} is the run of a GAN, which has a text encoder of its own; choose another --out"
             )
-        begin_text(config, data, folder)
-        facts = {"fingerprint": data.fingerprint, "path": str(data.path), "images": data.images}
-        write_atomically(folder / "data.json", (json.dumps(facts, indent=2) + "\n").encode())
+        check_text(config, data, folder)
+        record_dataset(folder, data)
         train_text(config, data, folder)
     return folder
 
 
-def _facts(config: TrainConfig | TextConfig, data: PackedDataset) -> dict[str, Any]:
-    """Say all that the encoder depends on."""
+def text_metadata(config: TrainConfig | TextConfig, data: PackedDataset) -> dict[str, Any]:
+    """List all that a joint embedding depends on: settings and data."""
     text = {field.name: getattr(config.text, field.name) for field in dataclasses.fields(JointOptions)}
-    names = ("size", "flip", "seed", "precision")
-    kept: dict[str, Any] = {name: getattr(config, name) for name in names} | {"text": text}
-    return {"settings": kept, "data": data.fingerprint}
+    settings: dict[str, Any] = {name: getattr(config, name) for name in ("size", "flip", "seed", "precision")}
+    return {"settings": settings | {"text": text}, "data": data.fingerprint}
 
 
-def begin_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Path) -> None:
-    """Compare with the text.json that is there; --force drops what other settings made."""
-    path, facts = folder / "text.json", _facts(config, data)
-    if not path.exists():
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        old, new = ({**each["settings"], **each["settings"]["text"], "data": each["data"][:12], "text": None}
-                    for each in (before, json.loads(json.dumps(facts))))  # fmt: skip
-        changed = [f"{key}: {old.get(key)} -> {value}" for key, value in new.items() if old.get(key) != value]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        changed = ["text.json is damaged"]
-    if changed and not config.force:
-        raise ConfigError(f"{folder} has a text encoder of other making ({'; '.join(changed)}); --force begins anew")
-    if changed:
-        shutil.rmtree(folder / "text", ignore_errors=True)
-        (folder / "text.safetensors").unlink(missing_ok=True)
+def check_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Path) -> None:
+    """Compare with the text encoder that the folder has; --force drops one of other settings or other data."""
+    check_record(folder / "text.json", text_metadata(config, data), config.force)

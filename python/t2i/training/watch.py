@@ -52,12 +52,17 @@ class Watch:
             "from it; lower --learning-rate, or begin anew with another --seed",
         )  # fmt: skip
 
-    def pictures(self, step: int, drawn: Tensor) -> None:
-        """Look at pictures (texts, noises, ...) in -1..1, of which a row shares its text and a column its noise."""
-        if step < EARLY:
+    def images(self, step: int, images: Tensor | None) -> None:
+        """Look at images (texts, noises, ...) in -1..1, of which a row shares its text and a column its noise.
+
+        Args:
+            step: Steps done.
+            images: None in a process that generated none.
+        """
+        if step < EARLY or images is None:
             return
-        by_noise = float(drawn.std(dim=1).mean()) if drawn.shape[1] > 1 else CHANGE
-        by_text = float(drawn.std(dim=0).mean()) if drawn.shape[0] > 1 else CHANGE
+        by_noise = float(images.std(dim=1).mean()) if images.shape[1] > 1 else CHANGE
+        by_text = float(images.std(dim=0).mean()) if images.shape[0] > 1 else CHANGE
         self._judge(
             "noise", by_noise < CHANGE, LOOKS,
             f"every noise gives the same picture at step {step} (pixels differ by {by_noise:.3f} of 2); "

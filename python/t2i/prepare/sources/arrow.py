@@ -215,9 +215,16 @@ def _class_names(schema: Any, label: str | None) -> list[str]:
 
 
 def _items(
-    file: Path, name: str, pictures: _Pictures, chunk: int, first: int, rows: Any,
-    columns: tuple[str, str | None, list[str]], test: bool, report: Report,
-) -> Iterator[Item]:  # fmt: skip
+    file: Path,
+    name: str,
+    pictures: _Pictures,
+    chunk: int,
+    first: int,
+    rows: Any,
+    columns: tuple[str, str | None, list[str]],
+    test: bool,
+    report: Report,
+) -> Iterator[Item]:
     """Make the rows of one chunk items; their names count the rows of the file from 0."""
     caption, label, names = columns
     for row, values in enumerate(rows.to_pylist()):

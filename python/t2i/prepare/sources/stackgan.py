@@ -74,8 +74,13 @@ def _optional(source: Path, folder: Path, names: Sequence[str], count: int) -> t
 
 
 def _pictures(
-    source: Path, folder: Path, split: str, names: Sequence[str], words: list[str] | None, report: Report,
-) -> Iterator[Item]:  # fmt: skip
+    source: Path,
+    folder: Path,
+    split: str,
+    names: Sequence[str],
+    words: list[str] | None,
+    report: Report,
+) -> Iterator[Item]:
     embeddings = _optional(source, folder, ["char-CNN-RNN-embeddings.pickle"], len(names))
     originals = [source / name for name in PICTURES if (source / name).is_dir()]
     arrays = None if originals else _optional(source, folder, ARRAYS, len(names))

@@ -15,9 +15,13 @@ from typing import BinaryIO
 BLOCK = 512
 MAX_NAME_BYTES = 1 << 20  # bytes of a long name or of a block of pax records
 OTHER_KINDS = {
-    b"1": "a hard link", b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a pipe",
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a character device",
+    b"4": "a block device",
+    b"6": "a pipe",
     b"S": "a sparse file",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ reads headers and captions, the second the bytes of each picture where it lies i
 """
 
 import json
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -108,11 +107,9 @@ def read_span(path: Path, offset: int, size: int, limit: int) -> bytes:
     """Read bytes from the middle of a file. DataError for more than the limit, or where the file has fewer now."""
     if size > limit:
         raise DataError(f"too large: {size} bytes, the limit is {limit}")
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        data = os.pread(descriptor, size, offset)
-    finally:
-        os.close(descriptor)
+    with open(path, "rb") as file:
+        file.seek(offset)
+        data = file.read(size)
     if len(data) != size:
         raise DataError("unreadable: the archive was cut while it was read")
     return data

@@ -1,0 +1,46 @@
+"""The text side of a GAN's training, made ready before its first step."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from t2i.config.options import TrainConfig
+from t2i.data.dataset import PackedDataset
+from t2i.errors import ConfigError
+from t2i.models.build import image_encoder
+from t2i.text.build import text_encoder
+from t2i.text.pretrained import encoder_file, holds_encoder, load_text
+from t2i.text.table import caption_table, read_table
+from t2i.training.text import train_text
+from t2i.training.text_source import FrozenText, LearnedText, TextSource
+from t2i.weights import load_weights
+
+
+def prepare_text(
+    config: TrainConfig, data: PackedDataset, folder: Path, device: torch.device, precision: torch.dtype
+) -> tuple[TextSource, nn.Module | None]:
+    """Make the text source that the settings ask for: end-to-end, joint (trained first), or frozen from a file.
+
+    Returns:
+        The source, and the frozen image side of the joint embedding where `config.alignment_weight` asks for it.
+
+    Raises:
+        ConfigError: the file has embeddings and no image side, which `config.alignment_weight` needs.
+    """
+    options = config.text
+    if options.encoder == "end-to-end":
+        torch.manual_seed(config.seed)
+        return LearnedText(text_encoder(options).to(device)), None
+    path = train_text(config, data, folder) if options.encoder == "joint" else encoder_file(options.encoder)
+    if not holds_encoder(path):
+        if config.alignment_weight:
+            raise ConfigError(f"{path} holds embeddings and no image side to score images: add --alignment-weight 0")
+        return FrozenText(read_table(path, data).to(device), None), None
+    encoder = load_text(path, options).to(device)
+    alignment_encoder: nn.Module | None = None
+    if config.alignment_weight:
+        alignment_encoder = image_encoder(options, config.size)
+        load_weights(path, {"image": alignment_encoder})
+        alignment_encoder = alignment_encoder.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return FrozenText(caption_table(encoder, data, device, precision), encoder), alignment_encoder
