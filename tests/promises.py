@@ -71,7 +71,9 @@ PROMISES = {
     26: Promise("hostile requests to the demo: only 2xx and 4xx, memory bounded", 40, 1000),
     27: Promise("hostile model folders are refused; no road to a pickle", 10, 40),
     28: Promise("ten steps: read-only home, no network, LANG=C, few file descriptors, not root", 1, 6),
-    29: Promise("the demo reads no file, refuses other hosts and origins, bounds bytes and time; our faults are 5xx", 40, 200),
+    29: Promise(
+        "the demo reads no file, refuses other hosts and origins, bounds bytes and time; our faults are 5xx", 40, 200
+    ),
 }
 
 

@@ -77,7 +77,7 @@ def test_truncation_is_the_pipelines(studio, pipe, most):
     assert np.abs(found.astype(int) - drawn(pipe(RED, count=3, seed=4, truncation=most).images)).max() <= 1
 
 
-def test_a_style_picture_gives_its_noise_and_the_slider_leads_away_from_it(studio, pipe, picture):
+def test_a_style_image_gives_its_noise_and_the_slider_leads_away_from_it(studio, pipe, picture):
     expected = drawn(pipe.transfer_style(picture, RED).images)[0]
     found = cells(studio.draw(RED, style=picture.read_bytes(), count=1), 1)[0]
     assert np.abs(found.astype(int) - expected).max() <= 1
