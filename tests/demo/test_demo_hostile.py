@@ -1,5 +1,6 @@
 """What the demo answers to those who mean it ill."""
 
+import asyncio
 import contextlib
 import http.client
 import io
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 from pathlib import Path
@@ -164,7 +166,7 @@ def canary(tmp_path_factory):
 
     def watch(event, arguments):
         if event in ("open", "os.open", "shutil.copyfile", "os.link", "os.symlink"):
-            opened.extend(str(each) for each in arguments if isinstance(each, (str, Path)))
+            opened.extend(os.fsdecode(each) for each in arguments if isinstance(each, (str, bytes, Path)))
 
     sys.addaudithook(watch)
     return path, opened
@@ -315,6 +317,28 @@ def test_a_fault_of_ours_is_500_and_tells_nothing(tiny_run_with_style, monkeypat
     assert "t2i-demo: POST '/api/generate' failed: RuntimeError: secret path /home/user/model second line" in told
 
 
+def filtered(app):
+    """Ask a filtered ASGI app; the status, the body, and what was logged."""
+    sent, lines = [], []
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")], "query_string": b""}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(RequestFilter(app, "127.0.0.1", log=lines.append)(scope, None, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent), lines
+
+
+def test_what_the_framework_lets_through_is_500_too():
+    async def raising(scope, receive, send):
+        raise RuntimeError("secret of the demo")
+
+    status, body, lines = filtered(raising)
+    assert status == 500
+    assert b"secret" not in body
+    assert lines == ["t2i-demo: GET '/' failed: RuntimeError: secret of the demo"]
+
+
 @pytest.mark.promise(29)
 def test_half_requests_neither_stay_nor_keep_others_out(server, monkeypatch, tally):
     """300 connections that send half a request: the page is served meanwhile, and they are closed when their time is up."""
@@ -357,9 +381,6 @@ def test_a_second_half_request_on_a_connection_has_its_time_limit_too(server, mo
 
 def test_more_requests_than_the_queue_holds_are_told_to_try_again(tiny_run_with_style, monkeypatch):
     """Of the requests that come while the model is busy, `MAX_QUEUE` wait and the others are answered 429."""
-    import asyncio
-    import threading
-
     monkeypatch.setattr("t2i.demo.app.MAX_QUEUE", 2)
     go = threading.Event()
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from t2i import console
 from t2i.blossoms.pack import pack_blossoms
 from t2i.cli import parsing
 from t2i.cli.arguments import EXAMPLE, Bench, Demo, Export, Merge, Prepare
@@ -20,6 +21,7 @@ from t2i.errors import ConfigError, T2IError
 
 def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
     """Run a command; a user's error is one line on stderr and exit code 2, a stop on request 130."""
+    sys.stderr = console.errors()
     try:
         command(sys.argv[1:])
     except T2IError as error:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from t2i import console
 from t2i.cli import parsing
 from t2i.cli.arguments import EXAMPLE, PICTURES, FromFile, Plot, TrainFlags
 from t2i.config import presets
@@ -36,6 +37,7 @@ def _training(kind: type, arguments: Sequence[str], prog: str, preset: str, pref
     if wanted.print_config:
         print(to_toml(config), end="")
         sys.exit(0)
+    console.tolerate()  # whoever reads along may leave: that ends no training
     return config, wanted
 
 

@@ -53,8 +53,8 @@ class JointOptions:
             raise ConfigError(
                 f"{self.flags}batch must be at least 2, got {self.batch}: one has nothing to be told from"
             )
-        if self.learning_rate <= 0:
-            raise ConfigError(f"{self.flags}learning-rate must be above 0, got {self.learning_rate}")
+        if not 0 < self.learning_rate <= 1:
+            raise ConfigError(f"{self.flags}learning-rate must be above 0 and at most 1, got {self.learning_rate}")
 
 
 @dataclass(frozen=True)
@@ -255,8 +255,11 @@ class TrainConfig:
             raise ConfigError(f"--batch must be an even number of at least 4, got {self.batch}")
         if self.threads < 0:
             raise ConfigError(f"--threads must be at least 0, got {self.threads}")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"--learning-rate must be above 0, got {self.learning_rate}")
+        if not 0 < self.learning_rate <= 1:
+            raise ConfigError(f"--learning-rate must be above 0 and at most 1, got {self.learning_rate}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"--{name} must lie in 0..1 (1 excluded), got {getattr(self, name)}")
         if self.alignment_weight and (self.text.encoder == "end-to-end" or self.text.image_features != "joint"):
             raise ConfigError(
                 "--alignment-weight needs a joint embedding whose image side was learned from pixels: --text.encoder joint "
@@ -325,8 +328,11 @@ class StyleConfig:
         for name in ("interpolated", "blur"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name} must lie in 0..1, got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"--learning-rate must be above 0, got {self.learning_rate}")
+        if not 0 < self.learning_rate <= 1:
+            raise ConfigError(f"--learning-rate must be above 0 and at most 1, got {self.learning_rate}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"--{name} must lie in 0..1 (1 excluded), got {getattr(self, name)}")
         if self.noise < 0:
             raise ConfigError(f"--noise must be at least 0, got {self.noise}")
 

@@ -8,17 +8,23 @@ from types import FrameType
 
 from tqdm import tqdm
 
+from t2i import console
 from t2i.errors import CheckpointError
 from t2i.files import write_atomically
 
 
 class StopSignal:
-    """Turn SIGINT and SIGTERM into a flag that a loop asks for; the second signal ends the process at once.
+    """Turn the signals that ask a process to end into a flag that a loop asks for.
+
+    * SIGINT and SIGTERM: the second one ends the process at once.
+    * SIGHUP (the terminal was closed), SIGXCPU and SIGUSR1 (a cluster's time limit): they come several times, so more of
+      them change nothing. One that was ignored at the start, as under nohup, stays ignored.
 
     It stands round loops alone: between them everything is on the disk, and a signal ends the process as usual.
     """
 
-    NUMBERS = (signal.SIGINT, signal.SIGTERM)
+    URGENT = (signal.SIGINT, signal.SIGTERM)
+    NUMBERS = (*URGENT, *(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)))
 
     def __init__(self) -> None:
         self.asked = False
@@ -26,13 +32,15 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        for either in self.NUMBERS:
-            signal.signal(either, signal.SIG_DFL)
+        if number in self.URGENT:
+            for either in self.URGENT:
+                signal.signal(either, signal.SIG_DFL)
 
     def __enter__(self) -> "StopSignal":
         try:
             for number in self.NUMBERS:
-                self._before[number] = signal.signal(number, self._handle)
+                if number in self.URGENT or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
         except ValueError:
             pass  # not in the main thread: whoever runs us there handles signals
         return self
@@ -77,7 +85,7 @@ class Progress:
             _forget(path, name, start)
         self.bar = tqdm(
             total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5, smoothing=0.05,
-            disable=not writes,
+            disable=not writes, file=console.errors(),
         )  # fmt: skip
         self._since = (start, time.perf_counter())
 

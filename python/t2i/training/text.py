@@ -11,7 +11,6 @@ Source: Reed et al. CVPR 2016 (DS-SJE): U(-0.08, 0.08) weights, RMSprop 7e-4, x 
 import dataclasses
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from t2i import runtime
+from t2i import console, runtime
 from t2i.config.options import JointOptions, TextConfig, TrainConfig
 from t2i.data.dataset import PackedDataset, record_dataset
 from t2i.data.loader import Loader
@@ -31,7 +30,7 @@ from t2i.models.build import image_encoder
 from t2i.models.encoders import FeatureEncoder
 from t2i.models.image_features import picture_features
 from t2i.text.build import text_encoder
-from t2i.training.checkpoint import Checkpoints
+from t2i.training.checkpoint import MISSING, Checkpoints
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.loop import Loop
 from t2i.training.losses import contrastive_loss, joint_embedding_loss
@@ -214,7 +213,9 @@ def _is_whole(path: Path) -> bool:
     try:
         read_tensors(path)
     except CheckpointError as error:
-        print(f"training the text encoder again: {error}", file=sys.stderr)
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno not in MISSING:
+            raise  # it may be read tomorrow
+        console.say(f"training the text encoder again: {error}")
         return False
     return True
 
