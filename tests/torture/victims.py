@@ -205,6 +205,25 @@ def signalled(data, folder, at, number, out, twice=False, **changes):
         Path(out).write_text(json.dumps(seen))
 
 
+def muted(data, folder, at, how, both, **changes):
+    """Train, and from call `at` on have a stderr (and stdout) that takes nothing."""
+
+    def mute():
+        if how == "closed pipe":
+            reading, writing = os.pipe()
+            os.close(reading)
+        else:
+            writing = os.open("/dev/full", os.O_WRONLY)
+        for descriptor in (1, 2) if both else (2,):
+            if how == "closed":
+                os.close(descriptor)
+            else:
+                os.dup2(writing, descriptor)
+
+    with CallCounter(at, mute):
+        train(data, folder, **changes)
+
+
 def stopped_writer(folder, at):
     """Save a checkpoint of step 10 and die at unit `at` of that of step 20; without `at`, return after both."""
     net, checkpoints = small_state(folder)
