@@ -71,7 +71,7 @@ def shown(page):
     for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         for line in block.splitlines():
             found = re.search(r"(?:^\s*|--no-python )(t2i-(?:prepare|train|generate|eval)\b.*)", line)
-            if found and "--tyro" not in line:
+            if found and "--print-completion" not in line:
                 yield shlex.split(found[1].partition("  #")[0].partition(" > ")[0])
 
 
@@ -79,7 +79,7 @@ def shown(page):
 def test_the_commands_of_a_page_have_the_flags_that_they_are_given(page):
     kinds = {
         "t2i-prepare": arguments.Prepare, "t2i-generate": arguments.Generate, "images": arguments.EvaluateImages,
-        "text": arguments.EvaluateText, "style": arguments.EvaluateStyle,
+        "text": arguments.EvaluateText, "style": arguments.EvaluateStyle, "merge": arguments.Merge,
     }  # fmt: skip
     for command, *words in shown(page):
         if command == "t2i-train":
@@ -87,8 +87,10 @@ def test_the_commands_of_a_page_have_the_flags_that_they_are_given(page):
             words = [word for word in words if word not in ("--config", "KIND", *files)]
             code, _, err = call(command, *words, *([] if "--print-config" in words else ["--print-config"]))
             assert (code, err) == (0, ""), words
-        elif kind := kinds.get(words[0] if command == "t2i-eval" else command):
-            parsing._check_names(kind, None, [word for word in words if word.startswith("-")], command, True)
+        elif command == "t2i-eval" or words[0] == "merge":
+            parsing.parse(kinds[words[0]], words[1:], command)
+        else:
+            parsing.parse(kinds[command], words, command)
 
 
 def test_the_pages_of_the_api_name_modules_that_are_there():

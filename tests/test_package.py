@@ -171,11 +171,11 @@ def test_a_native_module_of_another_version_is_one_clear_error(change):
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import t2i", {"torch", "triton", "tyro", "numpy", "PIL", "t2i._native"}),
-        ("import t2i; t2i.encode(['a'])", {"torch", "triton", "tyro", "PIL"}),
+        ("import t2i", {"torch", "triton", "argparse", "numpy", "PIL", "t2i._native"}),
+        ("import t2i; t2i.encode(['a'])", {"torch", "triton", "t2i.cli", "PIL"}),
         (
             "import t2i; t2i.Generator, t2i.Pipeline, t2i.PackedDataset",
-            {"triton", "tyro", "t2i.training", "torch._dynamo"},
+            {"triton", "t2i.cli", "t2i.training", "torch._dynamo"},
         ),
     ],
 )

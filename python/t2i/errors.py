@@ -10,10 +10,7 @@ class T2IError(Exception):
 
 
 class ConfigError(T2IError):
-    """A setting, flag or argument that cannot work.
-
-    Not a ValueError, unlike its siblings: the command-line library would catch it and draw a box of lines around it.
-    """
+    """A setting, flag or argument that cannot work."""
 
 
 class DataError(T2IError, ValueError):

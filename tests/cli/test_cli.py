@@ -15,6 +15,9 @@ from PIL import Image
 from helpers import TINY, call
 from t2i import prepare
 from t2i.cli import main as cli
+from t2i.cli.arguments import Generate
+from t2i.cli.generate import _without_captions_in_style
+from t2i.cli.parsing import parse
 from t2i.training.step import GanStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -230,7 +233,7 @@ WRONG = {
         lambda m, o, t: ["t2i-generate", "--model", edited(m, t, size=17), "x"],
         "cannot be read as the settings of a run: .*power of two",
     ),
-    "generate: nothing to draw": (lambda m, o, t: ["t2i-generate", "--model", m[1]], "say what to draw"),
+    "generate: nothing to draw": (lambda m, o, t: ["t2i-generate", "--model", m[1]], "a caption is missing"),
     "generate: no pictures": (lambda m, o, t: ["t2i-generate", "--model", m[1], "x", "--count", 0], "count"),
     "generate: a side of nothing": (
         lambda m, o, t: ["t2i-generate", "--model", m[1], "x", "--side", 2],
@@ -262,6 +265,21 @@ def test_wrong_input_is_one_clear_line_and_exit_code_2(case, made, one_class, tm
     assert err.count("\n") == 1
     assert err.startswith(f"{command}: error: ")
     assert re.search(says, err), err
+
+
+@pytest.mark.parametrize(
+    ("words", "style", "captions"),
+    [
+        (["--style", "a.jpg", "b.PNG", "a red flower"], ("a.jpg", "b.PNG"), ("a red flower",)),
+        (["--style", "no suffix", "a red flower"], ("no suffix",), ("a red flower",)),  # the first is an image
+        (["one", "--style", "a.jpg", "two"], ("a.jpg",), ("one", "two")),
+        (["--style", "a.jpg", "--style", "b.jpg", "one"], ("a.jpg", "b.jpg"), ("one",)),
+        (["one", "two"], (), ("one", "two")),
+    ],
+)
+def test_captions_after_the_style_images_are_captions(words, style, captions):
+    config = _without_captions_in_style(parse(Generate, ["--model", "x", *words], "t2i-generate"))
+    assert (config.style, config.captions) == (style, captions)
 
 
 def test_an_error_that_is_ours_keeps_its_traceback(monkeypatch):

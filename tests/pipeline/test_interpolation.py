@@ -230,7 +230,7 @@ def test_a_sentence_of_ten_thousand_characters_is_read_as_far_as_the_encoder_rea
         (["--interpolate-text", RED, BLUE, "--interpolate-noise"], "exclude each other"),
         (["--interpolate-text", RED, BLUE, "--arithmetic", RED, BLUE, WHITE], "exclude each other"),
         (["--interpolate-text", RED, BLUE, "--", WHITE], "'a white flower' is one too many"),
-        (["--interpolate-noise"], "say what to draw"),
+        (["--interpolate-noise"], "a caption is missing"),
         (["--interpolate-noise", RED, "--steps", 1], "at least 2 steps"),
         (["--interpolate-text", RED, " "], "a caption is empty"),
         (["--interpolate-text", RED, BLUE, "--out", "a.txt"], r"\.webp or \.gif"),

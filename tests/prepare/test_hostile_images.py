@@ -16,8 +16,9 @@ from PIL import Image
 from helpers import peak
 from promises import cases, count
 from t2i import prepare
+from t2i.config.sizes import MAX_PIXELS
 from t2i.prepare.images import _load_embedded
-from t2i.prepare.items import MAX_PIXELS, Item
+from t2i.prepare.items import Item
 
 HERE = Path(__file__).parent
 MEMORY = 256 * 2**20

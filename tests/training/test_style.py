@@ -457,7 +457,7 @@ CASES = {
     ),
     "a style without a sentence": (
         lambda run, bare, t: ["t2i-generate", "--model", run, "--style", "a.jpg", "b.jpg"],
-        "say what to draw",
+        "a caption is missing",
     ),
     "no style encoder": (
         lambda run, bare, t: ["t2i-generate", "--model", bare, "--style", picture(t), RED],

@@ -17,6 +17,7 @@ from t2i.bench.timing import Row, facts, memory_speed, product_speed, rivals, ro
 from t2i.blossoms.pack import pack_blossoms
 from t2i.config.options import TrainConfig
 from t2i.config.presets import preset
+from t2i.config.sizes import MAX_PIXELS
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Batch
 from t2i.data.sampler import Sampler
@@ -140,7 +141,7 @@ def _prepare(files: Sequence[Path], rival: ModuleType | None, rounds: int) -> Ro
     found: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]] = {}
 
     def ours() -> None:
-        found["own"], reasons = prepare.load_images(items, 76, "stretch", 100_000_000)
+        found["own"], reasons = prepare.load_images(items, 76, "stretch", MAX_PIXELS)
         assert not any(reasons), reasons
 
     def usual() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from t2i.blossoms.classes import VERSION
 from t2i.blossoms.dataset import CaptionLanguage, make_blossoms
+from t2i.config.sizes import stored_size
 from t2i.errors import DataError
 from t2i.files import cache_folder
 from t2i.prepare.items import Report
@@ -16,7 +17,7 @@ def embedded_blossoms(size: int, folder: Path, images: int = 6000) -> Path:
 
     It is kept in the user's cache folder ($XDG_CACHE_HOME/t2i), or in the run folder where that cannot be written.
     """
-    stored = size * 76 // 64  # room for crops, in the paper's proportion
+    stored = stored_size(size)
     name = f"blossoms-{VERSION}-{stored}px-{images}"
     cache = cache_folder()
     for place in (cache / name, folder / name):

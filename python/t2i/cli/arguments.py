@@ -1,243 +1,247 @@
-"""What each command takes, beside the settings of training that `t2i.config` keeps: fields are flags, docstrings are help."""
+"""Arguments of the commands, apart from the settings of a training, which are in `t2i.config`."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction
+from t2i.config.fields import check_bounds, option, required
+from t2i.config.sizes import MAX_PIXELS
 
-EXAMPLE = "a flower with five red petals and a yellow centre"
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-FILMS = (".gif", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+ANIMATION_SUFFIXES = (".gif", ".webp")
+Kind = Literal[
+    "folder", "huggingface", "csv", "coco", "webdataset", "parquet", "stackgan", "oxford102", "cub", "blossoms"
+]
+DEVICE_HELP = "auto, cpu, cuda or cuda:N."
+JSON_HELP = "Print the results as one JSON object too, on the last line."
+OUT_HELP = "Folder that the packed data set is written to."
+FORCE_HELP = "Replace an existing packed data set."
 
 
 @dataclass(frozen=True)
 class FromFile:
     """Flags of the trainings that are no settings."""
 
-    config: str | None = None
-    """A TOML file of settings, as --print-config writes it; flags win over the file, the file over the preset."""
-    print_config: FlagCreatePairsOff[bool] = False
-    """Print the settings as such a file, and do nothing else."""
+    config: str | None = option(
+        None,
+        "TOML file of settings, as --print-config writes it. Flags override the file, the file overrides the preset.",
+        group="run",
+    )
+    print_config: bool = option(False, "Print the settings as a TOML file and exit.", group="run")
 
 
 @dataclass(frozen=True)
 class TrainFlags(FromFile):
     """Flags of t2i-train that are no settings."""
 
-    dry_run: FlagCreatePairsOff[bool] = False
-    """Train nothing: show sizes, memory and work, and draw the first batch with all that the discriminator is told."""
+    dry_run: bool = option(
+        False,
+        "Do not train: show parameters, memory and FLOPs, and an image of the first batch as the discriminator sees"
+        " it.",
+        group="run",
+    )
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """Turn a folder of captioned pictures into a packed data set for t2i-train."""
+    """Convert captioned images to a packed data set for t2i-train."""
 
-    kind: Positional[
-        Literal[
-            "folder", "huggingface", "csv", "coco", "webdataset", "parquet", "stackgan", "oxford102", "cub", "blossoms"
-        ]
-    ]
-    """folder: pictures with metadata.jsonl (file_name, text) or a .txt of captions beside each, class = subfolder;
-    huggingface: a folder of the datasets library; csv: a table of path and caption; coco: captions_*.json;
-    webdataset: tar shards of img2dataset; parquet: pictures inside; stackgan: also AttnGAN's and DF-GAN's pickles;
-    oxford102, cub: the official layouts; blossoms: drawn by the program (no source).
-    `t2i-prepare merge PART PART ... --out DIR` joins parts that --shard wrote."""
-    source: Positional[str] = ""
-    """The folder, as it was unpacked; for csv, coco, webdataset and parquet also a single file."""
-    out: str = "data/pack"
-    """Where the packed data set goes."""
-    size: int = 76
-    """Side of the stored pictures in pixels: 76 for training at 64 (the paper), 38 for 32, 152 for 128."""
-    fit: Literal["stretch", "crop"] = "stretch"
-    """stretch ignores the aspect ratio (the paper); crop cuts the longer side off."""
-    boxes: bool = False
-    """cub: crop each picture to its bounding box first."""
-    images: int = 6000
-    """blossoms: how many to draw."""
-    seed: int = 0
-    """blossoms: which ones."""
-    max_pixels: int = 100_000_000
-    """Larger pictures are refused before they are decoded."""
-    shard: str | None = None
-    """i/n: prepare only part i of n (from 0), on any machine; the part that finds all others in --out completes it."""
-    shard_images: int | None = None
-    """Most pictures in one file of the data set, and in one piece of work; 4096 if not given."""
-    force: bool = False
-    """Replace a packed data set that is there."""
+    kind: Kind = required(
+        "Format of the source. folder: images with metadata.jsonl (file_name, text) or a .txt of captions beside "
+        "each, class = subfolder; huggingface: a saved data set of the datasets library; csv: a table of path and "
+        "caption; coco: captions_*.json; webdataset: tar shards of img2dataset; parquet: with embedded images; "
+        "stackgan: also AttnGAN's and DF-GAN's pickles; oxford102, cub: the official layouts; blossoms: synthetic "
+        "flowers (no source). `t2i-prepare merge PART PART ... --out DIR` joins parts that --shard wrote.",
+        positional=True,
+    )
+    source: str = option(
+        "",
+        "Folder of the source as it was unpacked; for csv, coco, webdataset and parquet also a single file.",
+        positional=True,
+    )
+    out: str = option("data/pack", OUT_HELP)
+    size: int = option(
+        76,
+        "Size of the stored images in pixels, with room for random crops: 76 for training at 64 (the paper), 38 for"
+        " 32, 152 for 128.",
+    )
+    fit: Literal["stretch", "crop"] = option(
+        "stretch",
+        "How images become square: stretch ignores the aspect ratio (the paper), crop is a centre crop.",
+    )
+    boxes: bool = option(False, "cub: crop each image to its bounding box first.")
+    images: int = option(6000, "blossoms: number of images.")
+    seed: int = option(0, "blossoms: random seed.")
+    max_pixels: int = option(MAX_PIXELS, "Larger images are refused before they are decoded.")
+    shard: str | None = option(
+        None,
+        "i/n: prepare part i of n only (from 0), on any machine; the part that finds all others in --out completes "
+        "the data set.",
+    )
+    shard_images: int | None = option(None, "Images per shard, which is also the unit of work. Without it: 4096.")
+    force: bool = option(False, FORCE_HELP)
 
 
 @dataclass(frozen=True)
 class Merge:
-    """Join the parts of a data set that t2i-prepare --shard i/n wrote into folders of their own."""
+    """Join the parts of a data set that t2i-prepare --shard i/n wrote to separate folders."""
 
-    parts: Positional[tuple[str, ...]]
-    """Folders of the parts, all of them."""
-    out: str = "data/pack"
-    """Where the packed data set goes."""
-    force: bool = False
-    """Replace a packed data set that is there."""
+    parts: tuple[str, ...] = required("Folders of all parts.", positional=True)
+    out: str = option("data/pack", OUT_HELP)
+    force: bool = option(False, FORCE_HELP)
 
 
 @dataclass(frozen=True)
 class Generate:
-    """Draw sentences with a trained model."""
+    """Generate images of captions with a trained model."""
 
-    captions: Positional[tuple[str, ...]]
-    """What to draw, a sentence each, in quotes."""
-    model: str
-    """Run folder of t2i-train, or an .onnx of t2i-export."""
-    out: str = "pictures.png"
-    """The grid, one row a sentence (.png, .jpg, .webp)."""
-    count: int = 8
-    """Pictures of each sentence."""
-    seed: int = 0
-    """Chooses the noise; picture i of every sentence shares it."""
-    truncation: float | None = None
-    """Largest magnitude a number of noise may have: 0.5 is typical and alike, 2 nearly everything."""
-    side: int = 128
-    """Pixels each picture is shown at."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:N."""
-    style: UseAppendAction[tuple[str, ...]] = ()
-    """Pictures that background and place come from; then a table, style pictures down, sentences across. Needs
-    t2i-train style."""
-    interpolate_text: tuple[str, str] | None = None
-    """From one sentence to another, in strips: the noise of each stays (.gif or .webp: a film)."""
-    interpolate_noise: bool = False
-    """From one noise to another, in strips: the sentence stays (.gif or .webp: a film)."""
-    arithmetic: tuple[str, str, str] | None = None
-    """Sentences A B C: draws A - B + C below the three."""
-    steps: int = 8
-    """Pictures of a strip, both ends included."""
+    model: str = required("Run folder of t2i-train, or .onnx file of t2i-export.")
+    captions: tuple[str, ...] = option((), "Captions, each in quotes.", positional=True)
+    out: str = option("pictures.png", "File of the image grid, one row per caption (.png, .jpg, .webp).")
+    count: int = option(8, "Images per caption.")
+    seed: int = option(0, "Random seed of the noise; image i of every caption has the same noise.")
+    truncation: float | None = option(
+        None,
+        "Truncation of the noise: values beyond it are resampled. 0.5 gives typical, similar images, 2 nearly all "
+        "variety.",
+    )
+    side: int = option(128, "Size in pixels that each image is shown at.", at_least=8)
+    device: str = option("cpu", "cpu, cuda or cuda:N.")
+    style: tuple[str, ...] = option(
+        (),
+        "Images whose style (background, position) is transferred: a table with a row per style image and a column "
+        "per caption. Needs t2i-train style.",
+        metavar="FILE",
+    )
+    interpolate_text: tuple[str, str] | None = option(
+        None,
+        "Interpolate between two captions with the noise fixed, a strip per noise vector (.gif or .webp: an "
+        "animation).",
+        metavar="CAPTION",
+    )
+    interpolate_noise: bool = option(
+        False,
+        "Interpolate between noise vectors with the caption fixed (.gif or .webp: an animation).",
+    )
+    arithmetic: tuple[str, str, str] | None = option(
+        None,
+        "Captions A B C: text embedding arithmetic, A - B + C below the three.",
+        metavar="CAPTION",
+    )
+    steps: int = option(8, "Images of an interpolation, both ends included.")
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
 
 @dataclass(frozen=True)
 class EvaluateImages:
-    """Measure a model's pictures: how real, how varied, how true to their captions."""
+    """Measure generated images: fidelity, diversity and agreement with their captions."""
 
-    model: str
-    """Run folder of t2i-train."""
-    data: str | None = None
-    """Packed data set to compare with; without it, the one the run was trained on."""
-    split: Literal["test", "train", "all"] = "test"
-    """Whose captions are drawn: test is the classes held out."""
-    count: int = 1000
-    """Pictures drawn, one a caption, and at most as many real ones."""
-    features: str | None = None
-    """Feature network of FID-768 and KID-768, a .safetensors; without it both are left out."""
-    full: bool = False
-    """Also the usual FID and Inception Score, through the extra torch-fidelity: pip install 't2i[eval]'."""
-    captions: int = 200
-    """blossoms: captions of held-out classes that a probe checks, attribute by attribute."""
-    seed: int = 0
-    """Chooses pictures, captions and noise."""
-    batch: int = 32
-    """Pictures at once in the feature network."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    json: bool = False
-    """Print the figures as one JSON object, last."""
+    model: str = required("Run folder of t2i-train.")
+    data: str | None = option(None, "Packed data set to compare with. Without it: the one the run was trained on.")
+    split: Literal["test", "train", "all"] = option("test", "Split of the captions: test is the held-out classes.")
+    count: int = option(1000, "Generated images, one per caption, and at most as many real ones.")
+    features: str | None = option(
+        None,
+        "Feature network of FID-768 and KID-768, a .safetensors. Without it: neither is computed.",
+    )
+    full: bool = option(False, "Also the standard FID and Inception Score, by torch-fidelity: pip install 't2i[eval]'.")
+    captions: int = option(
+        200,
+        "blossoms: captions of held-out classes whose attributes a probe checks in the generated images.",
+    )
+    seed: int = option(0, "Random seed of images, captions and noise.")
+    batch: int = option(32, "Batch size of the feature network.")
+    device: str = option("auto", DEVICE_HELP)
+    json: bool = option(False, JSON_HELP)
 
 
 @dataclass(frozen=True)
 class EvaluateText:
-    """Measure a joint embedding: does the mean text of a class find its pictures?"""
+    """Measure a joint embedding: zero-shot classification and retrieval by the mean text embedding of a class."""
 
-    model: str
-    """Run folder of t2i-train text, or of t2i-train with --text.encoder joint."""
-    data: str | None = None
-    """Packed data set to read; without it, the one the run was trained on."""
-    split: Literal["test", "train", "all"] = "test"
-    """Whose classes: test is those held out (zero-shot)."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    json: bool = False
-    """Print the figures as one JSON object, last."""
+    model: str = required("Run folder of t2i-train text, or of t2i-train with --text.encoder joint.")
+    data: str | None = option(None, "Packed data set. Without it: the one the run was trained on.")
+    split: Literal["test", "train", "all"] = option("test", "Split of the classes: test is those held out (zero-shot).")
+    device: str = option("auto", DEVICE_HELP)
+    json: bool = option(False, JSON_HELP)
 
 
 @dataclass(frozen=True)
 class EvaluateStyle:
-    """Measure a style encoder: does it tell one style from two, find the noise again?"""
+    """Measure a style encoder: style verification (ROC), and reconstruction of the noise."""
 
-    model: str
-    """Run folder of t2i-train, after t2i-train style."""
-    data: str | None = None
-    """Packed data set to read; without it, the one the run was trained on."""
-    images: int = 1500
-    """Most pictures to read, of the test split."""
-    pairs: int = 10_000
-    """Pairs of each kind, half of them of the same style."""
-    clusters: int = 100
-    """Clusters of background colour, on photographs; fewer where there are under ten pictures a cluster."""
-    seed: int = 0
-    """Chooses pictures, pairs, clusters and noise."""
-    out: str | None = None
-    """Picture of the ROC curves; without it, style-roc.png in the run folder."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    json: bool = False
-    """Print the figures as one JSON object, last."""
+    model: str = required("Run folder of t2i-train, after t2i-train style.")
+    data: str | None = option(None, "Packed data set. Without it: the one the run was trained on.")
+    images: int = option(1500, "Maximum number of images, of the test split.")
+    pairs: int = option(10_000, "Pairs of each kind, half of them of the same style.")
+    clusters: int = option(
+        100,
+        "Clusters of background colour, on photographs; fewer where there are under ten images per cluster.",
+    )
+    seed: int = option(0, "Random seed of images, pairs, clusters and noise.")
+    out: str | None = option(None, "File of the ROC curves. Without it: style-roc.png in the run folder.")
+    device: str = option("auto", DEVICE_HELP)
+    json: bool = option(False, JSON_HELP)
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a trained model as one ONNX file: caption ids and noise in, pictures out. It is checked before it is written."""
+    """Export a trained model to ONNX: caption ids and noise in, images out.
 
-    model: str
-    """Run folder of t2i-train."""
-    out: str = "model.onnx"
-    """The file."""
-    precision: Literal["float32", "float16", "int8"] = "float32"
-    """float16: half the file, half precision; int8: weights of one byte, a quarter of the file, float32 arithmetic."""
-    ids: Literal["uint8", "int64"] = "uint8"
-    """Type of the caption ids that the graph takes."""
+    The file is checked against PyTorch before it is written.
+    """
+
+    model: str = required("Run folder of t2i-train.")
+    out: str = option("model.onnx", "File to write.")
+    precision: Literal["float32", "float16", "int8"] = option(
+        "float32",
+        "float16: half precision, half the file size; int8: quantised weights with float32 arithmetic, a quarter of"
+        " the file size.",
+    )
+    ids: Literal["uint8", "int64"] = option("uint8", "Data type of the caption ids.")
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Draw in the browser: sentences, what lies between two, noise, a style picture."""
+    """Generate images in the browser: from captions, by interpolation, with a style image."""
 
-    model: str
-    """Run folder of t2i-train."""
-    port: int = 7860
-    """Where the page is; 0 takes a free port."""
-    host: str = "127.0.0.1"
-    """Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 whoever can reach it."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:N."""
+    model: str = required("Run folder of t2i-train.")
+    port: int = option(7860, "Port of the page; 0 takes a free one.")
+    host: str = option(
+        "127.0.0.1",
+        "Address to listen on: 127.0.0.1 is this machine only, 0.0.0.0 every network interface.",
+    )
+    device: str = option("cpu", "cpu, cuda or cuda:N.")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Time t2i beside what a user would pick instead: the data path, a training step, drawing."""
+    """Benchmark t2i against common alternatives: data loading, a training step, generation."""
 
-    what: Positional[tuple[Literal["data", "step", "generate"], ...]] = ("data", "step", "generate")
-    """Which parts."""
-    data: str | None = None
-    """Packed data set for the data rows; without it, blossoms drawn by the program."""
-    pictures: str | None = None
-    """Folder of JPEG files for the row prepare; without it the row is left out."""
-    model: str | None = None
-    """Run folder whose generator draws; without it, the paper's generator with random weights."""
-    rounds: int = 5
-    """Timed rounds of each row, rival and self in turn."""
-    batch: int = 64
-    """Pictures a step."""
-    rivals: str | None = None
-    """Folder of the rivals; without it, benches/rivals of the repository, if it is there."""
-    threads: int = 0
-    """CPU threads; 0 leaves it to torch."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    json: bool = False
-    """Print a JSON object a row as well, after the table."""
+    what: tuple[Literal["data", "step", "generate"], ...] = option(
+        ("data", "step", "generate"), "Parts to time.", positional=True
+    )
+    data: str | None = option(None, "Packed data set for the data rows. Without it: blossoms, rendered by the program.")
+    pictures: str | None = option(None, "Folder of JPEG files for the row prepare. Without it: the row is left out.")
+    model: str | None = option(
+        None,
+        "Run folder of the generator to time. Without it: the paper's generator with random weights.",
+    )
+    rounds: int = option(5, "Timed rounds of each row, alternating between t2i and the alternative.")
+    batch: int = option(64, "Images per step.")
+    rivals: str | None = option(
+        None,
+        "Folder of the alternatives. Without it: benches/rivals of the repository, if it is there.",
+    )
+    threads: int = option(0, "CPU threads; 0 is PyTorch's default.")
+    device: str = option("auto", DEVICE_HELP)
+    json: bool = option(False, "Print a JSON object per row too, after the table.")
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw the curves of a run's metrics.jsonl to one picture."""
+    """Plot the curves of a run's metrics.jsonl."""
 
-    plot: str
-    """Run folder of t2i-train."""
-    out: str | None = None
-    """The picture (.png, .jpg, .webp); without it, curves.png in the run folder."""
+    plot: str = required("Run folder of t2i-train.")
+    out: str | None = option(None, "File of the plot (.png, .jpg, .webp). Without it: curves.png in the run folder.")

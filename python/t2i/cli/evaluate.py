@@ -1,49 +1,48 @@
 """`t2i-eval`: measure a model."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from t2i.cli import parsing
-from t2i.cli.arguments import PICTURES, EvaluateImages, EvaluateStyle, EvaluateText
+from t2i.cli.arguments import IMAGE_SUFFIXES, EvaluateImages, EvaluateStyle, EvaluateText
+from t2i.cli.parsing import parse
 from t2i.errors import ConfigError
-
-
-def run_chosen(arguments: Sequence[str], kinds: dict[str, Callable[[Sequence[str]], None]], question: str) -> None:
-    """Run the command that the first word names."""
-    if not arguments or arguments[0] not in kinds:
-        raise ConfigError(f"{question} One of: {', '.join(kinds)}")
-    kinds[arguments[0]](arguments[1:])
 
 
 def run_evaluate(arguments: Sequence[str]) -> None:
     """Run the measure that the first word names."""
+    kinds: Mapping[str, Callable[[Sequence[str]], None]] = {
+        "images": _evaluate_images,
+        "text": _evaluate_text,
+        "style": _evaluate_style,
+    }
     if arguments and arguments[0] in ("-h", "--help"):
         print("usage: t2i-eval {images,text,style} [flags]; t2i-eval images --help shows the flags")
         return
-    run_chosen(
-        arguments, {"images": _evaluate_images, "text": _evaluate_text, "style": _evaluate_style}, "what to measure?"
-    )
+    if not arguments or arguments[0] not in kinds:
+        raise ConfigError(f"what to measure? One of: {', '.join(kinds)}")
+    kinds[arguments[0]](arguments[1:])
 
 
 def _evaluate_images(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(EvaluateImages, arguments, "t2i-eval images")
+    config = parse(EvaluateImages, arguments, "t2i-eval images")
     from t2i.config.records import from_json
     from t2i.metrics.images import images_of_run
     from t2i.training.report import evaluated
 
+    run = Path(config.model)
     result = images_of_run(
-        Path(config.model), data=config.data, split=config.split, count=config.count, features=config.features,
+        run, data=config.data, split=config.split, count=config.count, features=config.features,
         captions=config.captions, seed=config.seed, device=config.device, batch=config.batch, full=config.full,
     )  # fmt: skip
     print(result.table())
-    evaluated(Path(config.model), from_json(Path(config.model) / "config.json"), result.figures)
+    evaluated(run, from_json(run / "config.json"), result.figures)
     if config.json:
         print(json.dumps(result.figures))
 
 
 def _evaluate_text(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(EvaluateText, arguments, "t2i-eval text")
+    config = parse(EvaluateText, arguments, "t2i-eval text")
     from t2i.metrics.zero_shot import zero_shot_of_run
 
     result = zero_shot_of_run(Path(config.model), data=config.data, split=config.split, device=config.device)
@@ -53,9 +52,9 @@ def _evaluate_text(arguments: Sequence[str]) -> None:
 
 
 def _evaluate_style(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(EvaluateStyle, arguments, "t2i-eval style")
+    config = parse(EvaluateStyle, arguments, "t2i-eval style")
     out = Path(config.out) if config.out else Path(config.model) / "style-roc.png"
-    if out.suffix.lower() not in PICTURES:
+    if out.suffix.lower() not in IMAGE_SUFFIXES:
         raise ConfigError(f"--out must end in .png, .jpg or .webp, got {config.out}")
     from t2i.images import save_image
     from t2i.metrics import style

@@ -1,105 +1,126 @@
-"""`t2i-generate`: draw sentences, style transfer tables, interpolations and arithmetic."""
+"""`t2i-generate`: images of captions, style transfer tables, interpolations and arithmetic."""
 
+import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from t2i.cli import parsing
-from t2i.cli.arguments import EXAMPLE, FILMS, PICTURES, Generate
+from t2i.cli.arguments import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, Generate
+from t2i.cli.parsing import parse
+from t2i.config.presets import EXAMPLE
 from t2i.errors import ConfigError
 
-
-def _one_a_flag(arguments: Sequence[str]) -> list[str]:
-    """Write `--style a.jpg b.jpg "a sentence"` as `--style a.jpg --style b.jpg "a sentence"`, which tyro can read."""
-    out: list[str] = []
-    taking = False  # words after --style are its pictures as long as they look like files; the first always is
-    for argument in arguments:
-        if taking and not argument.startswith("-") and (out[-1] == "--style" or _names_a_picture(argument)):
-            out += [argument] if out[-1] == "--style" else ["--style", argument]
-        else:
-            taking = argument == "--style"
-            out.append(argument)
-    return out
-
-
-def _names_a_picture(word: str) -> bool:
-    endings = (*PICTURES, *FILMS, ".bmp", ".tif", ".tiff", ".avif", ".heic")
-    return Path(word).suffix.lower() in endings or (len(word) < 200 and Path(word).is_file())
+STYLE_SUFFIXES = (*IMAGE_SUFFIXES, *ANIMATION_SUFFIXES, ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
 
 def run_generate(arguments: Sequence[str]) -> None:
-    """Draw what the flags ask for."""
-    config, _ = parsing.read(Generate, _one_a_flag(arguments), "t2i-generate")
-    ways = {
-        "--style": config.style, "--interpolate-text": config.interpolate_text,
-        "--interpolate-noise": config.interpolate_noise, "--arithmetic": config.arithmetic,
-    }  # fmt: skip
-    chosen = [flag for flag, value in ways.items() if value]
-    complete = bool(config.interpolate_text or config.arithmetic)  # these bring their sentences along
-    if len(chosen) > 1:
-        raise ConfigError(f"{' and '.join(chosen)} exclude each other")
-    if complete and config.captions:
-        raise ConfigError(f"{chosen[0]} brings its own sentences; {config.captions[0][:60]!r} is one too many")
-    if not config.captions and not complete:
-        raise ConfigError(f'say what to draw: t2i-generate --model {config.model} "{EXAMPLE}"')
-    film = bool(config.interpolate_text or config.interpolate_noise)
-    ending = Path(config.out).suffix.lower()
-    if ending not in PICTURES and not (film and ending in FILMS):
-        raise ConfigError(f"--out must end in .png, .jpg or .webp{' or .gif' if film else ''}, got {config.out}")
-    if config.truncation is not None and (chosen or config.model.lower().endswith(".onnx")):
-        raise ConfigError("--truncation goes with plain sentences and a run folder")
-    if config.side < 8:
-        raise ConfigError(f"--side must be at least 8, got {config.side}")
-    from t2i.images import save_image, to_uint8
-    from t2i.pipeline import Pipeline
-    from t2i.plots import grids
-
-    pipe: Any
-    if config.model.lower().endswith(".onnx"):
-        from t2i.export.onnx_pipeline import OnnxPipeline
-
-        if chosen:
-            raise ConfigError(f"an .onnx draws sentences only: {chosen[0]} needs the run folder it was made of")
-        pipe = OnnxPipeline(Path(config.model))
+    """Generate what the flags ask for."""
+    config = _without_captions_in_style(parse(Generate, arguments, "t2i-generate"))
+    mode = _mode(config)
+    _check(config, mode)
+    pipe = _load(config)
+    if mode == "--style":
+        _style_table(config, pipe)
+    elif mode in ("--interpolate-text", "--interpolate-noise"):
+        _strips(config, pipe)
     else:
-        pipe = Pipeline.from_pretrained(config.model, config.device)
-    if config.style:
-        _draw_styles(config, pipe)
-    elif film:
-        _draw_strips(config, pipe)
-    else:
-        if config.arithmetic:
-            labels = [f"{name}: {text}" for name, text in zip("ABC", config.arithmetic, strict=True)] + ["A - B + C"]
-            weights = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, -1, 1)]
-            drawn = pipe.arithmetic(config.arithmetic, weights, count=config.count, seed=config.seed)
-        else:
-            labels = list(config.captions)
-            cut = {} if config.truncation is None else {"truncation": config.truncation}
-            drawn = pipe(config.captions, count=config.count, seed=config.seed, **cut)
-        rows = _in_rows(to_uint8(drawn.tensor), len(labels))
-        save_image(grids.grid(rows, labels, side=config.side), Path(config.out))
+        _grid(config, pipe)
     print(config.out)
 
 
-def _in_rows(drawn: Any, rows: int) -> Any:
-    """Cut pictures (n, H, W, 3) into rows: (rows, n / rows, H, W, 3)."""
-    return drawn.reshape(rows, -1, *drawn.shape[1:])
+def _without_captions_in_style(config: Generate) -> Generate:
+    """Tell the captions of `--style a.jpg b.jpg "a caption"` from the images; the first word always is an image."""
+    images = [word for place, word in enumerate(config.style) if place == 0 or _names_an_image(word)]
+    captions = [word for place, word in enumerate(config.style) if place and not _names_an_image(word)]
+    return dataclasses.replace(config, style=tuple(images), captions=(*config.captions, *captions))
 
 
-def _draw_styles(config: Generate, pipe: Any) -> None:
-    """Draw the table: style images down, sentences across."""
+def _names_an_image(word: str) -> bool:
+    return Path(word).suffix.lower() in STYLE_SUFFIXES or (len(word) < 200 and Path(word).is_file())
+
+
+def _mode(config: Generate) -> str:
+    """Name the flag that says what is generated; empty for plain captions."""
+    values = {
+        "--style": config.style,
+        "--interpolate-text": config.interpolate_text,
+        "--interpolate-noise": config.interpolate_noise,
+        "--arithmetic": config.arithmetic,
+    }
+    given = [flag for flag, value in values.items() if value]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} exclude each other")
+    return given[0] if given else ""
+
+
+def _check(config: Generate, mode: str) -> None:
+    """Raise ConfigError for arguments that do not go together, before anything is loaded."""
+    brings_captions = mode in ("--interpolate-text", "--arithmetic")
+    if brings_captions and config.captions:
+        raise ConfigError(f"{mode} brings its own captions; {config.captions[0][:60]!r} is one too many")
+    if not config.captions and not brings_captions:
+        raise ConfigError(f'a caption is missing: t2i-generate --model {shlex.quote(config.model)} "{EXAMPLE}"')
+    animated = mode in ("--interpolate-text", "--interpolate-noise")
+    suffix = Path(config.out).suffix.lower()
+    if suffix not in IMAGE_SUFFIXES and not (animated and suffix in ANIMATION_SUFFIXES):
+        raise ConfigError(f"--out must end in .png, .jpg or .webp{' or .gif' if animated else ''}, got {config.out}")
+    if config.truncation is not None and (mode or _is_onnx(config)):
+        raise ConfigError("--truncation goes with plain captions and a run folder")
+    if mode and _is_onnx(config):
+        raise ConfigError(f"an .onnx file takes plain captions only: {mode} needs the run folder it was exported from")
+
+
+def _is_onnx(config: Generate) -> bool:
+    return config.model.lower().endswith(".onnx")
+
+
+def _load(config: Generate) -> Any:
+    if _is_onnx(config):
+        from t2i.export.onnx_pipeline import OnnxPipeline
+
+        return OnnxPipeline(Path(config.model))
+    from t2i.pipeline import Pipeline
+
+    return Pipeline.from_pretrained(config.model, config.device)
+
+
+def _in_rows(images: Any, rows: int) -> Any:
+    """Split images (n, H, W, 3) into rows: (rows, n / rows, H, W, 3)."""
+    return images.reshape(rows, -1, *images.shape[1:])
+
+
+def _grid(config: Generate, pipe: Any) -> None:
+    """Generate a row for each caption, or for A, B, C and A - B + C."""
+    from t2i.images import save_image, to_uint8
+    from t2i.plots import grids
+
+    if config.arithmetic:
+        labels = [f"{name}: {text}" for name, text in zip("ABC", config.arithmetic, strict=True)] + ["A - B + C"]
+        weights = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, -1, 1)]
+        output = pipe.arithmetic(config.arithmetic, weights, count=config.count, seed=config.seed)
+    else:
+        labels = list(config.captions)
+        truncation = {} if config.truncation is None else {"truncation": config.truncation}
+        output = pipe(config.captions, count=config.count, seed=config.seed, **truncation)
+    rows = _in_rows(to_uint8(output.tensor), len(labels))
+    save_image(grids.grid(rows, labels, side=config.side), Path(config.out))
+
+
+def _style_table(config: Generate, pipe: Any) -> None:
+    """Generate the table: style images down, captions across."""
     from t2i.images import save_image, to_uint8
     from t2i.plots import grids
     from t2i.prepare.style_images import read_pictures
 
     styles = read_pictures(config.style, pipe.config.size)
-    drawn = to_uint8(pipe.transfer_style(styles, config.captions).tensor)
-    sheet = grids.table(to_uint8(styles), config.captions, _in_rows(drawn, len(config.style)), side=config.side)
+    images = to_uint8(pipe.transfer_style(styles, config.captions).tensor)
+    sheet = grids.table(to_uint8(styles), config.captions, _in_rows(images, len(config.style)), side=config.side)
     save_image(sheet, Path(config.out))
 
 
-def _draw_strips(config: Generate, pipe: Any) -> None:
-    """Draw strips from one sentence, or one noise, to another; or the film of them."""
+def _strips(config: Generate, pipe: Any) -> None:
+    """Generate strips from one caption, or one noise vector, to another; or an animation of them."""
     import numpy as np
 
     from t2i.images import save_image, to_uint8
@@ -109,11 +130,11 @@ def _draw_strips(config: Generate, pipe: Any) -> None:
     ends = [config.interpolate_text] if config.interpolate_text else [(caption,) for caption in config.captions]
     for captions in ends:
         over = "text" if config.interpolate_text else "noise"
-        drawn = pipe.interpolate(captions, over, steps=config.steps, count=config.count, seed=config.seed)
-        strips.append(_in_rows(to_uint8(drawn.tensor), config.count))
+        output = pipe.interpolate(captions, over, steps=config.steps, count=config.count, seed=config.seed)
+        strips.append(_in_rows(to_uint8(output.tensor), config.count))
         labels += [" ... ".join(captions), *[""] * (config.count - 1)]
     together = np.concatenate(strips)
-    if Path(config.out).suffix.lower() in FILMS:
+    if Path(config.out).suffix.lower() in ANIMATION_SUFFIXES:
         grids.save_animation(together, Path(config.out), side=config.side)
     else:
         save_image(grids.grid(together, labels, side=config.side), Path(config.out))

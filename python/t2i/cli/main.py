@@ -11,11 +11,12 @@ from pathlib import Path
 
 from t2i import console
 from t2i.blossoms.pack import pack_blossoms
-from t2i.cli import parsing
-from t2i.cli.arguments import EXAMPLE, Bench, Demo, Export, Merge, Prepare
+from t2i.cli.arguments import Bench, Demo, Export, Merge, Prepare
 from t2i.cli.evaluate import run_evaluate
 from t2i.cli.generate import run_generate
+from t2i.cli.parsing import parse
 from t2i.cli.train import run_train
+from t2i.config.presets import EXAMPLE
 from t2i.errors import ConfigError, T2IError
 
 
@@ -30,23 +31,23 @@ def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
         sys.exit(130 if stopped else 2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the output has left: t2i-train --help | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain on its way out
+    except BrokenPipeError:  # the reader has closed the pipe: t2i-train --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain as it exits
         sys.exit(1)
 
 
 def prepare() -> None:
-    """t2i-prepare: pack a folder of captioned pictures."""
+    """t2i-prepare: convert captioned images to a packed data set."""
     _guarded("t2i-prepare", _prepare)
 
 
 def train() -> None:
-    """t2i-train: train a model, or go on training it."""
+    """t2i-train: train a model, or resume its training."""
     _guarded("t2i-train", run_train)
 
 
 def generate() -> None:
-    """t2i-generate: draw sentences."""
+    """t2i-generate: generate images of captions."""
     _guarded("t2i-generate", run_generate)
 
 
@@ -56,22 +57,22 @@ def evaluate() -> None:
 
 
 def demo() -> None:
-    """t2i-demo: draw in the browser."""
+    """t2i-demo: generate images in the browser."""
     _guarded("t2i-demo", _demo)
 
 
 def bench() -> None:
-    """t2i-bench: time the parts."""
+    """t2i-bench: benchmark t2i against alternatives."""
     _guarded("t2i-bench", _bench)
 
 
 def export() -> None:
-    """t2i-export: write a model as ONNX."""
+    """t2i-export: export a model to ONNX."""
     _guarded("t2i-export", _export)
 
 
 def _bench(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(Bench, arguments, "t2i-bench")
+    config = parse(Bench, arguments, "t2i-bench")
     from t2i.bench import timing
     from t2i.bench.rows import measure
 
@@ -86,7 +87,7 @@ def _prepare(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] == "merge":
         _merge(arguments[1:])
         return
-    config, _ = parsing.read(Prepare, arguments, "t2i-prepare")
+    config = parse(Prepare, arguments, "t2i-prepare")
     from t2i import prepare as preparing
 
     out = Path(config.out)
@@ -109,7 +110,7 @@ def _prepare(arguments: Sequence[str]) -> None:
 
 
 def _merge(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(Merge, arguments, "t2i-prepare merge")
+    config = parse(Merge, arguments, "t2i-prepare merge")
     from t2i import prepare as preparing
 
     report = preparing.merge([Path(part) for part in config.parts], Path(config.out), config.force)
@@ -118,7 +119,7 @@ def _merge(arguments: Sequence[str]) -> None:
 
 
 def _export(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(Export, arguments, "t2i-export")
+    config = parse(Export, arguments, "t2i-export")
     from t2i.export.onnx import export as write
     from t2i.pipeline import Pipeline
 
@@ -127,7 +128,7 @@ def _export(arguments: Sequence[str]) -> None:
 
 
 def _demo(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(Demo, arguments, "t2i-demo")
+    config = parse(Demo, arguments, "t2i-demo")
     from t2i.demo.app import Server
     from t2i.pipeline import Pipeline
 

@@ -1,158 +1,223 @@
-"""Flags to settings, by tyro: one line of help a field, one line for a mistake.
+"""Flags to dataclasses of settings by argparse: one line of help a field, one line for a mistake."""
 
-A command's dataclass is read through one made of it, which carries what tyro does not: defaults of a preset or a file, help
-whose lines are not broken where the source breaks them, and flags that are not settings (`--config`, `--dry-run`).
-"""
-
-import contextlib
+import argparse
 import dataclasses
 import inspect
-import io
-import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
-import tyro
-
-from t2i.config.toml import documentation, nearest
+from t2i.config.fields import GROUPS, NONE, WORDS, Takes, build, nearest, over
 from t2i.errors import ConfigError
+from t2i.extras import require
 
-MAX_CHOICES = 50  # characters: more do not fit a line of usage
-COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
-
-
-def value_of(arguments: Sequence[str], flag: str) -> str | None:
-    """Find the value of a flag that others depend on, before all are read."""
-    for position, argument in enumerate(arguments):
-        if argument == flag and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-    return None
+T = TypeVar("T")
+U = TypeVar("U")
+MAX_CHOICES = 50  # characters: more do not fit a line of --help
+METAVARS: dict[type, str] = {int: "N", float: "X"}
+COMPLETION = "--print-completion"
 
 
-def read(
-    kind: type,
-    arguments: Sequence[str],
-    prog: str,
-    *,
-    defaults: Mapping[str, Any] | None = None,
-    also: type | None = None,
-    prefixes: bool = True,
-) -> tuple[Any, Any]:
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ConfigErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} ({self.prog} --help lists the flags)")
+
+
+class _Paragraphs(argparse.HelpFormatter):
+    """Help whose description keeps its paragraphs."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(super(_Paragraphs, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Argument:
+    """A field as an argument of the command line."""
+
+    field: dataclasses.Field[Any]
+    takes: Takes
+    dest: str  # text.dim: the name with those of the settings around it
+    flag: str  # --text.dim; empty for a positional argument
+    default: Any
+    paired: bool  # a switch has its opposite too, --no-flip, as a preset or a file may have set it
+
+    @property
+    def metavar(self) -> str:
+        choices = f"{{{','.join(self.takes.choices)}}}"
+        if self.takes.choices and len(choices) <= MAX_CHOICES:
+            return choices
+        named: str = self.field.metadata.get("metavar", "")
+        return named or METAVARS.get(self.takes.kind, self.field.name.upper())
+
+    @property
+    def usage(self) -> str:
+        words = self.name if self.takes.count is None else f"{self.name} ..."
+        return words if self.default is dataclasses.MISSING else f"[{words}]"
+
+    @property
+    def group(self) -> str:
+        return str(self.field.metadata["group"])
+
+    @property
+    def name(self) -> str:
+        return self.flag or self.field.name.upper()
+
+    @property
+    def help(self) -> str:
+        shown: object = self.default
+        if isinstance(shown, tuple):
+            shown = " ".join(map(str, shown))
+        if isinstance(shown, bool):
+            shown = str(shown).lower() if self.paired else ""
+        told = shown not in (None, "", dataclasses.MISSING)
+        explained: str = self.field.metadata["help"]
+        return explained.replace("%", "%%") + (f" (default: {shown})" if told else "")
+
+
+def parse(kind: type[T], arguments: Sequence[str], prog: str, *, defaults: Mapping[str, Any] | None = None) -> T:
     """Read a command's flags.
 
     Args:
-        kind: The dataclass of its settings; the fields are flags, what is written below them is the help.
+        kind: The dataclass of its settings, whose fields are `option`s.
         arguments: The words after the command.
         prog: Its name, for messages.
         defaults: Values by field that take the place of the dataclass's own; of a nested one, a mapping again.
-        also: A dataclass of flags that are no settings; they come first.
-        prefixes: Flags of nested settings begin with the field's name and a dot.
-
-    Returns:
-        The settings, and the flags of `also` (None without).
 
     Raises:
-        ConfigError: a flag that there is not (the nearest is named), or a value that does not fit, in one line.
+        ConfigError: an unknown flag (the nearest is named), a value that does not fit or a missing one, in one line.
     """
-    _check_names(kind, also, arguments, prog, prefixes)
-    fields = [*(_fields(also, {}) if also else []), *_fields(kind, defaults or {})]
-    made = dataclasses.make_dataclass(kind.__name__, fields, kw_only=True, frozen=True)
-    made.__doc__ = inspect.cleandoc(kind.__doc__ or "")
-    config = () if prefixes else (tyro.conf.OmitArgPrefixes,)
-    with _one_line(prog):
-        parsed: Any = tyro.cli(made, args=list(arguments), prog=prog, config=config)
-    return _converted(parsed, kind), _converted(parsed, also) if also else None
+    known = list(_arguments(kind, defaults or {}))
+    return build(kind, over(_read(kind, known, arguments, prog), defaults or {}))
 
 
-def _fields(kind: type, defaults: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Describe a dataclass's fields for another: name, type with help, default."""
-    hints, explained = get_type_hints(kind, include_extras=True), documentation(kind)
+def parse_with(
+    kind: type[T], also: type[U], arguments: Sequence[str], prog: str, *, defaults: Mapping[str, Any] | None = None
+) -> tuple[T, U]:
+    """Read a command's flags and those of `also`, a dataclass of flags that are no settings; see `parse`."""
+    extra = list(_arguments(also, {}))
+    values = _read(kind, [*_arguments(kind, defaults or {}, paired=True), *extra], arguments, prog)
+    wanted = build(also, {each.dest: values.pop(each.dest) for each in extra if each.dest in values})
+    return build(kind, over(values, defaults or {})), wanted
+
+
+def peek(arguments: Sequence[str], *flags: str) -> list[str | None]:
+    """Find the values of flags that the defaults of others depend on, before all are read."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for flag in flags:
+        parser.add_argument(flag, dest=flag, nargs="?")
+    found = vars(parser.parse_known_args(_with_dashes(arguments))[0])
+    return [found[flag] for flag in flags]
+
+
+def _with_dashes(arguments: Sequence[str]) -> list[str]:
+    """Write --log_every as --log-every; a sentence is left alone."""
     out = []
-    for field in dataclasses.fields(kind):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            assert isinstance(hint, type)
-            nested = _fields(hint, defaults.get(field.name, {}))
-            inner: Any = dataclasses.make_dataclass(hint.__name__, nested, kw_only=True, frozen=True)
-            inner.__doc__ = hint.__doc__
-            out.append((field.name, inner, dataclasses.field(default_factory=inner)))
-            continue
-        default = defaults.get(field.name, field.default)
-        members = [each for each in get_args(hint) if each is not type(None)]
-        optional = get_origin(hint) is not None and type(None) in get_args(hint) and len(members) == 1
-        metavar = members[0].__name__.upper() if optional and isinstance(members[0], type) else None
-        bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        if get_origin(bare) is Literal and len("".join(map(str, get_args(bare)))) > MAX_CHOICES:
-            metavar = field.name.upper()  # its help says what there is
-        described = tyro.conf.arg(help=explained.get(field.name, ""), metavar=metavar)
-        again = dataclasses.field() if default is dataclasses.MISSING else dataclasses.field(default=default)
-        out.append((field.name, Annotated[hint, described], again))
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        flag = name.startswith("--") and " " not in name
+        out.append(f"{name.replace('_', '-')}{equals}{value}" if flag else argument)
     return out
 
 
-def _converted(parsed: Any, kind: type) -> Any:
-    """Turn what tyro made into the dataclass it stands for; that checks the values."""
+def _arguments(
+    kind: Any, defaults: Mapping[str, Any], *, paired: bool = False, prefix: str = "", flags: str = "--"
+) -> Iterator[_Argument]:
+    """List a dataclass's fields and those of nested ones, whose flags begin with what their class says."""
     hints = get_type_hints(kind)
-    values = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(kind)}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]):
-            values[name] = _converted(value, hints[name])
-    return kind(**values)
-
-
-def _names(kind: type, prefix: str, prefixes: bool) -> Iterator[str]:
-    hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
-        hint, name = hints[field.name], field.name.replace("_", "-")
+        hint, own = hints[field.name], defaults.get(field.name)
         if dataclasses.is_dataclass(hint):
-            yield from _names(hint, f"{prefix}{name}." if prefixes else prefix, prefixes)  # type: ignore[arg-type]
-        elif "Positional" not in map(repr, get_args(hint)[1:]):
-            yield f"--{prefix}{name}"
-            if hint is bool:
-                yield f"--{prefix}no-{name}"
+            deeper = {"prefix": f"{prefix}{field.name}.", "flags": getattr(hint, "flags", flags)}
+            yield from _arguments(hint, own or {}, paired=paired, **deeper)
+            continue
+        flag = "" if field.metadata.get("positional") else f"{flags}{field.name.replace('_', '-')}"
+        default = defaults.get(field.name, field.default)
+        yield _Argument(field, Takes.of(hint), f"{prefix}{field.name}", flag, default, paired)
 
 
-def _check_names(kind: type, also: type | None, arguments: Sequence[str], prog: str, prefixes: bool) -> None:
-    known = {*_names(kind, "", prefixes), *(_names(also, "", prefixes) if also else ()), "--help", *COMPLETION}
-    for argument in arguments:
-        name = argument.partition("=")[0].replace("_", "-")
-        if name.startswith("--") and " " not in name and len(name) > 2 and name not in known:
-            raise ConfigError(f"there is no flag {name}{nearest(name, known)} ({prog} --help lists them)")
-
-
-@contextlib.contextmanager
-def _one_line(prog: str) -> Iterator[None]:
-    """Turn tyro's box of lines about a mistake into a ConfigError of one."""
-    said = io.StringIO()
+def _read(kind: type, known: Sequence[_Argument], arguments: Sequence[str], prog: str) -> dict[str, Any]:
+    """Parse the words of a command: the values that it gives, nested as the fields are."""
+    parser = _parser(kind, known, prog)
+    if any(word.partition("=")[0] == COMPLETION for word in arguments):
+        require("shtab", COMPLETION, "completion").add_argument_to(parser, COMPLETION)
     try:
-        with contextlib.redirect_stderr(said):
-            yield
-    except SystemExit as stop:
-        if stop.code != 2:
-            raise
-        raise ConfigError(f"{_plain(said.getvalue())} ({prog} --help lists the flags)") from None
-    finally:
-        if said.getvalue() and sys.exc_info()[0] is None:
-            print(said.getvalue(), end="", file=sys.stderr)
+        found, unknown = parser.parse_known_intermixed_args(_with_dashes(arguments))
+    except argparse.ArgumentError as error:
+        name = (error.argument_name or "").split("/")[0]
+        parser.error(f"{name} {error.message.replace('expected', 'needs', 1)}")
+    for word in sorted(unknown, key=lambda word: not word.startswith("--")):  # the flag before its value
+        name = word.partition("=")[0]
+        flags = [each.flag for each in known if each.flag] + ["--help", COMPLETION]
+        flag = f"there is no flag {name}{nearest(name, flags)}"
+        parser.error(flag if word.startswith("--") else f"unrecognised argument {word!r}")
+    return _nested(found, known, parser)
 
 
-def _plain(box: str) -> str:
-    """Read the first paragraph of a box of lines: it begins below the title, and ends with a rule."""
-    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    rules = [place for place, line in enumerate(lines) if (line and set(line) <= set("─-╭╮╰╯")) or line.startswith("╭")]
-    inside = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines
-    text = " ".join(" ".join(inside).split())
-    text = re.sub(r"^Error parsing (\S+): invalid literal for int\(\) .*: ", r"\1 must be a whole number, got ", text)
-    text = re.sub(r"^Error parsing (\S+): could not convert string to float: ", r"\1 must be a number, got ", text)
-    text = re.sub(
-        r"^invalid choice ('.*') for argument '(.*)'\. Expected one of \((.*)\)\.$",
-        r"\2 must be one of \3, got \1",
-        text,
+def _nested(found: argparse.Namespace, known: Sequence[_Argument], parser: _Parser) -> dict[str, Any]:
+    """Nest the values that were given as the fields are; a required one that is missing is an error."""
+    values: dict[str, Any] = {}
+    for each in known:
+        value = getattr(found, each.dest, dataclasses.MISSING)
+        if value is dataclasses.MISSING or (not each.flag and value in (None, [])):
+            if each.default is dataclasses.MISSING:
+                parser.error(f"{each.name} is missing")
+            continue
+        *outer, name = each.dest.split(".")
+        place = values
+        for part in outer:
+            place = place.setdefault(part, {})
+        place[name] = tuple(value) if isinstance(value, list) else value
+    return values
+
+
+def _parser(kind: type, known: Sequence[_Argument], prog: str) -> _Parser:
+    """Describe a command: its arguments in groups, the docstring of `kind` above them."""
+    parser = _Parser(
+        prog=prog,
+        usage=" ".join([prog, *(each.usage for each in known if not each.flag), "[flags]"]),
+        description=inspect.cleandoc(kind.__doc__ or ""),
+        formatter_class=_Paragraphs,
+        allow_abbrev=False,
+        exit_on_error=False,
     )
-    text = re.sub(r"^Missing value for argument '(.*)'\. Expected (\d+) values?\.$", r"\1 needs \2 value(s)", text)
-    text = re.sub(r"^Missing from .*?: (\S+) .*\(required\)$", r"\1 is missing", text)
-    text = re.sub(r"^Unrecognized options: (.*)$", r"nothing is known of \1", text)
-    return text
+    for group in GROUPS:
+        place = parser.add_argument_group(group) if group else parser
+        members = [each for each in known if each.group == group]
+        for each in sorted(members, key=lambda each: bool(each.field.metadata.get("rare"))):
+            _add(place, each)
+    return parser
+
+
+def _add(place: Any, each: _Argument) -> None:
+    """Add an argument to a parser. What is not given is left out of the result, so that defaults are filled in once."""
+    if not each.flag:
+        nargs = "?" if each.takes.count is None else "*"
+        place.add_argument(each.dest, metavar=each.name, nargs=nargs, type=_reader(each.takes), help=each.help)
+    elif each.takes.kind is bool:
+        pair = argparse.BooleanOptionalAction if each.paired else "store_true"
+        place.add_argument(each.flag, dest=each.dest, action=pair, default=argparse.SUPPRESS, help=each.help)
+    else:
+        many: dict[str, Any] = {} if each.takes.count is None else {"nargs": each.takes.count or "+"}
+        if each.takes.count == 0:
+            many["action"] = "extend"
+        place.add_argument(
+            each.flag, dest=each.dest, metavar=each.metavar, type=_reader(each.takes), default=argparse.SUPPRESS,
+            help=each.help, **many,
+        )  # fmt: skip
+
+
+def _reader(takes: Takes) -> Callable[[str], Any]:
+    """Make the function that reads one word."""
+
+    def read(word: str) -> Any:
+        if takes.optional and word.lower() == NONE:
+            return None
+        if takes.choices and word not in takes.choices:
+            raise argparse.ArgumentTypeError(f"must be one of {', '.join(takes.choices)}, got {word!r}")
+        try:
+            return takes.kind(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {WORDS[takes.kind]}, got {word!r}") from None
+
+    return read

@@ -7,38 +7,43 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from t2i import console
-from t2i.cli import parsing
-from t2i.cli.arguments import EXAMPLE, PICTURES, FromFile, Plot, TrainFlags
-from t2i.config import presets
+from t2i.cli.arguments import IMAGE_SUFFIXES, FromFile, Plot, TrainFlags
+from t2i.cli.parsing import parse, parse_with, peek
+from t2i.config.fields import over
 from t2i.config.options import StyleConfig, TextConfig, TrainConfig
-from t2i.config.toml import over, read_toml, to_toml
+from t2i.config.presets import EXAMPLE, preset
+from t2i.config.toml import read_toml, to_toml
 from t2i.errors import ConfigError
 
-SHARED = ("preset", "size", "text")  # what a joint embedding by itself takes from a preset
+T = TypeVar("T", TextConfig, TrainConfig, StyleConfig)
+U = TypeVar("U", bound=FromFile)
+SHARED = ("preset", "size", "text")  # what t2i-train text takes from a preset
 
 
-def _training(kind: type, arguments: Sequence[str], prog: str, preset: str, prefixes: bool = True) -> tuple[Any, Any]:
+def _settings(kind: type[T], also: type[U], arguments: Sequence[str], prog: str) -> tuple[T, U]:
     """Read a training's settings: flags over the file of --config over the preset. --print-config ends here."""
-    file = parsing.value_of(arguments, "--config")
-    named = read_toml(Path(file), kind) if file else {}
-    known = {field.name for field in dataclasses.fields(kind)}
-    base: dict[str, Any] = {}
-    if "preset" in known:
-        chosen = presets.preset(parsing.value_of(arguments, "--preset") or named.get("preset") or preset)
-        base = {
-            name: value for name, value in dataclasses.asdict(chosen).items() if kind is TrainConfig or name in SHARED
-        }
-        base["text"] = {name: value for name, value in base["text"].items() if kind is TrainConfig or name != "encoder"}
-    also = TrainFlags if kind is TrainConfig else FromFile
-    config, wanted = parsing.read(kind, arguments, prog, defaults=over(named, base), also=also, prefixes=prefixes)
-    if wanted.print_config:
+    path, name = peek(arguments, "--config", "--preset")
+    file = read_toml(Path(path), kind) if path else {}
+    default = getattr(kind, "preset", "")  # of the dataclass; the training of a style encoder has no presets
+    base = _of_preset(kind, name or file.get("preset") or default) if default else {}
+    config, flags = parse_with(kind, also, arguments, prog, defaults=over(file, base))
+    if flags.print_config:
         print(to_toml(config), end="")
         sys.exit(0)
     console.tolerate()  # whoever reads along may leave: that ends no training
-    return config, wanted
+    return config, flags
+
+
+def _of_preset(kind: type, name: str) -> dict[str, Any]:
+    """List the values of a preset that a training takes."""
+    values = dataclasses.asdict(preset(name))
+    if kind is TextConfig:
+        values = {name: values[name] for name in SHARED}
+        del values["text"]["encoder"]
+    return values
 
 
 def run_train(arguments: Sequence[str]) -> None:
@@ -53,12 +58,12 @@ def run_train(arguments: Sequence[str]) -> None:
 
 
 def _plot(arguments: Sequence[str]) -> None:
-    config, _ = parsing.read(Plot, arguments, "t2i-train")
+    config = parse(Plot, arguments, "t2i-train")
     from t2i.images import save_image
     from t2i.plots import curves
 
     out = Path(config.out) if config.out else Path(config.plot) / "curves.png"
-    if out.suffix.lower() not in PICTURES:
+    if out.suffix.lower() not in IMAGE_SUFFIXES:
         raise ConfigError(f"--out must end in .png, .jpg or .webp, got {config.out}")
     folder = Path(config.plot)
     save_image(curves.curves_picture(curves.read_metrics(folder), folder.resolve().name), out)
@@ -73,7 +78,7 @@ def _in_one_process(command: str) -> None:
 
 def _train_text(arguments: Sequence[str]) -> None:
     _in_one_process("t2i-train text")
-    config, _ = _training(TextConfig, arguments, "t2i-train text", "paper", prefixes=False)
+    config, _ = _settings(TextConfig, FromFile, arguments, "t2i-train text")
     from t2i.blossoms.pack import embedded_blossoms
     from t2i.data.dataset import PackedDataset
     from t2i.training import text as training
@@ -89,16 +94,16 @@ def _train_text(arguments: Sequence[str]) -> None:
 
 def _train_style(arguments: Sequence[str]) -> None:
     _in_one_process("t2i-train style")
-    config, _ = _training(StyleConfig, arguments, "t2i-train style", "")
+    config, _ = _settings(StyleConfig, FromFile, arguments, "t2i-train style")
     from t2i.training.style import train_style
 
     folder = train_style(config)
     print(f"The style encoder is in {folder / 'style.safetensors'}. Now try:", file=sys.stderr)
-    print(f't2i-generate --model {shlex.quote(str(folder))} --style PICTURE "{EXAMPLE}" --out picture.png')
+    print(f't2i-generate --model {shlex.quote(str(folder))} --style IMAGE "{EXAMPLE}" --out picture.png')
 
 
 def _train_gan(arguments: Sequence[str]) -> None:
-    config, wanted = _training(TrainConfig, arguments, "t2i-train", "blossoms")
+    config, flags = _settings(TrainConfig, TrainFlags, arguments, "t2i-train")
     if config.data is None and config.preset != "blossoms":
         raise ConfigError(f"--preset {config.preset} needs --data: a folder that t2i-prepare wrote")
     from t2i import distributed
@@ -110,7 +115,7 @@ def _train_gan(arguments: Sequence[str]) -> None:
     with distributed.join(config.device) as ranks:
         with ranks.main_process_first():
             data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
-        if wanted.dry_run:
+        if flags.dry_run:
             return ranks.write(_dry_run, config, data, folder)
         gan.train(config, data, folder, ranks)
     ranks.write(_say_what_next, config, data, folder)
@@ -126,5 +131,5 @@ def _say_what_next(config: TrainConfig, data: Any, folder: Path) -> None:
     """End a training with the command to try next."""
     sentence = data.captions_of(int(data.split("train")[0]))[0] if config.data else EXAMPLE
     quoted = shlex.quote(sentence) if re.search(r'["$`!\\]', sentence) else f'"{sentence}"'  # what a shell leaves alone
-    print(f"The model is in {folder}, pictures of its progress in {folder / 'samples'}. Now try:", file=sys.stderr)
+    print(f"The model is in {folder}, generated images in {folder / 'samples'}. Now try:", file=sys.stderr)
     print(f"t2i-generate --model {shlex.quote(str(folder))} {quoted} --out picture.png")

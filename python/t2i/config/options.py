@@ -1,268 +1,285 @@
-"""Settings: one frozen dataclass a command, and the presets as a table.
+"""Settings: one frozen dataclass for each training.
 
-The fields are the command-line flags, the JSON in a run folder and the documentation at once. Nothing here imports torch, so
-that `--help` answers at once.
+The fields are the command-line flags, the TOML file, the JSON in a run folder and the documentation at once. A new setting is
+one line here. Nothing here imports torch, so that `--help` answers at once.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
+from t2i.config.fields import check_bounds, option, required
+from t2i.config.sizes import check_size
+from t2i.config.text import LEARNED, JointOptions, TextOptions
 from t2i.errors import ConfigError
 
+__all__ = ["LEARNED", "JointOptions", "StyleConfig", "TextConfig", "TextOptions", "TrainConfig"]
 
-@dataclass(frozen=True)
-class JointOptions:
-    """The text encoder, and how it is trained with an image encoder. The defaults are the paper's."""
+PRESET_NAMES = ("blossoms", "flowers", "fast", "paper", "paper-coco")
+TRACKERS = ("tensorboard", "wandb")
+PRESET_HELP = f"Preset that the other settings start from: {', '.join(PRESET_NAMES)}."
 
-    flags: ClassVar[str] = "--"  # what its flags begin with
-    image_features: Literal["joint", "efficientnet-lite0", "googlenet"] = "joint"
-    """Image side: joint learns one from pixels; efficientnet-lite0 (extra: t2i[features]) and googlenet (torchvision; the
-    paper's) are frozen ImageNet features, computed once and kept beside the data."""
-    variant: Literal["short", "long"] = "short"
-    """Char-CNN-RNN: short is HybridCNN (flowers), long is HybridCNNLong (birds, COCO)."""
-    width: int = 512
-    """Channels of the last convolution and of the recurrence."""
-    channels: tuple[int, int] = (384, 512)
-    """Channels of the first two convolutions."""
-    dim: int = 1024
-    """Length of the text embedding."""
-    objective: Literal["sje", "contrastive"] = "sje"
-    """Joint embedding loss: sje is the paper's two-sided hinge, contrastive a two-sided cross-entropy."""
-    epochs: int = 200
-    """Epochs of the joint embedding; one is as many steps as there are training classes."""
-    steps: int | None = None
-    """Steps of the joint embedding, in place of epochs."""
-    batch: int = 40
-    """Distinct classes a step, one picture and one caption each (fewer where the data has fewer)."""
-    learning_rate: float = 7e-4
-    """Step size of RMSprop (sje) or Adam (contrastive)."""
-    decay: float = 0.98
-    """Factor on the learning rate after every epoch."""
-    image_width: int = 64
-    """Channels of the first feature map of the image encoder that learns from pixels."""
 
-    def __post_init__(self) -> None:
-        for name in ("width", "dim", "epochs", "image_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{self.flags}{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if min(self.channels) < 1:
-            raise ConfigError(f"{self.flags}channels must be at least 1 each, got {self.channels}")
-        if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"{self.flags}steps must be at least 1, got {self.steps}")
-        if self.batch < 2:
-            raise ConfigError(
-                f"{self.flags}batch must be at least 2, got {self.batch}: one has nothing to be told from"
-            )
-        if not 0 < self.learning_rate <= 1:
-            raise ConfigError(f"{self.flags}learning-rate must be above 0 and at most 1, got {self.learning_rate}")
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every training takes."""
+
+    seed: int = option(0, "Random seed.", group="run", rare=True)
+    log_every: int = option(
+        50, "Steps between lines of metrics.jsonl.", group="run", at_least=1, rare=True, runtime_only=True
+    )
+    checkpoint_every: int = option(
+        1000, "Steps between checkpoints.", group="run", at_least=1, rare=True, runtime_only=True
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.", group="device", runtime_only=True)
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Mixed precision: auto is bfloat16 where the hardware supports it.", group="device"
+    )
+    threads: int = option(
+        0, "CPU threads; 0 is PyTorch's default.", group="device", at_least=0, rare=True, runtime_only=True
+    )
 
 
 @dataclass(frozen=True)
-class TextOptions(JointOptions):
-    """The text encoder, and how it is trained before the GAN."""
-
-    flags: ClassVar[str] = "--text."
-    encoder: str = "joint"
-    """Where embeddings come from: joint (learned against an image encoder first, then frozen), end-to-end (learned with
-    the GAN, from the discriminator's loss), or a file: a run folder or a .safetensors of a trained encoder, or caption
-    embeddings (N, K, T) in a .safetensors or .npy."""
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """Train a joint embedding of captions and pictures. Again resumes it.
+class TextConfig(RunOptions):
+    """Train a joint embedding of captions and images. The same command again resumes it.
 
     A GAN then takes it: t2i-train --text.encoder RUN.
     """
 
-    preset: str = "paper"
-    """Where the other settings start from: blossoms, flowers, fast, paper, paper-coco."""
-    data: str | None = None
-    """Folder that t2i-prepare wrote. Without it: blossoms, drawn by the program."""
-    out: str = "runs/text"
-    """Run folder."""
-    size: int = 64
-    """Side of the pictures that an image side learned from pixels reads."""
-    flip: bool = True
-    """Mirror half of the pictures."""
-    seed: int = 0
-    """Everything random follows from it."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the networks; auto is bfloat16 where the hardware has it."""
-    threads: int = 0
-    """CPU threads; 0 leaves it to torch."""
-    log_every: int = 50
-    """Steps between lines of metrics.jsonl."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
-    force: bool = False
-    """Begin anew although the folder holds a text encoder, or one in the making, with other settings."""
-
+    preset: str = option("paper", PRESET_HELP, group="run", runtime_only=True)
+    out: str = option("runs/text", "Run folder.", group="run", runtime_only=True)
+    force: bool = option(
+        False,
+        "Start again although the folder holds a text encoder, or its checkpoints, with other settings.",
+        group="run",
+        rare=True,
+        runtime_only=True,
+    )
+    data: str | None = option(
+        None,
+        "Packed data set, written by t2i-prepare. Without it: blossoms, rendered by the program.",
+        group="data",
+        runtime_only=True,
+    )
+    flip: bool = option(True, "Random horizontal flips.", group="data")
+    size: int = option(64, "Size of the images, in pixels, for an image encoder trained on them.", group="network")
     text: JointOptions = field(default_factory=JointOptions)
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if self.size < 16 or self.size & (self.size - 1):
-            raise ConfigError(f"--size must be a power of two of at least 16 (32, 64, 128 ...), got {self.size}")
-        if self.threads < 0:
-            raise ConfigError(f"--threads must be at least 0, got {self.threads}")
+        check_bounds(self)
+        check_size(self.size, "--size")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RunOptions):
     """Train a text-to-image GAN. The same command again resumes it.
 
     t2i-train text trains a text encoder alone, t2i-train style a style encoder.
 
-    t2i-train --plot RUN draws the curves of a run to a picture.
+    t2i-train --plot RUN plots the curves of a run.
     """
 
-    preset: str = "blossoms"
-    """Where the other settings start from: blossoms, flowers, fast, paper, paper-coco."""
-    data: str | None = None
-    """Folder that t2i-prepare wrote. Without it: blossoms, drawn by the program."""
-    out: str | None = None
-    """Run folder; without it, a folder under runs/ named after the preset."""
-    seed: int = 0
-    """Everything random follows from it."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the networks; auto is bfloat16 where the hardware has it."""
-    threads: int = 0
-    """CPU threads; 0 leaves it to torch."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Let torch.compile make the networks' kernels; auto does so on a GPU."""
-    cuda_graph: bool = True
-    """On a GPU, record a whole step once and replay it (one process, not with --stages)."""
-    kernels: Literal["reference", "triton"] = "reference"
-    """What carries out normalisation, activation and crops: PyTorch's definitions, or t2i's own kernels (a GPU)."""
-    deterministic: bool = False
-    """On a GPU, equal bits from equal seeds, at some speed; a CPU gives them always."""
-    loader: Literal["auto", "host", "device"] = "auto"
-    """Where batches are put together; device keeps the whole data set on the GPU; auto does so where it fits."""
-    sync_batch_norm: bool = False
-    """Several processes (torchrun): batch statistics over the rows of all, as one process would have them, instead of each
-    process's own."""
-    force: bool = False
-    """Go on in the run folder although its settings differ."""
+    preset: str = option("blossoms", PRESET_HELP, group="run")
+    out: str | None = option(
+        None, "Run folder. Without it: a folder under runs/ named after the preset.", group="run", runtime_only=True
+    )
+    steps: int | None = option(None, "Training steps, instead of epochs.", group="run", at_least=1, runtime_only=True)
+    epochs: int = option(
+        600,
+        "Passes over the training images; an epoch is images / batch steps.",
+        group="run",
+        at_least=1,
+        runtime_only=True,
+    )
+    sample_every: int = option(
+        1000,
+        "Steps between grids of generated images in samples/.",
+        group="run",
+        at_least=1,
+        rare=True,
+        runtime_only=True,
+    )
+    report_to: str = option(
+        "",
+        "Also log the metrics to tensorboard, wandb, or both with a comma (extras of these names).",
+        group="run",
+        rare=True,
+        runtime_only=True,
+    )
+    force: bool = option(
+        False, "Resume in the run folder although its settings differ.", group="run", rare=True, runtime_only=True
+    )
 
-    steps: int | None = None
-    """Training steps, in place of epochs."""
-    epochs: int = 600
-    """Passes over the training pictures; an epoch is pictures / batch steps."""
-    batch: int = 64
-    """Pictures a step, of all processes together."""
-    log_every: int = 50
-    """Steps between lines of metrics.jsonl."""
-    sample_every: int = 1000
-    """Steps between picture grids in samples/."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
-    report_to: str = ""
-    """Show the metrics elsewhere too, as they are written: tensorboard, wandb, or both with a comma (extras of these
-    names)."""
+    data: str | None = option(
+        None,
+        "Packed data set, written by t2i-prepare. Without it: blossoms, rendered by the program.",
+        group="data",
+        runtime_only=True,
+    )
+    batch: int = option(64, "Images per step, over all processes.", group="data")
+    captions_per_image: int = option(
+        4, "Captions sampled with replacement for each image; their embeddings are averaged.", group="data", at_least=1
+    )
+    flip: bool = option(True, "Random horizontal flips.", group="data")
+    crop_low: int = option(
+        0, "Smallest crop offset (the released program samples 1..12 of 0..12).", group="data", rare=True
+    )
+    loader: Literal["auto", "host", "device"] = option(
+        "auto",
+        "Where batches are assembled: device keeps the whole data set on the GPU; auto does so where it fits.",
+        group="data",
+        rare=True,
+        runtime_only=True,
+    )
 
-    size: int = 64
-    """Side of the pictures drawn, in pixels: a power of two."""
-    generator_width: int = 128
-    """Channels of the generator's last feature map (ngf)."""
-    discriminator_width: int = 64
-    """Channels of the discriminator's first feature map (ndf)."""
-    noise_dim: int = 100
-    """Length of the noise vector."""
-    projection_dim: int = 128
-    """Length of the text inside both networks."""
-    discriminator_text_norm: bool = True
-    """Batch normalisation on the text inside the discriminator."""
-    discriminator_late_activation: bool = False
-    """LeakyReLU after the discriminator's last but one stride-2 convolution."""
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "torch.compile for the networks; auto uses it on a GPU.", group="device", runtime_only=True
+    )
+    cuda_graph: bool = option(
+        True,
+        "On a GPU, capture a whole step as a CUDA graph (one process, not with --stages).",
+        group="device",
+        rare=True,
+        runtime_only=True,
+    )
+    kernels: Literal["reference", "triton"] = option(
+        "reference",
+        "Normalisation, activation and crops: PyTorch's operations, or t2i's Triton kernels (GPU).",
+        group="device",
+        rare=True,
+        runtime_only=True,
+    )
+    deterministic: bool = option(
+        False,
+        "On a GPU, bitwise reproducible but slower; a CPU always is.",
+        group="device",
+        rare=True,
+        runtime_only=True,
+    )
+    sync_batch_norm: bool = option(
+        False,
+        "With several processes (torchrun), batch statistics over all of them instead of each process's own.",
+        group="device",
+        rare=True,
+    )
 
-    mismatch_weight: float = 0.5
-    """c: weight of the mismatched pair against the fake one (GAN-CLS); 0 is the plain GAN."""
-    mismatch: Literal["image", "text"] = "image"
-    """Mismatched pair: another class's image with this text (the released program), or this image with another class's
-    text (the paper's algorithm; the discriminator's trunk then runs once for both)."""
-    stages: bool = False
-    """Learn realism alone first (real and fake pairs), then matching too."""
-    realism_steps: int | None = None
-    """Steps of realism alone, with --stages; without it, until fakes are good enough for --realism-goal."""
-    realism_goal: float = 0.5
-    """Good enough: the discriminator's mean score of real pairs exceeds that of fake ones by less than this."""
-    interpolation_weight: float = 1.0
-    """w: weight of interpolated texts in the generator's loss (GAN-INT); 0 leaves them out."""
-    interpolation: Literal["fixed", "uniform", "extrapolate"] = "fixed"
-    """How b of b t1 + (1 - b) t2 is drawn: fixed, U(0, 1), or U(-0.5, 1.5) (the program's type 2)."""
-    interpolation_coefficient: float = 0.5
-    """b, where it is fixed."""
-    reuse_fakes: bool = False
-    """Let the generator learn from the fakes the discriminator has just seen, instead of drawing new ones."""
-    alignment_weight: float = 0.0
-    """Weight of the joint embedding's own verdict in the generator's loss (not in the paper; needs an image side learned
-    from pixels): a fake must be closer to its own text than to the others of the batch."""
+    size: int = option(64, "Size of the generated images, in pixels: a power of two.", group="network")
+    generator_width: int = option(
+        128, "Channels of the generator's last feature map (ngf).", group="network", at_least=1
+    )
+    discriminator_width: int = option(
+        64, "Channels of the discriminator's first feature map (ndf).", group="network", at_least=1
+    )
+    noise_dim: int = option(100, "Dimension of the noise vector.", group="network", at_least=1)
+    projection_dim: int = option(
+        128, "Dimension of the projected text embedding in both networks.", group="network", at_least=1
+    )
+    ema: float = option(
+        0.999,
+        "Decay of the exponential moving average of the generator's weights, which is the saved model; 0 saves the "
+        "last weights.",
+        group="network",
+        at_least=0,
+        below=1,
+    )
+    discriminator_text_norm: bool = option(
+        True, "Batch normalisation of the projected text in the discriminator.", group="network", rare=True
+    )
+    discriminator_late_activation: bool = option(
+        False, "LeakyReLU after the discriminator's last but one stride-2 convolution.", group="network", rare=True
+    )
 
-    recovery_weight: float = 0.0
-    """Weight of reading the noise back from a fake (InfoGAN; not in the paper): keeps the generator from ignoring it."""
+    mismatch_weight: float = option(
+        0.5,
+        "c: weight of mismatched pairs against fake ones in the matching-aware discriminator loss (GAN-CLS); 0 is a"
+        " plain GAN.",
+        group="losses",
+        at_least=0,
+        at_most=1,
+    )
+    mismatch: Literal["image", "text"] = option(
+        "image",
+        "Mismatched pair: another class's image with this text (the released program), or this image with another "
+        "class's text (the paper's algorithm; the discriminator's trunk then runs once for both).",
+        group="losses",
+    )
+    interpolation_weight: float = option(
+        1.0,
+        "w: weight of interpolated text embeddings in the generator's loss (GAN-INT); 0 turns them off.",
+        group="losses",
+        at_least=0,
+    )
+    alignment_weight: float = option(
+        0.0,
+        "CLIP-style contrastive loss of generated images against the captions of the batch, by the joint "
+        "embedding's frozen image encoder: its weight in the generator's loss (not in the paper; needs an image "
+        "encoder trained on pixels).",
+        group="losses",
+        at_least=0,
+    )
+    recovery_weight: float = option(
+        0.0,
+        "InfoGAN noise reconstruction: weight of the error in predicting the noise from a generated image (not in "
+        "the paper); keeps the generator from ignoring the noise.",
+        group="losses",
+        at_least=0,
+    )
+    reuse_fakes: bool = option(
+        False,
+        "Update the generator with the fakes that the discriminator was updated with, instead of generating new ones.",
+        group="losses",
+    )
+    interpolation: Literal["fixed", "uniform", "extrapolate"] = option(
+        "fixed",
+        "How b of b t1 + (1 - b) t2 is sampled: fixed, U(0, 1), or U(-0.5, 1.5) (the released program's type 2).",
+        group="losses",
+        rare=True,
+    )
+    interpolation_coefficient: float = option(0.5, "b, where it is fixed.", group="losses", rare=True)
+    stages: bool = option(
+        False, "Train in two stages: real and fake pairs only, then mismatched pairs too.", group="losses", rare=True
+    )
+    realism_steps: int | None = option(
+        None,
+        "With --stages, steps of the first stage. Without it: until --realism-goal is reached.",
+        group="losses",
+        at_least=1,
+        rare=True,
+    )
+    realism_goal: float = option(
+        0.5,
+        "With --stages, the first stage ends when the discriminator's mean score of real pairs exceeds that of fake"
+        " pairs by less than this.",
+        group="losses",
+        above=0,
+        at_most=1,
+        rare=True,
+    )
 
-    learning_rate: float = 2e-4
-    """Adam's step size."""
-    beta1: float = 0.5
-    """Adam's first moment."""
-    beta2: float = 0.999
-    """Adam's second moment."""
-    halve_every: int = 100
-    """The learning rate is halved at the start of every epoch (counted from 1) divisible by this; 0 never."""
-    ema: float = 0.999
-    """Decay of the moving average of the generator that is kept as the model; 0 keeps the last weights."""
-
-    captions_per_image: int = 4
-    """Captions drawn with replacement and averaged, for each picture."""
-    crop_low: int = 0
-    """Smallest crop offset (the released program draws 1..12 of 0..12)."""
-    flip: bool = True
-    """Mirror half of the pictures."""
-
+    learning_rate: float = option(2e-4, "Learning rate of Adam.", group="optimiser", above=0, at_most=1)
+    halve_every: int = option(
+        100,
+        "Epochs (counted from 1) between halvings of the learning rate; 0 keeps it constant.",
+        group="optimiser",
+        at_least=0,
+    )
+    beta1: float = option(0.5, "Adam's beta1.", group="optimiser", at_least=0, below=1, rare=True)
+    beta2: float = option(0.999, "Adam's beta2.", group="optimiser", at_least=0, below=1, rare=True)
     text: TextOptions = field(default_factory=TextOptions)
 
     def __post_init__(self) -> None:
-        positive = ("batch", "size", "generator_width", "discriminator_width", "noise_dim", "projection_dim", "epochs")
-        periods = ("captions_per_image", "log_every", "sample_every", "checkpoint_every")
-        for name in (*positive, *periods):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"--steps must be at least 1, got {self.steps}")
-        if self.size < 16 or self.size & (self.size - 1):
-            raise ConfigError(f"--size must be a power of two of at least 16 (32, 64, 128 ...), got {self.size}")
-        strange = [name for name in self.trackers if name not in ("tensorboard", "wandb")]
-        if strange:
-            raise ConfigError(f"--report-to takes tensorboard and wandb, with a comma between them; got {strange[0]!r}")
-        if not 0 <= self.mismatch_weight <= 1:
-            raise ConfigError(f"--mismatch-weight must lie in 0..1, got {self.mismatch_weight}")
+        check_bounds(self)
+        check_size(self.size, "--size")
+        unknown = [name for name in self.trackers if name not in TRACKERS]
+        if unknown:
+            raise ConfigError(f"--report-to takes tensorboard and wandb, with a comma between them; got {unknown[0]!r}")
         if self.stages and not self.mismatch_weight:
             raise ConfigError("--stages adds mismatched pairs later; with --mismatch-weight 0 there are none to add")
-        if self.realism_steps is not None and self.realism_steps < 1:
-            raise ConfigError(f"--realism-steps must be at least 1, got {self.realism_steps}")
-        if not 0 < self.realism_goal <= 1:
-            raise ConfigError(f"--realism-goal must lie in 0..1 (0 excluded), got {self.realism_goal}")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"--ema must lie in 0..1 (1 excluded), got {self.ema}")
         if self.batch < 4 or self.batch % 2:
             raise ConfigError(f"--batch must be an even number of at least 4, got {self.batch}")
-        if self.threads < 0:
-            raise ConfigError(f"--threads must be at least 0, got {self.threads}")
-        if not 0 < self.learning_rate <= 1:
-            raise ConfigError(f"--learning-rate must be above 0 and at most 1, got {self.learning_rate}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"--{name} must lie in 0..1 (1 excluded), got {getattr(self, name)}")
         if self.alignment_weight and (self.text.encoder == "end-to-end" or self.text.image_features != "joint"):
             raise ConfigError(
-                "--alignment-weight needs a joint embedding whose image side was learned from pixels: --text.encoder joint "
+                "--alignment-weight needs a joint embedding whose image encoder was trained on pixels: --text.encoder joint "
                 "and --text.image-features joint; or leave it out: --alignment-weight 0"
             )
 
@@ -273,68 +290,69 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class StyleConfig:
-    """Train the style encoder of a run. Again resumes it.
+class StyleConfig(RunOptions):
+    """Train the style encoder of a run: it predicts the noise that an image was generated from.
 
-    It reads from a picture the noise that would draw it.
+    The same command again resumes it.
     """
 
-    model: str
-    """Run folder of t2i-train; its generator and text encoder stay as they are."""
-    out: str | None = None
-    """Where style.safetensors goes; without it, the run folder itself. Another folder becomes a run of its own."""
-    data: str | None = None
-    """Packed data set whose captions are drawn; without it, the one the run was trained on."""
-    steps: int = 3000
-    """Training steps."""
-    batch: int = 64
-    """Pictures a step, drawn by the generator."""
-    width: int = 32
-    """Channels of the style encoder's first feature map."""
-    learning_rate: float = 1e-3
-    """Adam's step size; the second half of the training lowers it to 0."""
-    beta1: float = 0.9
-    """Adam's first moment."""
-    beta2: float = 0.999
-    """Adam's second moment."""
-    interpolated: float = 0.0
-    """Part of the texts that are midpoints of two captions; the paper draws from captions only."""
-    blur: float = 0.5
-    """Part of the pictures that are blurred before they are read, so that photographs, which are read blurred too, say
-    as much as drawn ones (not in the paper; 0 turns it off, and photographs are then read as they are)."""
-    noise: float = 0.1
-    """Noise added to the blurred pictures, standard deviation (pictures span -1..1)."""
-    seed: int = 0
-    """Everything random follows from it."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the networks; auto is bfloat16 where the hardware has it."""
-    threads: int = 0
-    """CPU threads; 0 leaves it to torch."""
-    log_every: int = 50
-    """Steps between lines of metrics.jsonl."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
-    force: bool = False
-    """Begin anew although the folder holds a style encoder, or one in the making, with other settings."""
+    model: str = required(
+        "Run folder of t2i-train; its generator and text encoder are frozen.", group="run", runtime_only=True
+    )
+    out: str | None = option(
+        None,
+        "Where style.safetensors goes. Without it: the run folder itself. Another folder becomes a run of its own.",
+        group="run",
+        runtime_only=True,
+    )
+    steps: int = option(3000, "Training steps.", group="run", at_least=1)
+    force: bool = option(
+        False,
+        "Start again although the folder holds a style encoder, or its checkpoints, with other settings.",
+        group="run",
+        rare=True,
+        runtime_only=True,
+    )
+    data: str | None = option(
+        None,
+        "Packed data set whose captions are sampled. Without it: the one the run was trained on.",
+        group="data",
+        runtime_only=True,
+    )
+    batch: int = option(64, "Generated images per step.", group="data", at_least=2)
+    blur: float = option(
+        0.5,
+        "Fraction of the images that are blurred, so that the encoder generalises to photographs, which are blurred"
+        " too (not in the paper; 0 blurs neither).",
+        group="data",
+        at_least=0,
+        at_most=1,
+    )
+    noise: float = option(
+        0.1,
+        "Standard deviation of the noise added to blurred images (images span -1..1).",
+        group="data",
+        at_least=0,
+        rare=True,
+    )
+    interpolated: float = option(
+        0.0,
+        "Fraction of the texts that are midpoints of two captions; the paper has captions only.",
+        group="data",
+        at_least=0,
+        at_most=1,
+        rare=True,
+    )
+    width: int = option(32, "Channels of the style encoder's first feature map.", group="network", at_least=1)
+    learning_rate: float = option(
+        1e-3,
+        "Learning rate of Adam; it decays to 0 over the second half of the training.",
+        group="optimiser",
+        above=0,
+        at_most=1,
+    )
+    beta1: float = option(0.9, "Adam's beta1.", group="optimiser", at_least=0, below=1, rare=True)
+    beta2: float = option(0.999, "Adam's beta2.", group="optimiser", at_least=0, below=1, rare=True)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "width", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if self.batch < 2:
-            raise ConfigError(f"--batch must be at least 2, got {self.batch}")
-        for name in ("interpolated", "blur"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"--{name} must lie in 0..1, got {getattr(self, name)}")
-        if not 0 < self.learning_rate <= 1:
-            raise ConfigError(f"--learning-rate must be above 0 and at most 1, got {self.learning_rate}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"--{name} must lie in 0..1 (1 excluded), got {getattr(self, name)}")
-        if self.noise < 0:
-            raise ConfigError(f"--noise must be at least 0, got {self.noise}")
-
-
-LEARNED = ("joint", "end-to-end")
+        check_bounds(self)

@@ -1,7 +1,9 @@
-"""The presets, as a table."""
+"""The presets, as a table, and a caption to try first."""
 
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.errors import ConfigError
+
+EXAMPLE = "a flower with five red petals and a yellow centre"
 
 PRESETS: dict[str, TrainConfig] = {
     # The released program for birds and flowers, number by number; docs/paper.md lists what differs in spite of that.
@@ -49,7 +51,7 @@ PRESETS: dict[str, TrainConfig] = {
             decay=1.0, image_width=32,
         ),
     ),
-    # A first look on a laptop: a few minutes on two cores from nothing to pictures that follow the sentence.
+    # A first look on a laptop: a few minutes on two cores from nothing to images that match the caption.
     "blossoms": TrainConfig(
         preset="blossoms",
         size=32,

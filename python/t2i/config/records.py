@@ -1,13 +1,22 @@
-"""Settings on disk: what a run was made from, and how that differs from the settings of now."""
+"""What a run was made from, on disk, and how that differs from the settings of now.
+
+* `to_json`, `from_json`: config.json of a run folder. `text_options`, `text_size`: text.json of a text encoder.
+* `model_settings`, `text_settings`: the settings that make another model, to be recorded and compared.
+* `differences`: what differs between two records, as lines of a message.
+"""
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from t2i.config.options import JointOptions, TextOptions, TrainConfig
+from t2i.config.fields import UnknownSetting, build, checked
+from t2i.config.options import JointOptions, StyleConfig, TextConfig, TrainConfig
 from t2i.errors import CheckpointError, ConfigError
+
+T = TypeVar("T")
+UNREADABLE = (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 # Version of model and run folders, in config.json. 1 (no field at all) named the layers seed, grow, shrink and picture, which
 # are project, up, down and to_rgb since 2, and the weight of GAN-INT interpolation_loss.
@@ -37,62 +46,90 @@ def from_json(path: Path) -> TrainConfig:
         found = fields.pop("format", 1)
         if found != FORMAT:
             raise _OtherFormat(path, found)
-        text = TextOptions(**with_tuples(fields.pop("text")))
-        return TrainConfig(**fields, text=text)
-    except _OtherFormat:
-        raise
+        return _settings(fields | {"text": fields["text"]}, TrainConfig, path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
-    except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as the settings of a run: {error}") from error
+    except UNREADABLE as error:
+        raise _unreadable(path, "a run", error) from error
 
 
-def with_tuples(text: dict[str, Any]) -> dict[str, Any]:
-    """Restore the tuples that JSON stores as lists."""
-    return {**text, "channels": tuple(text["channels"])}
+def _settings(found: Mapping[str, Any], kind: type[T], path: Path) -> T:
+    """Make a dataclass of recorded settings; ConfigError where one is unknown or of another type."""
+    return build(kind, checked(found, kind, path.name))
 
 
-def text_options(path: Path) -> JointOptions:
+def _unreadable(path: Path, of: str, error: Exception) -> CheckpointError:
+    """Say why a record cannot be read; where a setting is unknown, another version wrote it."""
+    if isinstance(error, _OtherFormat):
+        return error
+    why = str(error)
+    if isinstance(error, UnknownSetting):
+        why = f"this version of t2i has no setting {error.name}; train again, or use the version that made it"
+    return CheckpointError(f"{path} cannot be read as the settings of {of}: {why}")
+
+
+def _text_record(folder: Path) -> dict[str, Any] | None:
+    """Read the settings in a folder's text.json; None where there is none."""
+    path = folder / "text.json"
+    if not path.exists():
+        return None
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    return settings
+
+
+def text_options(folder: Path) -> JointOptions:
     """Read the settings that a text encoder was trained with: text.json, or the config.json of a GAN's run.
 
     Raises:
         CheckpointError: neither is there, or it is damaged or of another version.
     """
-    record = path / "text.json"
-    if not record.exists():
-        kept = dataclasses.asdict(from_json(path / "config.json").text)
-        return JointOptions(**{name: value for name, value in kept.items() if name != "encoder"})
+    path = folder / "text.json"
     try:
-        return JointOptions(**with_tuples(json.loads(record.read_text(encoding="utf-8"))["settings"]["text"]))
-    except (ConfigError, OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{record} cannot be read as the settings of a text encoder: {error}") from error
+        record = _text_record(folder)
+        if record is not None:
+            return _settings(record["text"], JointOptions, path)
+    except UNREADABLE as error:
+        raise _unreadable(path, "a text encoder", error) from error
+    return JointOptions(**_joint(from_json(folder / "config.json")))
 
 
-def text_size(path: Path) -> int:
-    """Read the side of the pictures that the image side of a run's joint embedding reads, in pixels.
+def text_size(folder: Path) -> int:
+    """Read the size of the images that the image encoder of a run's joint embedding takes, in pixels.
 
     Raises:
         CheckpointError: the run's settings are missing or damaged.
     """
-    record = path / "text.json"
-    if not record.exists():
-        return from_json(path / "config.json").size
     try:
-        return int(json.loads(record.read_text(encoding="utf-8"))["settings"]["size"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{record} cannot be read as the settings of a text encoder: {error}") from error
+        record = _text_record(folder)
+        if record is not None:
+            return int(record["size"])
+    except UNREADABLE as error:
+        raise _unreadable(folder / "text.json", "a text encoder", error) from error
+    return from_json(folder / "config.json").size
 
 
-RUNTIME_ONLY = {
-    "out", "steps", "epochs", "log_every", "sample_every", "checkpoint_every", "device", "threads", "force", "data",
-    "report_to", "compile", "cuda_graph", "kernels", "loader", "deterministic",
-}  # fmt: skip
+def runtime_only(kind: type) -> set[str]:
+    """Name the settings that do not make another model: places, devices, how long and how often."""
+    return {field.name for field in dataclasses.fields(kind) if field.metadata.get("runtime_only")}
 
 
-def model_settings(config: TrainConfig) -> dict[str, Any]:
-    """List the settings that make another model: all but those about places, devices and how long."""
-    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in RUNTIME_ONLY}
-    return kept | {f"text.{name}": value for name, value in kept.pop("text").items()}
+RUNTIME_ONLY = runtime_only(TrainConfig)
+
+
+def model_settings(config: TrainConfig | TextConfig | StyleConfig) -> dict[str, Any]:
+    """List the settings that make another model, those of the text encoder as text.NAME."""
+    left_out = runtime_only(type(config))
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in left_out}
+    return kept | {f"text.{name}": value for name, value in kept.pop("text", {}).items()}
+
+
+def text_settings(config: TrainConfig | TextConfig) -> dict[str, Any]:
+    """List the settings that make another text encoder, the same for a GAN's run and for `t2i-train text`."""
+    return {name: getattr(config, name) for name in ("size", "flip", "seed", "precision")} | {"text": _joint(config)}
+
+
+def _joint(config: TrainConfig | TextConfig) -> dict[str, Any]:
+    return {field.name: getattr(config.text, field.name) for field in dataclasses.fields(JointOptions)}
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

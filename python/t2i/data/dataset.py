@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2i import _native
+from t2i.config.sizes import stored_size
 from t2i.errors import ConfigError, DataError
 from t2i.files import write_atomically
 
@@ -66,7 +67,7 @@ class PackedDataset:
         if size > self.image_size:
             raise ConfigError(
                 f"--size {size} is larger than the images of {self.path} ({self.image_size} px); choose a smaller one, "
-                f"or prepare them with --size {size * 76 // 64} or more"
+                f"or prepare them with --size {stored_size(size)} or more"
             )
 
     def read_images(self, index: Any) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from t2i import runtime
+from t2i.config.presets import EXAMPLE
 from t2i.errors import ConfigError
 from t2i.images import to_uint8
 from t2i.noise import slerp, truncated
@@ -18,7 +19,7 @@ MAX_IMAGES = 16  # per grid
 MAX_CAPTION_CHARACTERS = 1000  # of a sentence; the encoder reads 201
 MAX_STYLE_PIXELS = 25_000_000  # of a style image
 EXAMPLES = (
-    "a flower with five red petals and a yellow centre",
+    EXAMPLE,
     "a flower with six blue petals and a white centre",
     "a purple flower with a yellow disc",
 )

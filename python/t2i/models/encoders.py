@@ -9,7 +9,7 @@ linear map. Released weights fit these modules and cannot fit the library's.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2i.errors import ConfigError
+from t2i.config.sizes import check_size
 from t2i.ops.convolution import convolution
 from t2i.text.char_cnn_rnn import TEXT_DIM
 
@@ -106,8 +106,7 @@ class StyleEncoder(nn.Module):
 
     def __init__(self, size: int = 64, width: int = 64, noise_dim: int = 100) -> None:
         super().__init__()
-        if size < 16 or size & (size - 1):
-            raise ConfigError(f"picture size must be a power of two of at least 16 (32, 64, 128 ...), got {size}")
+        check_size(size, "image size")
         self.size, self.width, self.noise_dim = size, width, noise_dim
         layers: list[nn.Module] = []
         before, side, level = 3, size, 0

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2i.errors import ConfigError
+from t2i.config.sizes import check_size
 
 LEAK = 0.2  # slope of every LeakyReLU
 MULTIPLIERS = (1, 2, 4, 6, 10)  # channels from the image inwards, in widths; 10 for every level below 8 px
@@ -30,8 +30,7 @@ def block_channels(size: int, width: int) -> list[int]:
     Raises:
         ConfigError: `size` is not a power of two of at least 16.
     """
-    if size < 16 or size & (size - 1):
-        raise ConfigError(f"image size must be a power of two of at least 16 (32, 64, 128 ...), got {size}")
+    check_size(size, "image size")
     levels = int(math.log2(size)) - 1
     return [width * MULTIPLIERS[min(level, len(MULTIPLIERS) - 1)] for level in reversed(range(levels))]
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from t2i.errors import ConfigError
+from t2i.config.sizes import check_size
 from t2i.ops.convolution import convolution, transposed_convolution
 from t2i.ops.norm_act import Impl, activate, norm_act
 from t2i.ops.text_join import text_join
@@ -27,8 +27,7 @@ LEAK = 0.2  # slope of every LeakyReLU
 
 def _doublings(size: int) -> int:
     """How many times 4 x 4 is doubled to reach `size`."""
-    if size < 16 or size & (size - 1):
-        raise ConfigError(f"picture size must be a power of two of at least 16 (32, 64, 128 ...), got {size}")
+    check_size(size, "image size")
     return int(math.log2(size)) - 2
 
 

@@ -1,6 +1,6 @@
-"""Captioned pictures, however they are kept, to a packed data set.
+"""Captioned images, however they are kept, to a packed data set.
 
-* A source is a function that lists `Item`s: a picture, its captions, its class and split. `SOURCES` names them all.
+* A source is a function that lists `Item`s: an image, its captions, its class and split. `SOURCES` names them all.
 * `pack` decodes and resizes them on all cores (the native module; Pillow for formats it does not know), and writes shards
   of plain safetensors and, last, `pack.json`. Stopped, it goes on; in parts, it makes the same pack.
 * A bad file never stops it: it is left out, counted, and named with its reason in `report.json`.

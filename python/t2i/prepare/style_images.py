@@ -10,12 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from t2i import _native
+from t2i.config.sizes import MAX_PIXELS
 from t2i.errors import ConfigError, DataError
 from t2i.images import normalise
 from t2i.prepare.images import load_images
 from t2i.prepare.items import Item
-
-MAX_PIXELS = 100_000_000  # of a picture that a user names
 
 
 def read_pictures(

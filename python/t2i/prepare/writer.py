@@ -153,7 +153,7 @@ def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> Non
     """Count what pack.json says into the report, and write what was left out as report.json."""
     count(record, report)
     reasons = Counter(reason.split(":")[0] for _, reason in report.skipped)
-    listing = {"skipped": len(report.skipped), "reasons": reasons, "files": report.skipped}
+    listing = {"skipped": len(report.skipped), "reasons": reasons, "files": report.skipped} | report.record()
     write_beside(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode())
 
 

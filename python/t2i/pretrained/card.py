@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t2i.config.options import TrainConfig
-
-EXAMPLE = "a flower with five red petals and a yellow centre"
+from t2i.config.presets import EXAMPLE
 
 
 def model_card(

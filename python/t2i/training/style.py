@@ -8,7 +8,6 @@ Differs: part of the images is blurred and noised before S sees it (`--blur 0` i
 traces that only the generator leaves; photographs have none of them and are read through the same blur.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from t2i import runtime
 from t2i.config.options import StyleConfig
+from t2i.config.records import model_settings
 from t2i.data.dataset import PackedDataset, dataset_of_run
 from t2i.errors import ConfigError
 from t2i.files import write_atomically
@@ -36,8 +36,6 @@ from t2i.training.loop import Loop
 from t2i.training.optim import adam, set_learning_rate
 from t2i.training.resume import check_record
 from t2i.weights import save_weights
-
-RUNTIME_ONLY = {"model", "out", "device", "threads", "log_every", "checkpoint_every", "force", "data"}
 
 
 class StyleStep:
@@ -162,5 +160,4 @@ def _copy_run(run: Path, folder: Path) -> None:
 
 def style_metadata(config: StyleConfig, run: Path, data: PackedDataset) -> dict[str, Any]:
     """List all that a style encoder depends on: settings, the model and the data."""
-    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in RUNTIME_ONLY}
-    return {"settings": settings, "model_sha256": model_hash(run), "data": data.fingerprint}
+    return {"settings": model_settings(config), "model_sha256": model_hash(run), "data": data.fingerprint}

@@ -8,7 +8,6 @@ GAN conditions on it. The image side is a small network trained with it, from pi
 Source: Reed et al. CVPR 2016 (DS-SJE): U(-0.08, 0.08) weights, RMSprop 7e-4, x 0.98 an epoch, batches of 40 classes.
 """
 
-import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -19,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from t2i import console, runtime
-from t2i.config.options import JointOptions, TextConfig, TrainConfig
+from t2i.config.options import TextConfig, TrainConfig
+from t2i.config.records import text_settings
 from t2i.data.dataset import PackedDataset, record_dataset
 from t2i.data.loader import Loader
 from t2i.data.sampler import Sampler
@@ -252,9 +252,7 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
 
 def text_metadata(config: TrainConfig | TextConfig, data: PackedDataset) -> dict[str, Any]:
     """List all that a joint embedding depends on: settings and data."""
-    text = {field.name: getattr(config.text, field.name) for field in dataclasses.fields(JointOptions)}
-    settings: dict[str, Any] = {name: getattr(config, name) for name in ("size", "flip", "seed", "precision")}
-    return {"settings": settings | {"text": text}, "data": data.fingerprint}
+    return {"settings": text_settings(config), "data": data.fingerprint}
 
 
 def check_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Path) -> None:
