@@ -17,8 +17,10 @@ BEHIND = 1 << 30  # byte that stands for the file on Windows, where a locked byt
 if sys.platform == "win32":
     import msvcrt
 
-    def lock(file: IO[str]) -> None:
+    def lock(file: IO[str], shared: bool = False) -> None:
         """Lock a file for this process alone; BlockingIOError where another holds it."""
+        if shared:
+            return  # parts of one preparation: Windows has no lock that several may hold
         place = file.tell()
         file.seek(BEHIND)
         try:
@@ -31,9 +33,13 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def lock(file: IO[str] | int) -> None:
-        """Lock a file for this process alone; BlockingIOError where another holds it."""
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def lock(file: IO[str] | int, shared: bool = False) -> None:
+        """Lock a file for this process alone, or for all who share it; BlockingIOError where another holds it."""
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+class InUse(CheckpointError):
+    """Another process holds the folder."""
 
 
 class RunLock:
@@ -45,13 +51,15 @@ class RunLock:
     Args:
         folder: Made where it does not exist.
         user: Who uses such a folder, for messages.
+        shared: Let others in that ask for it shared as well.
+        keep: Leave the lock file there at the end.
 
     Raises:
         CheckpointError: another process holds the folder, or it cannot be written.
     """
 
-    def __init__(self, folder: Path, user: str = "run") -> None:
-        self.folder, self.user = folder, user
+    def __init__(self, folder: Path, user: str = "run", *, shared: bool = False, keep: bool = True) -> None:
+        self.folder, self.user, self.shared, self.keep = folder, user, shared, keep
         self._folder: int | None = None
         for _ in range(10):
             self._open()
@@ -83,7 +91,7 @@ class RunLock:
                 f"cannot use {folder} as a {self.user} folder: {error.strerror}; choose another --out"
             ) from error
         try:
-            lock(self._file)
+            lock(self._file, self.shared)
         except BlockingIOError as error:
             raise self._in_use() from error
         except OSError as error:
@@ -94,7 +102,7 @@ class RunLock:
 
     def _lock_folder(self, descriptor: int) -> None:
         try:
-            lock(descriptor)  # type: ignore[arg-type, unused-ignore]
+            lock(descriptor, self.shared)  # type: ignore[arg-type, unused-ignore]
         except BlockingIOError:
             raise
         except OSError:  # a network disk that locks no folders: the file has to do
@@ -103,9 +111,7 @@ class RunLock:
     def _in_use(self) -> CheckpointError:
         holder = self._read()
         self._close()
-        return CheckpointError(
-            f"{self.folder} is in use by another {self.user}{holder}; wait for it or choose another --out"
-        )
+        return InUse(f"{self.folder} is in use by another {self.user}{holder}; wait for it or choose another --out")
 
     def _is_in_place(self) -> bool:
         """Say whether folder and file are still the ones that were locked."""
@@ -129,7 +135,7 @@ class RunLock:
             if self._folder is not None and os.path.samestat(os.fstat(self._folder), os.stat(self.folder)):
                 again = open(self.folder / ".lock", "a+")  # noqa: SIM115
                 try:
-                    lock(again)
+                    lock(again, self.shared)
                 except OSError:
                     again.close()
                     raise
@@ -171,6 +177,11 @@ class RunLock:
 
     def __exit__(self, *exception: object) -> None:
         HELD.remove(self)
+        if not self.keep:
+            with contextlib.suppress(OSError):  # held by others, too: the last one removes it
+                lock(self._file)
+                if self._is_in_place():
+                    (self.folder / ".lock").unlink()
         self._close()
 
 

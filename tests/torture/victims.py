@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -222,6 +223,40 @@ def muted(data, folder, at, how, both, **changes):
 
     with CallCounter(at, mute):
         train(data, folder, **changes)
+
+
+def folder_gone(data, folder, at, how, **changes):
+    """Train, and at call `at` have the run folder deleted or renamed under it."""
+
+    def act():
+        if how == "deleted":
+            shutil.rmtree(folder)
+        else:
+            os.rename(folder, folder + "-elsewhere")
+
+    with CallCounter(at, act):
+        train(data, folder, **changes)
+
+
+def killed_while_replacing(source, out, at):
+    """Replace a pack of the same source at another fit, and die of SIGKILL at the n-th flush, rename, link or deletion."""
+    from t2i import prepare
+
+    count = itertools.count(1)
+
+    def counted(function):
+        def call(*arguments, **options):
+            if next(count) == at:
+                kill()
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("fsync", "replace", "rename", "unlink", "link"):
+        setattr(os, name, counted(getattr(os, name)))
+    prepare.pack(
+        "folder", Path(source), Path(out), size=16, fit="crop", show_progress=False, shard_images=2, force=True
+    )
 
 
 def stopped_writer(folder, at):

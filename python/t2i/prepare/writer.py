@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,16 @@ from numpy.typing import NDArray
 from t2i import _native
 from t2i.errors import DataError
 from t2i.prepare.items import Report
+from t2i.prepare.outputs import (
+    NOTES,
+    free_suffix,
+    make_folder,
+    note_writer,
+    refuse_replacing,
+    remove_unfinished,
+    replace_pack,
+    shard_name,
+)
 
 SHARD_IMAGES = 4096
 SHARD_BYTES = 256 * 2**20  # of pictures: a shard is put together in memory
@@ -39,12 +48,7 @@ def shard_capacity(size: int, images: int | None = None) -> int:
     return max(1, min(images or SHARD_IMAGES, SHARD_BYTES // (3 * size * size)))
 
 
-def shard_name(number: int) -> str:
-    """Name the file of a shard."""
-    return f"shard-{number:05d}.safetensors"
-
-
-def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> dict[str, Any]:
+def write_shard(folder: Path, number: int, rows: Sequence[Row], suffix: str = "") -> dict[str, Any]:
     """Write a shard; returns what pack.json says of it, and the pictures of its test split."""
     from safetensors.numpy import save
 
@@ -64,7 +68,7 @@ def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> dict[str, Any
     for key in rows[0].extra:
         tensors[key] = np.stack([row.extra[key] for row in rows])
     data = save(tensors)
-    file = shard_name(number)
+    file = shard_name(number, suffix)
     write_beside(folder / file, data)
     return {
         "file": file,
@@ -97,11 +101,6 @@ def manifest(
     }
 
 
-def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write pack.json, which makes the shards a packed data set."""
-    write_beside(folder / "pack.json", (json.dumps(record, indent=2) + "\n").encode())
-
-
 class PackWriter:
     """Write a packed data set picture by picture: shards as they fill, `pack.json` last.
 
@@ -119,6 +118,11 @@ class PackWriter:
         self._rows: list[Row] = []
         self._full = shard_capacity(size)
         make_folder(folder)
+        refuse_replacing(folder, force=True)  # whether a pack may be replaced is the caller's question
+        remove_unfinished(folder)
+        self._suffix = free_suffix(folder)
+        make_folder(folder / NOTES)
+        write_beside(folder / NOTES / "writer.json", json.dumps(note_writer(folder, self._suffix)).encode())
 
     def add(
         self, image: NDArray[np.uint8], captions: Sequence[str], class_name: str | None, test: bool, name: str,
@@ -132,14 +136,14 @@ class PackWriter:
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, []
-        self.shards.append(write_shard(self.folder, len(self.shards), rows))
+        self.shards.append(write_shard(self.folder, len(self.shards), rows, self._suffix))
 
     def close(self) -> dict[str, Any]:
         """Write the last shard and pack.json; returns what it says. DataError where no picture was added."""
         if self._rows:
             self._flush()
         record = manifest(self.name, self.size, list(self.classes), self.provenance, self.shards)
-        write_manifest(self.folder, record)
+        replace_pack(self.folder, record, write_beside)
         return record
 
 
@@ -157,14 +161,6 @@ def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> Non
     write_beside(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode())
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder to write into; DataError where that cannot be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write into {folder}: {error.strerror}; choose another --out") from error
-
-
 def write_beside(path: Path, data: bytes) -> None:
     """Write beside, flush, rename; DataError where the disk does not take it."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")  # parts on two machines may share a number
@@ -177,17 +173,3 @@ def write_beside(path: Path, data: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise DataError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
-
-
-def refuse_replacing(out: Path, force: bool) -> None:
-    """Keep a packed data set that is there; DataError unless it may be replaced."""
-    if (out / "pack.json").exists() and not force:
-        raise DataError(f"{out} already holds a packed data set; choose another --out or add --force")
-
-
-def remove_pack(out: Path) -> None:
-    """Remove a packed data set, whole or left unfinished by a process that was stopped."""
-    for pattern in ("pack.json", "shard-*.safetensors", ".*.partial"):
-        for file in out.glob(pattern):
-            file.unlink(missing_ok=True)
-    shutil.rmtree(out / ".preparing", ignore_errors=True)

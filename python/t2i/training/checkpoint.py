@@ -202,7 +202,10 @@ class Checkpoints:
                 _set_aside(final, "damaged")
             partial.rename(final)
             sync_folder(self.folder)
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
+            check_held(self.folder)  # the folder may be gone
+            if isinstance(error, CheckpointError):
+                raise
             raise CheckpointError(f"cannot write {final}: {error.strerror}; free some space") from error
         finally:
             _remove(partial)

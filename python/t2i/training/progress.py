@@ -11,6 +11,7 @@ from tqdm import tqdm
 from t2i import console
 from t2i.errors import CheckpointError
 from t2i.files import write_atomically
+from t2i.locks import check_held
 
 
 class StopSignal:
@@ -106,6 +107,7 @@ class Progress:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({**record, "images_per_second": round(speed, 1)}) + "\n")
         except OSError as error:
+            check_held(self.path)  # its folder may be gone
             raise CheckpointError(
                 f"cannot write {self.path}: {error.strerror}; free some space, then the same command goes on"
             ) from error
