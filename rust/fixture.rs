@@ -33,10 +33,15 @@ pub fn pixel(image: usize, y: usize, x: usize, channel: usize) -> u8 {
     (image * 101 + y * 53 + x * 7 + channel * 3) as u8
 }
 
+/// An int64 tensor of one dimension.
+fn longs(values: &[i64]) -> (Dtype, Vec<usize>, Vec<u8>) {
+    (Dtype::I64, vec![values.len()], values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
 /// The tensors of a shard whose first image is number `first`.
 pub fn tensors(items: &[Item], first: usize, size: usize) -> Tensors {
     let mut images = Vec::new();
-    let mut captions = Vec::new();
+    let (mut text, mut text_offsets) = (Vec::new(), vec![0_i64]);
     let mut offsets = vec![0_i64];
     for (index, item) in items.iter().enumerate() {
         for y in 0..size {
@@ -45,11 +50,10 @@ pub fn tensors(items: &[Item], first: usize, size: usize) -> Tensors {
             }
         }
         for caption in &item.captions {
-            let mut row = [0; 201];
-            crate::tokenizer::encode(caption, &mut row).unwrap();
-            captions.extend_from_slice(&row);
+            text.extend_from_slice(caption.as_bytes());
+            text_offsets.push(i64::try_from(text.len()).unwrap());
         }
-        offsets.push(i64::try_from(captions.len() / 201).unwrap());
+        offsets.push(i64::try_from(text_offsets.len() - 1).unwrap());
     }
     let n = items.len();
     let names = (first..first + n).map(|image| format!("{image}.jpg")).collect::<Vec<_>>().join("\n");
@@ -57,8 +61,9 @@ pub fn tensors(items: &[Item], first: usize, size: usize) -> Tensors {
     let splits = items.iter().map(|item| item.split).collect();
     BTreeMap::from([
         ("images", (Dtype::U8, vec![n, size, size, 3], images)),
-        ("captions", (Dtype::U8, vec![captions.len() / 201, 201], captions)),
-        ("caption_offsets", (Dtype::I64, vec![n + 1], offsets.iter().flat_map(|value| value.to_le_bytes()).collect())),
+        ("caption_bytes", (Dtype::U8, vec![text.len()], text)),
+        ("caption_byte_offsets", longs(&text_offsets)),
+        ("caption_offsets", longs(&offsets)),
         ("classes", (Dtype::I32, vec![n], classes)),
         ("splits", (Dtype::U8, vec![n], splits)),
         ("names", (Dtype::U8, vec![names.len()], names.into_bytes())),
@@ -93,7 +98,7 @@ pub fn write(folder: &Path, shards: &[Vec<Item>], classes: &[&str], size: usize)
     let all: Vec<&Item> = shards.iter().flatten().collect();
     let train = all.iter().filter(|item| item.split == 0).count();
     let manifest = json!({
-        "format": "t2i-pack", "version": 1, "name": "fixture", "image_size": size, "images": all.len(),
+        "format": "t2i-pack", "version": 2, "name": "fixture", "image_size": size, "images": all.len(),
         "captions": all.iter().map(|item| item.captions.len()).sum::<usize>(), "classes": classes,
         "splits": {"train": train, "test": all.len() - train}, "provenance": {"made": "by a test"}, "shards": entries,
     });

@@ -1,6 +1,6 @@
 //! The native core of `t2i`, text-to-image GANs after Reed et al. (2016).
 //!
-//! * [`tokenizer`]: captions to character ids and back, and one-hot character tensors;
+//! * [`tokenizer`]: captions to ids, and one-hot character tensors;
 //! * [`ngrams`]: captions of any language to hashed word and character n-grams;
 //! * [`image`]: strict decoding, resizing, cropping and flipping;
 //! * [`pack`]: a packed data set, read-only and checked when opened;
@@ -20,6 +20,7 @@ pub mod ngrams;
 pub mod pack;
 pub mod rng;
 pub mod sampler;
+mod threads;
 pub mod tokenizer;
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ from t2i.data.loader import Loader
 from t2i.data.sampler import Sampler
 from t2i.distributed import ALONE, Ranks
 from t2i.models.encoders import ImageEncoder
-from t2i.ops.synchronised_norm import synchronise
+from t2i.ops.synchronised_norm import SynchronisedNorm, synchronise
 from t2i.text.build import text_encoder
 from t2i.training import gan, losses
 from t2i.training.step import GanStep
@@ -307,7 +307,7 @@ def normalised(ranks, joined, kind):
     torch.manual_seed(0)
     net = nn.Sequential(kind(3)).double()
     nn.init.normal_(net[0].weight)
-    synchronise(net, ranks)
+    synchronise(net, ranks, torch.device("cpu"))
     rows = ranks.local_rows(joined).clone().requires_grad_(True)
     y = net(rows)
     (y * ranks.local_rows(torch.arange(joined.numel(), dtype=torch.float64).view_as(joined).sin())).sum().backward()
@@ -329,6 +329,24 @@ def test_a_synchronised_normalisation_is_torchs_of_the_joined_rows(kind, shape):
     for part in parts:
         torch.testing.assert_close(part[2], by_weights, rtol=0, atol=1e-9)
         torch.testing.assert_close(part[3], statistics, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("world", "device", "kind"),
+    [
+        (2, "cuda", nn.SyncBatchNorm),
+        (2, "cpu", SynchronisedNorm),
+        (1, "cuda", nn.BatchNorm2d),
+        (1, "cpu", nn.BatchNorm2d),
+    ],
+)
+def test_a_gpu_takes_torchs_own_synchronised_normalisation_of_the_same_tensors(world, device, kind):
+    norm = nn.BatchNorm2d(3)
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(norm))
+    synchronise(net, Ranks(0, world), torch.device(device))
+    assert type(net[1][0]) is kind
+    assert net[1][0].weight is norm.weight
+    assert net[1][0].running_var is norm.running_var
 
 
 @pytest.mark.parametrize(

@@ -1,53 +1,46 @@
-"""The lock of a run folder, as Linux and macOS have it and as Windows has it."""
+"""The lock of a run folder where the disk has none, where nothing can be written, and what a refused process sees."""
 
 import errno
-import importlib
+import os
 import sys
-import types
 
 import pytest
 
-from t2i import locks
+import t2i
+from t2i.locks import RunLock
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="flock is what Linux and macOS have")
 
 
-class FakeWindows(types.ModuleType):
-    """msvcrt as documented: a byte that is locked through one file cannot be locked through another, until that is closed."""
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_refused_by_name_and_not_called_in_use(tmp_path, monkeypatch, code):
+    def without(descriptor, operation):
+        raise OSError(code, os.strerror(code))
 
-    LK_NBLCK = 2
-
-    def __init__(self):
-        super().__init__("msvcrt")
-        self.files, self.held = [], {}
-
-    def locking(self, descriptor, mode, count):
-        import os
-
-        place = os.lseek(descriptor, 0, os.SEEK_CUR)
-        assert (mode, count) == (self.LK_NBLCK, 1)
-        key = (os.fstat(descriptor).st_ino, place)
-        if self.held.setdefault(key, descriptor) != descriptor:
-            raise PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr("fcntl.flock", without)
+    with pytest.raises(t2i.CheckpointError, match="choose an --out on a disk that has locks") as caught:
+        RunLock(tmp_path)
+    assert str(caught.value).startswith(f"cannot lock {tmp_path}: ")
 
 
-@pytest.fixture(params=["here", "windows"])
-def lock(request, monkeypatch):
-    if request.param == "here":
-        yield locks.lock
-        return
-    monkeypatch.setitem(sys.modules, "msvcrt", FakeWindows())
-    monkeypatch.setattr(sys, "platform", "win32")
-    yield importlib.reload(locks).lock
-    monkeypatch.undo()
-    importlib.reload(locks)
+def test_the_third_process_is_told_of_the_holder_as_the_second_was(tmp_path):
+    with RunLock(tmp_path):
+        for _ in range(3):
+            with pytest.raises(t2i.CheckpointError, match=rf"in use by another run \(process {os.getpid()}\); wait"):
+                RunLock(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_a_second_holder_is_refused_and_the_text_stays_readable(lock, tmp_path):
-    path = tmp_path / ".lock"
-    with open(path, "a+") as first, open(path, "a+") as second:
-        lock(first)
-        first.write("12\n")
-        first.flush()
-        with pytest.raises(BlockingIOError):
-            lock(second)
-        second.seek(0)
-        assert second.read() == "12\n"
+@pytest.mark.parametrize("left", [b"", b"none\n", b"\xff\xfe"])
+def test_a_holder_that_cannot_be_read_is_left_out_of_the_message(tmp_path, left):
+    with RunLock(tmp_path):
+        (tmp_path / ".holder").write_bytes(left)
+        with pytest.raises(t2i.CheckpointError, match="in use by another run; wait for it"):
+            RunLock(tmp_path)
+
+
+def test_the_note_of_a_dead_holder_neither_locks_nor_names(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".holder").write_text("1\n")
+    with RunLock(tmp_path):
+        assert (tmp_path / ".holder").read_text() == f"{os.getpid()}\n"

@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use t2i_native::batch::{Buffers, fill};
 use t2i_native::pack::Pack;
 use t2i_native::sampler::{Options, Sampler};
-use t2i_native::tokenizer;
+use t2i_native::tokenizer::{self, CAPTION_LENGTH, Tokenizer};
 
 #[path = "../../rust/fixture.rs"]
 #[allow(dead_code, reason = "written for the tests, which use all of it")]
@@ -85,8 +85,15 @@ fn tokens(criterion: &mut Criterion) {
 
 fn batches(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
-    let items: Vec<_> =
-        (0..512).map(|image| fixture::Item::new(image % 20, 0, &["a flower", "a red flower"])).collect();
+    let items: Vec<_> = (0..512)
+        .map(|image| {
+            let captions = [
+                format!("this flower has petals that are pink and has a yellow center, number {image}"),
+                format!("a flower with {image} long and thin petals of a white that turns to purple"),
+            ];
+            fixture::Item { class: image % 20, split: 0, captions: captions.to_vec() }
+        })
+        .collect();
     fixture::write(folder.path(), &[items], &["class"; 20], 76);
     let pack = Arc::new(Pack::open(folder.path(), false).expect("a pack"));
     let options = Options { batch: ROWS, captions_per_image: 4, ..Options::default() };
@@ -103,6 +110,27 @@ fn batches(criterion: &mut Criterion) {
             fill(black_box(&plan), &pack, buffers, 1).expect("buffers that fit");
         });
     });
+    group.finish();
+
+    // Ids from the text of a pack beside ids from text at hand: what keeping captions as text costs a learned encoder.
+    let rows: Vec<i64> = (0..1024).collect();
+    let texts = pack.caption_texts(&rows).expect("rows of the pack");
+    let mut group = criterion.benchmark_group("captions of a pack");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    for tokenizer in [Tokenizer::Alphabet, Tokenizer::Bytes(CAPTION_LENGTH)] {
+        let (mut ids, mut rival) = (vec![0; ROWS * CAPTION_LENGTH], vec![0; ROWS * CAPTION_LENGTH]);
+        group.bench_function(format!("{tokenizer:?}"), |bench| {
+            bench.iter(|| pack.read_captions(black_box(&rows), tokenizer, &mut ids, 1).expect("rows of the pack"));
+        });
+        group.bench_function(format!("{tokenizer:?}, text at hand"), |bench| {
+            bench.iter(|| {
+                for (text, row) in texts.iter().zip(rival.chunks_exact_mut(CAPTION_LENGTH)) {
+                    tokenizer.encode(black_box(text), row).expect("a row");
+                }
+            });
+        });
+        assert_eq!(ids, rival);
+    }
     group.finish();
 }
 

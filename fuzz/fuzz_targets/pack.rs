@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     std::fs::write(folder.path().join("s"), shard).unwrap();
     let sha256: String = Sha256::digest(shard).iter().map(|byte| format!("{byte:02x}")).collect();
     let manifest = serde_json::json!({
-        "format": "t2i-pack", "version": 1, "image_size": 2, "images": images, "captions": captions,
+        "format": "t2i-pack", "version": 2, "image_size": 2, "images": images, "captions": captions,
         "classes": if claim & 128 == 0 { vec![] } else { vec!["a", "b"] }, "splits": {"train": images, "test": 0},
         "shards": [{"file": "s", "images": images, "captions": captions, "bytes": shard.len(), "sha256": sha256}],
     });

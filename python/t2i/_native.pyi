@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from os import PathLike
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,16 +9,19 @@ __all__ = [
     "ALPHABET",
     "ALPHABET_SIZE",
     "CAPTION_LENGTH",
+    "MAX_CAPTION_BYTES",
     "UNKNOWN",
     "Pack",
     "Plan",
     "Sampler",
     "__version__",
+    "count_losses",
     "decode",
     "decode_image",
     "encode",
     "image_format",
     "load_images",
+    "ngrams",
     "one_hot",
     "resize",
 ]
@@ -27,9 +30,16 @@ __version__: str
 ALPHABET: str
 ALPHABET_SIZE: int
 CAPTION_LENGTH: int
+MAX_CAPTION_BYTES: int
 UNKNOWN: int
 
-def encode(captions: Sequence[str], out: NDArray[np.uint8]) -> None: ...
+_Tokenizer: TypeAlias = Literal["alphabet", "bytes"]
+
+def encode(captions: Sequence[str], out: NDArray[np.uint8], tokenizer: _Tokenizer = "alphabet") -> None: ...
+def count_losses(captions: Sequence[str], tokenizer: _Tokenizer = "alphabet", length: int = 201) -> tuple[int, int]: ...
+def ngrams(
+    captions: Sequence[str], values: NDArray[np.int32], offsets: NDArray[np.int64], words: int, characters: int
+) -> int: ...
 def decode(ids: NDArray[np.uint8]) -> list[str]: ...
 def one_hot(ids: NDArray[np.uint8], out: NDArray[np.float32] | NDArray[np.uint8]) -> None: ...
 def image_format(data: bytes) -> Literal["jpeg", "png", "webp"] | None: ...
@@ -62,7 +72,11 @@ class Pack:
     def splits(self) -> NDArray[np.uint8]: ...
     def caption_offsets(self) -> NDArray[np.int64]: ...
     def read_images(self, index: NDArray[np.int64], out: NDArray[np.uint8]) -> None: ...
-    def read_captions(self, index: NDArray[np.int64], out: NDArray[np.uint8]) -> None: ...
+    def caption_texts(self, index: NDArray[np.int64]) -> list[str]: ...
+    def read_captions(
+        self, index: NDArray[np.int64], out: NDArray[np.uint8], tokenizer: _Tokenizer = "alphabet", threads: int = 0
+    ) -> None: ...
+    def count_losses(self, tokenizer: _Tokenizer = "alphabet", length: int = 201) -> tuple[int, int]: ...
     def fill(
         self,
         plan: Plan,
@@ -71,6 +85,7 @@ class Pack:
         mismatched_images: NDArray[np.uint8] | None = None,
         captions: NDArray[np.uint8] | None = None,
         mismatched_captions: NDArray[np.uint8] | None = None,
+        tokenizer: _Tokenizer = "alphabet",
         threads: int = 0,
     ) -> None: ...
 
@@ -99,6 +114,8 @@ class Sampler:
     def images(self) -> int: ...
     @property
     def classes(self) -> int: ...
+    @property
+    def ambiguous_captions(self) -> float: ...
 
 @final
 class Plan:

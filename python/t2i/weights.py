@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -79,14 +80,9 @@ def read_tensors(path: Path, *, require_checksum: bool = False) -> dict[str, Ten
     Raises:
         CheckpointError: missing or damaged, or without a checksum where one is required.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no such weight file: {path}")
+    expected = read_header(path).metadata.get("sha256")  # before anything else: gigabytes of nothing are not read
     try:
-        with safe_open(path, framework="pt"):
-            pass  # the header alone, and whether it fits the length: gigabytes of nothing are not read first
-        data = path.read_bytes()
-        tensors = load(data)
-        expected = weight_metadata(data).get("sha256")
+        tensors = load(path.read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
     if expected is None and require_checksum:
@@ -96,11 +92,24 @@ def read_tensors(path: Path, *, require_checksum: bool = False) -> dict[str, Ten
     return tensors
 
 
-def weight_metadata(data: bytes) -> dict[str, str]:
-    """Read the metadata that a safetensors file, known to be well formed, carries."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    found: dict[str, str] = header.get("__metadata__") or {}
-    return found
+class Header(NamedTuple):
+    """What a safetensors file says of itself."""
+
+    tensors: dict[str, tuple[str, tuple[int, ...]]]  # kind ("F32", "I64", ...) and shape, by name
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a safetensors file, and no tensor; CheckpointError where it is missing or damaged."""
+    if not path.is_file():
+        raise CheckpointError(f"no such weight file: {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            tensors = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+            return Header(tensors, file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def fingerprint(modules: Mapping[str, nn.Module], step: int) -> str:

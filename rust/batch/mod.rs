@@ -1,15 +1,11 @@
 //! Executes a plan: gathers pixels and captions from the pack into the caller's buffers.
 
-use std::panic::resume_unwind;
-
 use crate::error::{Error, Result};
 use crate::image::crop_and_flip;
 use crate::pack::Pack;
 use crate::sampler::Plan;
-use crate::tokenizer::CAPTION_LENGTH;
-
-/// Bytes that are worth a thread: for fewer, starting it takes longer than copying them.
-const BYTES_PER_THREAD: usize = 512 << 10;
+use crate::threads;
+use crate::tokenizer::Tokenizer;
 
 /// Output buffers; those that are `None` are skipped.
 #[derive(Debug, Default)]
@@ -18,10 +14,12 @@ pub struct Buffers<'a> {
     pub images: Option<&'a mut [u8]>,
     /// (B, crop, crop, 3) mismatched images.
     pub mismatched_images: Option<&'a mut [u8]>,
-    /// (B, K, 201) captions of the matching images.
+    /// (B, K, L) ids of the captions of the matching images.
     pub captions: Option<&'a mut [u8]>,
-    /// (B, K, 201) captions of the mismatched images.
+    /// (B, K, L) ids of the captions of the mismatched images.
     pub mismatched_captions: Option<&'a mut [u8]>,
+    /// How captions become ids; it gives L.
+    pub tokenizer: Tokenizer,
 }
 
 /// Some rows of one buffer, filled by one thread.
@@ -43,7 +41,8 @@ pub fn fill(plan: &Plan, pack: &Pack, buffers: Buffers<'_>, threads: usize) -> R
     }
     let batch = plan.image.len();
     let image_bytes = plan.crop_size * plan.crop_size * 3;
-    let caption_bytes = plan.captions_per_image * CAPTION_LENGTH;
+    let tokenizer = buffers.tokenizer;
+    let caption_bytes = plan.captions_per_image * tokenizer.length();
     let parts = [
         ("image buffer", buffers.images, image_bytes),
         ("mismatched image buffer", buffers.mismatched_images, image_bytes),
@@ -58,14 +57,7 @@ pub fn fill(plan: &Plan, pack: &Pack, buffers: Buffers<'_>, threads: usize) -> R
         }
     }
     pack.check_unchanged()?;
-    let threads = match threads {
-        0 => {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            cores.min(total.div_ceil(BYTES_PER_THREAD))
-        }
-        threads => threads,
-    };
-    let threads = threads.clamp(1, batch.max(1));
+    let threads = threads::choose(threads, total, batch);
     let rows = batch.div_ceil(threads).max(1);
     let mut shares: Vec<Vec<Task<'_>>> = (0..threads).map(|_| Vec::new()).collect();
     for (part, (_, buffer, row)) in parts.into_iter().enumerate() {
@@ -79,21 +71,10 @@ pub fn fill(plan: &Plan, pack: &Pack, buffers: Buffers<'_>, threads: usize) -> R
             });
         }
     }
-    let run = |share: Vec<Task<'_>>| share.into_iter().try_for_each(|task| execute(task, plan, pack));
-    let mut shares = shares.into_iter();
-    let own = shares.next();
-    // Threads of this call only: a forked child has none of a pool's threads.
-    std::thread::scope(|scope| {
-        let mut running = Vec::new();
-        for share in shares {
-            running.push(std::thread::Builder::new().spawn_scoped(scope, move || run(share)).map_err(Error::Thread)?);
-        }
-        let own = own.map_or(Ok(()), run);
-        running.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).and(own)
-    })
+    threads::run(shares, |share| share.into_iter().try_for_each(|task| execute(task, plan, pack, tokenizer)))
 }
 
-fn execute(task: Task<'_>, plan: &Plan, pack: &Pack) -> Result<()> {
+fn execute(task: Task<'_>, plan: &Plan, pack: &Pack, tokenizer: Tokenizer) -> Result<()> {
     match task {
         Task::Images { rows, mismatched, out } => {
             let (images, crops, flips) = if mismatched {
@@ -111,8 +92,8 @@ fn execute(task: Task<'_>, plan: &Plan, pack: &Pack) -> Result<()> {
         Task::Captions { rows, mismatched, out } => {
             let captions = if mismatched { &plan.mismatched_caption } else { &plan.caption };
             let captions = &captions[rows.start * plan.captions_per_image..];
-            for (&caption, target) in captions.iter().zip(out.chunks_exact_mut(CAPTION_LENGTH)) {
-                target.copy_from_slice(&pack.caption(place(caption))?);
+            for (&caption, target) in captions.iter().zip(out.chunks_exact_mut(tokenizer.length())) {
+                tokenizer.encode(&pack.caption(place(caption))?, target)?;
             }
         }
     }

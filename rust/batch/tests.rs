@@ -1,6 +1,7 @@
 use super::*;
 use crate::fixture::{self, Item, pixel};
 use crate::sampler::{Options, Sampler};
+use crate::tokenizer::CAPTION_LENGTH;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ fn filled(plan: &Plan, pack: &Pack, threads: usize) -> Batch {
         mismatched_images: Some(&mut out.mismatched_images),
         captions: Some(&mut out.captions),
         mismatched_captions: Some(&mut out.mismatched_captions),
+        tokenizer: Tokenizer::Alphabet,
     };
     fill(plan, pack, buffers, threads).unwrap();
     out
@@ -73,7 +75,11 @@ proptest! {
             expected_images(crop, &plan.mismatched_image, &plan.mismatched_crop, &plan.mismatched_flip)
         );
         let captions = |rows: &[i64]| -> Vec<u8> {
-            rows.iter().flat_map(|&row| pack.caption(place(row)).unwrap().to_vec()).collect()
+            let mut ids = vec![0; rows.len() * CAPTION_LENGTH];
+            for (&row, out) in rows.iter().zip(ids.chunks_exact_mut(CAPTION_LENGTH)) {
+                crate::tokenizer::encode(&pack.caption(place(row)).unwrap(), out).unwrap();
+            }
+            ids
         };
         prop_assert_eq!(found.captions, captions(&plan.caption));
         prop_assert_eq!(found.mismatched_captions, captions(&plan.mismatched_caption));
@@ -121,4 +127,19 @@ fn a_shard_cut_between_plan_and_fill_is_an_error_and_no_crash() {
     let buffers = Buffers { captions: Some(&mut captions), ..Buffers::default() };
     let message = fill(&plan, &pack, buffers, 0).unwrap_err().to_string();
     assert!(message.contains("shard-00001.safetensors: changed while in use"), "{message}");
+}
+
+#[test]
+fn captions_are_encoded_by_the_tokenizer_of_the_buffers() {
+    let (_folder, pack) = pack();
+    let plan = plan(&pack, 8, 5, 1);
+    let mut ids = vec![255; 8 * 2 * 12];
+    let tokenizer = Tokenizer::Bytes(12);
+    fill(&plan, &pack, Buffers { captions: Some(&mut ids), tokenizer, ..Buffers::default() }, 2).unwrap();
+    for (&row, ids) in plan.caption.iter().zip(ids.chunks(12)) {
+        let text: Vec<u8> = ids.iter().take_while(|&&id| id > 0).map(|id| id - 1).collect();
+        assert_eq!(text, pack.caption(place(row)).unwrap().as_bytes());
+    }
+    let buffers = Buffers { captions: Some(&mut ids), ..Buffers::default() };
+    assert!(fill(&plan, &pack, buffers, 2).unwrap_err().to_string().contains("3216 elements, got 192"));
 }

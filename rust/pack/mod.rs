@@ -4,6 +4,7 @@
 //! the value expected. Files are untrusted: a shard is a plain file name inside the folder, and links that lead out of
 //! it are refused.
 
+mod captions;
 mod manifest;
 mod shard;
 mod tensors;
@@ -11,16 +12,19 @@ mod tensors;
 mod tests;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use safetensors::tensor::Dtype;
 
+use self::captions::Captions;
 use self::manifest::{Manifest, ShardEntry, fingerprint, inside};
 use self::shard::ShardFile;
-use self::tensors::{Tensors, check_caption_ids};
+use self::tensors::Tensors;
 use crate::error::{Error, Result};
-use crate::tokenizer::CAPTION_LENGTH;
+use crate::threads::fill_rows;
+use crate::tokenizer::{Losses, Tokenizer};
 
 /// A pack of at most this many bytes is copied to memory when it is opened; a larger one is read as needed. CUB and
 /// Oxford-102 have 0.2 GB, COCO 1.6 GB.
@@ -34,7 +38,7 @@ const WATCHED: usize = 16;
 struct Shard {
     file: ShardFile,
     images_at: usize,
-    captions_at: usize,
+    captions: Captions,
     first_image: usize,
     first_caption: usize,
 }
@@ -103,7 +107,7 @@ impl Pack {
         let tensors = Tensors { path: &path, metadata: &metadata, data_at, length: file.length() };
         let (n, m, size) = (entry.images, entry.captions, self.image_size);
         let images_at = tensors.find("images", Dtype::U8, &[n, size, size, 3])?.start;
-        let captions = tensors.find("captions", Dtype::U8, &[m, CAPTION_LENGTH])?;
+        let captions = Captions::find(&tensors, m)?;
         let offsets = tensors.find("caption_offsets", Dtype::I64, &[n + 1])?;
         let classes = tensors.find("classes", Dtype::I32, &[n])?;
         let splits = tensors.find("splits", Dtype::U8, &[n])?;
@@ -111,7 +115,7 @@ impl Pack {
         std::str::from_utf8(&file.bytes(names)?)
             .map_err(|error| Error::data(&path, format!("names must be UTF-8, got {error}")))?;
 
-        check_caption_ids(&path, &file.bytes(captions.clone())?)?;
+        captions.for_each(&path, &file, |_, _| ())?;
         self.add_offsets(&path, &file.bytes(offsets)?, m)?;
         self.add_classes(&path, &file.bytes(classes)?)?;
         let splits = file.bytes(splits)?;
@@ -123,8 +127,7 @@ impl Pack {
         self.splits.extend_from_slice(&splits);
         drop(splits);
         self.captions += m;
-        let captions_at = captions.start;
-        self.shards.push(Shard { file, images_at, captions_at, first_image, first_caption });
+        self.shards.push(Shard { file, images_at, captions, first_image, first_caption });
         Ok(())
     }
 
@@ -239,6 +242,16 @@ impl Pack {
         &self.caption_offsets
     }
 
+    /// Global caption rows of an image.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    #[must_use]
+    pub fn caption_rows(&self, image: usize) -> Range<usize> {
+        let row = |at: usize| usize::try_from(self.caption_offsets[at]).expect("checked when the pack was opened");
+        row(image)..row(image + 1)
+    }
+
     /// The pixels of one image, (size, size, 3).
     ///
     /// # Errors
@@ -254,18 +267,49 @@ impl Pack {
         shard.file.bytes(at..at + length)
     }
 
-    /// The ids of one caption by its global row.
+    /// The text of one caption by its global row, as the user wrote it.
     ///
     /// # Errors
     /// [`Error::Data`] if the shard is read from its file and that fails.
     ///
     /// # Panics
     /// If there is no such caption.
-    pub fn caption(&self, row: usize) -> Result<Cow<'_, [u8]>> {
+    pub fn caption(&self, row: usize) -> Result<Cow<'_, str>> {
         assert!(row < self.captions, "caption {row} of {}", self.captions);
         let shard = &self.shards[self.shards.partition_point(|shard| shard.first_caption <= row) - 1];
-        let at = shard.captions_at + (row - shard.first_caption) * CAPTION_LENGTH;
-        shard.file.bytes(at..at + CAPTION_LENGTH)
+        shard.captions.get(&shard.file, row - shard.first_caption)
+    }
+
+    /// The texts of captions by their global rows.
+    ///
+    /// # Errors
+    /// For an index outside the set, or a shard that changed on disk.
+    pub fn caption_texts(&self, index: &[i64]) -> Result<Vec<Cow<'_, str>>> {
+        let rows = check_rows("caption", index, self.captions)?;
+        self.check_unchanged()?;
+        rows.into_iter().map(|row| self.caption(row)).collect()
+    }
+
+    /// Calls `use_caption` with every caption and its global row, in order; faster than one [`Self::caption`] each.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a shard is read from its file and that fails.
+    pub fn for_each_caption(&self, mut use_caption: impl FnMut(usize, &str)) -> Result<()> {
+        for shard in &self.shards {
+            let each = |row: usize, text: &str| use_caption(shard.first_caption + row, text);
+            shard.captions.for_each(shard.file.path(), &shard.file, each)?;
+        }
+        Ok(())
+    }
+
+    /// Counts the captions that a tokenizer does not keep whole.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a shard is read from its file and that fails.
+    pub fn losses(&self, tokenizer: Tokenizer) -> Result<Losses> {
+        let mut losses = Losses::default();
+        self.for_each_caption(|_, text| losses.add(tokenizer, text))?;
+        Ok(losses)
     }
 
     /// Copies images to `out` (n, size, size, 3).
@@ -274,16 +318,25 @@ impl Pack {
     /// For an index outside the set, a wrong buffer, or a shard that changed on disk.
     pub fn read_images(&self, index: &[i64], out: &mut [u8]) -> Result<()> {
         let length = self.image_size * self.image_size * 3;
-        copy_rows("image", index, self.images(), length, out, || self.check_unchanged(), |row| self.image(row))
+        Error::check_length("image buffer", index.len() * length, out.len())?;
+        let rows = check_rows("image", index, self.images())?;
+        self.check_unchanged()?;
+        for (target, row) in out.chunks_exact_mut(length).zip(rows) {
+            target.copy_from_slice(&self.image(row)?);
+        }
+        Ok(())
     }
 
-    /// Copies captions by global row to `out` (n, 201).
+    /// Encodes captions by global row to ids in `out` (n, length of the tokenizer). The result is the same for any number
+    /// of threads; 0 chooses by the amount of work.
     ///
     /// # Errors
-    /// For an index outside the set, a wrong buffer, or a shard that changed on disk.
-    pub fn read_captions(&self, index: &[i64], out: &mut [u8]) -> Result<()> {
-        let check = || self.check_unchanged();
-        copy_rows("caption", index, self.captions, CAPTION_LENGTH, out, check, |row| self.caption(row))
+    /// For an index outside the set, a wrong buffer, a shard that changed on disk, or a thread that cannot be started.
+    pub fn read_captions(&self, index: &[i64], tokenizer: Tokenizer, out: &mut [u8], threads: usize) -> Result<()> {
+        Error::check_length("caption buffer", index.len() * tokenizer.length(), out.len())?;
+        let rows = check_rows("caption", index, self.captions)?;
+        self.check_unchanged()?;
+        fill_rows(&rows, tokenizer.length(), out, threads, |&row, out| tokenizer.encode(&self.caption(row)?, out))
     }
 
     /// Refuses a pack with a shard that was truncated, replaced, deleted or made unreadable since it was opened. Each
@@ -298,31 +351,10 @@ impl Pack {
     }
 }
 
-fn copy_rows<'a>(
-    name: &'static str,
-    index: &[i64],
-    length: usize,
-    row_bytes: usize,
-    out: &mut [u8],
-    check: impl FnOnce() -> Result<()>,
-    get: impl Fn(usize) -> Result<Cow<'a, [u8]>>,
-) -> Result<()> {
-    Error::check_length(
-        if name == "image" { "image buffer" } else { "caption buffer" },
-        index.len() * row_bytes,
-        out.len(),
-    )?;
-    let rows = index
-        .iter()
-        .enumerate()
-        .map(|(row, &value)| {
-            let position = usize::try_from(value).ok().filter(|&position| position < length);
-            position.ok_or(Error::Index { name, row, value, length })
-        })
-        .collect::<Result<Vec<usize>>>()?;
-    check()?;
-    for (target, row) in out.chunks_exact_mut(row_bytes).zip(rows) {
-        target.copy_from_slice(&get(row)?);
-    }
-    Ok(())
+fn check_rows(name: &'static str, index: &[i64], length: usize) -> Result<Vec<usize>> {
+    let rows = index.iter().enumerate().map(|(row, &value)| {
+        let position = usize::try_from(value).ok().filter(|&position| position < length);
+        position.ok_or(Error::Index { name, row, value, length })
+    });
+    rows.collect()
 }

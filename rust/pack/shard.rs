@@ -85,6 +85,10 @@ impl ShardFile {
         Ok((Self { path, length, sha256, content, identity }, header, data_at))
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn length(&self) -> usize {
         usize::try_from(self.length).unwrap_or(usize::MAX)
     }
@@ -101,14 +105,18 @@ impl ShardFile {
         Ok(())
     }
 
+    /// The error of a shard whose content is not what it was when it was opened.
+    pub(super) fn changed(&self, what: &dyn std::fmt::Display) -> Error {
+        Error::data(&self.path, format!("changed while in use: {what}"))
+    }
+
     /// The bytes of a range, which must be inside the shard.
     pub(super) fn bytes(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>> {
         match &self.content {
             Content::Memory(bytes) => Ok(Cow::Borrowed(&bytes[range])),
             Content::File(file) => {
                 let mut bytes = vec![0; range.len()];
-                read_at(file, &mut bytes, range.start as u64)
-                    .map_err(|error| Error::data(&self.path, format!("changed while in use: {error}")))?;
+                read_at(file, &mut bytes, range.start as u64).map_err(|error| self.changed(&error))?;
                 Ok(Cow::Owned(bytes))
             }
         }
@@ -117,7 +125,7 @@ impl ShardFile {
     /// Refuses a shard that is no longer the file that was opened: truncated, replaced, deleted or made unreadable. A copy
     /// of the same content in its place is accepted.
     pub(super) fn check_unchanged(&self) -> Result<()> {
-        let changed = |what: String| Error::data(&self.path, format!("changed while in use: {what}"));
+        let changed = |what: String| self.changed(&what);
         let metadata = std::fs::metadata(&self.path).map_err(|error| changed(error.to_string()))?;
         if metadata.len() != self.length {
             return Err(changed(format!("it had {} bytes, now {}", self.length, metadata.len())));

@@ -6,7 +6,6 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use crate::error::{Error, Result};
-use crate::tokenizer::{CAPTION_LENGTH, UNKNOWN};
 
 /// The tensors of a shard that is being checked.
 pub(super) struct Tensors<'a> {
@@ -49,16 +48,4 @@ impl Tensors<'_> {
         }
         Ok(start..end)
     }
-}
-
-pub(super) fn check_caption_ids(path: &Path, captions: &[u8]) -> Result<()> {
-    // The maximum alone vectorises; the position is needed only for the error.
-    if captions.iter().copied().max().unwrap_or(0) <= UNKNOWN {
-        return Ok(());
-    }
-    let at = captions.iter().position(|&id| id > UNKNOWN).unwrap_or(0);
-    let (row, column) = (at / CAPTION_LENGTH, at % CAPTION_LENGTH);
-    let message =
-        format!("character id must be at most {UNKNOWN}, got {} at caption {row}, column {column}", captions[at]);
-    Err(Error::data(path, message))
 }

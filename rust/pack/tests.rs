@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fixture::{self, Item, pixel};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fs::File;
 
@@ -34,7 +35,7 @@ fn a_pack_gives_back_what_was_written() {
     }
     let texts: Vec<String> = items().concat().into_iter().flat_map(|item| item.captions).collect();
     for (row, text) in texts.iter().enumerate() {
-        assert_eq!(crate::tokenizer::decode(&pack.caption(row).unwrap(), row).unwrap(), *text);
+        assert_eq!(pack.caption(row).unwrap(), *text);
     }
 }
 
@@ -46,11 +47,9 @@ fn rows_are_copied_in_the_order_asked_and_bad_indices_are_refused() {
     let mut out = vec![0; 3 * 75];
     pack.read_images(&[4, 0, 3], &mut out).unwrap();
     assert_eq!(out, [4, 0, 3].map(|image| pack.image(image).unwrap()).concat());
-    let mut out = vec![0; 2 * 201];
-    pack.read_captions(&[8, 0], &mut out).unwrap();
-    assert_eq!(out, [8, 0].map(|row| pack.caption(row).unwrap()).concat());
+    assert_eq!(pack.caption_texts(&[8, 0]).unwrap(), ["the last", "a red flower"]);
     for bad in [-1, 9, i64::MAX, i64::MIN] {
-        let message = pack.read_captions(&[0, bad], &mut out).unwrap_err().to_string();
+        let message = pack.caption_texts(&[0, bad]).unwrap_err().to_string();
         assert_eq!(message, format!("caption index must be from 0 to 8, got {bad} at row 1"));
     }
     assert!(pack.read_images(&[0], &mut out).is_err(), "a buffer of the wrong length");
@@ -101,8 +100,8 @@ fn hostile_manifests_are_refused_with_the_value_found() {
     let cases: Vec<(Change, &str)> = vec![
         (set("", json!([])), "expected an object with format and version"),
         (set("", json!("pack")), "expected an object"),
-        (set("/format", json!("webdataset")), "must be of format t2i-pack 1, got \"webdataset\" 1"),
-        (set("/version", json!(2)), "got \"t2i-pack\" 2"),
+        (set("/format", json!("webdataset")), "must be of format t2i-pack 2, got \"webdataset\" 2"),
+        (set("/version", json!(3)), "must be of format t2i-pack 2, got \"t2i-pack\" 3"),
         (remove("image_size"), "missing field `image_size`"),
         (remove("shards"), "missing field `shards`"),
         (remove("splits"), "missing field `splits`"),
@@ -122,8 +121,9 @@ fn hostile_manifests_are_refused_with_the_value_found() {
         (set("/classes", json!([1, 2])), "invalid type"),
         (set("/shards", json!([])), "images must be 0 as in the shards, got 5"),
         (set("/shards/0/images", json!(u64::MAX)), "images of \"shard-00000.safetensors\" must be a count"),
+        (set("/shards/0/captions", json!(u64::MAX)), "captions of \"shard-00000.safetensors\" must be a count"),
         (set("/shards/0/images", json!(2)), "images must be U8 [2, 5, 5, 3], got U8 [3, 5, 5, 3]"),
-        (set("/shards/0/captions", json!(7)), "captions must be U8 [7, 201], got U8 [6, 201]"),
+        (set("/shards/0/captions", json!(7)), "caption_byte_offsets must be I64 [8], got I64 [7]"),
         (set("/shards/0/bytes", json!(10)), "must have 10 bytes as pack.json says, got"),
         (set("/shards/0/sha256", json!("abc")), "must be 64 hex digits, got \"abc\""),
         (set("/shards/0/sha256", json!("0".repeat(64))), "sha256 must be 0000"),
@@ -172,15 +172,19 @@ fn text_that_is_not_a_manifest_is_refused() {
     assert!(message.contains("must be a folder"), "{message}");
 }
 
+/// The pack.json of a single shard.
+fn manifest_of(shard: &[u8], images: usize, captions: usize) -> Value {
+    json!({
+        "format": "t2i-pack", "version": 2, "image_size": 2, "images": images, "captions": captions,
+        "classes": ["rose", "bluebell"], "splits": {"train": images, "test": 0},
+        "shards": [fixture::entry("s", shard, images, captions)],
+    })
+}
+
 fn open_with_shard(bytes: &[u8], images: usize, captions: usize) -> Result<Pack> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("s"), bytes).unwrap();
-    let manifest = json!({
-        "format": "t2i-pack", "version": 1, "image_size": 2, "images": images, "captions": captions,
-        "classes": ["rose", "bluebell"], "splits": {"train": images, "test": 0},
-        "shards": [fixture::entry("s", bytes, images, captions)],
-    });
-    std::fs::write(folder.path().join("pack.json"), manifest.to_string()).unwrap();
+    std::fs::write(folder.path().join("pack.json"), manifest_of(bytes, images, captions).to_string()).unwrap();
     Pack::open(folder.path(), true)
 }
 
@@ -189,8 +193,8 @@ fn hostile_tensors_are_refused_with_the_value_found() {
     let two = [Item::new(0, 0, &["a", "b"]), Item::new(1, 0, &["c"])];
     let offsets = |values: [i64; 3]| (Dtype::I64, vec![3], values.iter().flat_map(|v| v.to_le_bytes()).collect());
     let classes = |values: [i32; 2]| (Dtype::I32, vec![2], values.iter().flat_map(|v| v.to_le_bytes()).collect());
-    let mut unknown_id = vec![0; 603];
-    unknown_id[201 + 5] = 72;
+    let bytes = |text: &[u8]| (Dtype::U8, vec![text.len()], text.to_vec());
+    let ends = |values: [i64; 4]| (Dtype::I64, vec![4], values.iter().flat_map(|v| v.to_le_bytes()).collect());
     let cases: Vec<(&'static str, (Dtype, Vec<usize>, Vec<u8>), &str)> = vec![
         ("caption_offsets", offsets([0, 2, 3]), ""), // the sound one
         ("caption_offsets", offsets([1, 2, 3]), "caption_offsets must start at 0, got 1"),
@@ -215,12 +219,35 @@ fn hostile_tensors_are_refused_with_the_value_found() {
         ("classes", (Dtype::I32, vec![2, 1], vec![0; 8]), "classes must be I32 [2], got I32 [2, 1]"),
         ("splits", (Dtype::U8, vec![2], vec![0, 2]), "split of image 1 must be 0 (train) or 1 (test), got 2"),
         ("splits", (Dtype::BOOL, vec![2], vec![0, 0]), "splits must be U8 [2], got BOOL [2]"),
+        ("caption_bytes", bytes(b"xyz"), ""), // three captions of one letter each
         (
-            "captions",
-            (Dtype::U8, vec![3, 201], unknown_id),
-            "character id must be at most 71, got 72 at caption 1, column 5",
+            "caption_bytes",
+            bytes(b"xy"),
+            "offsets must be from 0 to 2, the length of caption_bytes, got 2 to 3 at caption 2",
         ),
-        ("captions", (Dtype::U8, vec![3, 200], vec![0; 600]), "captions must be U8 [3, 201], got U8 [3, 200]"),
+        ("caption_bytes", bytes(b"wxyz"), "caption_byte_offsets must end at 4, the length of caption_bytes, got 3"),
+        ("caption_bytes", bytes(b"x\xffz"), "caption 1 must be UTF-8, got invalid utf-8 sequence of 1 bytes"),
+        ("caption_bytes", bytes("x\u{e9}".as_bytes()), "caption 1 must be UTF-8"), // its two bytes are in two captions
+        ("caption_bytes", (Dtype::U8, vec![3, 1], vec![65; 3]), "caption_bytes must be U8 of one dimension"),
+        ("caption_bytes", (Dtype::I8, vec![3], vec![65; 3]), "caption_bytes must be U8"),
+        ("caption_byte_offsets", ends([1, 1, 2, 3]), "caption_byte_offsets must start at 0, got 1"),
+        (
+            "caption_byte_offsets",
+            ends([0, 1, 2, 2]),
+            "caption_byte_offsets must end at 3, the length of caption_bytes, got 2",
+        ),
+        ("caption_byte_offsets", ends([0, 2, 1, 3]), "caption_byte_offsets must not fall, got 2 to 1 at caption 1"),
+        (
+            "caption_byte_offsets",
+            ends([0, -1, 2, 3]),
+            "must be from 0 to 3, the length of caption_bytes, got 0 to -1 at caption 0",
+        ),
+        ("caption_byte_offsets", ends([0, 1, i64::MAX, 3]), "got 1 to 9223372036854775807 at caption 1"),
+        (
+            "caption_byte_offsets",
+            (Dtype::I64, vec![3], vec![0; 24]),
+            "caption_byte_offsets must be I64 [4], got I64 [3]",
+        ),
         ("images", (Dtype::F32, vec![2, 2, 2, 3], vec![0; 96]), "images must be U8 [2, 2, 2, 3], got F32 [2, 2, 2, 3]"),
         ("images", (Dtype::U8, vec![2, 3, 2, 2], vec![0; 24]), "images must be U8 [2, 2, 2, 3], got U8 [2, 3, 2, 2]"),
         ("names", (Dtype::U8, vec![2], vec![0xC3, 0x28]), "names must be UTF-8"),
@@ -235,7 +262,7 @@ fn hostile_tensors_are_refused_with_the_value_found() {
         assert_eq!(message.is_empty(), expected.is_empty(), "{name}: {message}");
         assert!(message.contains(expected), "expected {expected:?} in {message:?}");
     }
-    for name in ["images", "captions", "caption_offsets", "classes", "splits", "names"] {
+    for name in ["images", "caption_bytes", "caption_byte_offsets", "caption_offsets", "classes", "splits", "names"] {
         let mut tensors = fixture::tensors(&two, 0, 2);
         tensors.remove(name);
         let message = open_with_shard(&fixture::shard(&tensors), 2, 3).unwrap_err().to_string();
@@ -288,6 +315,139 @@ fn a_pack_in_its_files_reads_as_one_in_memory() {
         assert_eq!(memory.caption(row).unwrap(), file.caption(row).unwrap());
     }
     assert_eq!(memory.fingerprint(), file.fingerprint());
+}
+
+/// Captions of every width of UTF-8, one of no character at all, the longest allowed, and more than are read at once.
+fn many_captions() -> Vec<String> {
+    let mut captions: Vec<String> =
+        ["", "a red flower", "\u{82b1}\u{5f88}\u{7ea2}", "\u{1f33b}!", "caf\u{e9} \u{201c}x\u{201d}\n", "\0"]
+            .map(str::to_owned)
+            .to_vec();
+    captions.extend((0..9000).map(|number| format!("caption {number}")));
+    captions.extend((0..40).map(|_| "\u{e9}".repeat(32 << 10)));
+    captions
+}
+
+#[test]
+fn captions_come_back_as_they_were_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let captions = many_captions();
+    let item = Item { class: -1, split: 0, captions: captions.clone() };
+    fixture::write(folder.path(), &[vec![item], vec![Item::new(-1, 0, &["last"])]], &[], 2);
+    let expected: Vec<&str> = captions.iter().map(String::as_str).chain(["last"]).collect();
+    for pack in both(folder.path()) {
+        let found: Vec<_> = (0..pack.captions()).map(|row| pack.caption(row).unwrap()).collect();
+        assert_eq!(found, expected);
+        let mut in_order = Vec::new();
+        pack.for_each_caption(|row, text| in_order.push((row, text.to_owned()))).unwrap();
+        assert_eq!(in_order, expected.iter().map(ToString::to_string).enumerate().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_caption_of_over_64_kib_is_refused_by_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let item = Item { class: -1, split: 0, captions: vec!["short".to_owned(), "x".repeat((64 << 10) + 1)] };
+    fixture::write(folder.path(), &[vec![item]], &[], 2);
+    let message = Pack::open(folder.path(), false).unwrap_err().to_string();
+    assert!(message.ends_with("caption 1 must have at most 65536 bytes, got 65537"), "{message}");
+}
+
+#[test]
+fn captions_that_change_under_a_running_reader_are_errors_and_no_panic() {
+    // Each writes over the open file, whose length and identity stay: the text, then the offsets.
+    let cases: [(&[u8], &[u8], &str); 3] = [
+        (b"a red flower", b"a \xffed flower", "caption 0 must be UTF-8"),
+        (&12_i64.to_le_bytes(), &(-12_i64).to_le_bytes(), "caption_byte_offsets must be from 0 to"),
+        (&12_i64.to_le_bytes(), &i64::MAX.to_le_bytes(), "caption_byte_offsets must be from 0 to"),
+    ];
+    for (old, new, says) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        fixture::write(folder.path(), &items(), &["rose", "bluebell"], 5);
+        let [memory, file] = both(folder.path());
+        let shard = folder.path().join("shard-00000.safetensors");
+        let mut bytes = std::fs::read(&shard).unwrap();
+        let at = bytes.windows(old.len()).position(|window| window == old).unwrap();
+        bytes[at..at + old.len()].copy_from_slice(new);
+        std::fs::write(&shard, bytes).unwrap();
+        let message = file.caption(0).unwrap_err().to_string();
+        assert!(message.contains("shard-00000.safetensors: changed while in use: "), "{message}");
+        assert!(message.contains(says), "{message}");
+        assert_eq!(memory.caption(0).unwrap(), "a red flower");
+    }
+}
+
+#[test]
+fn ids_are_those_of_the_tokenizer_for_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let captions = many_captions();
+    fixture::write(folder.path(), &[vec![Item { class: -1, split: 0, captions: captions.clone() }]], &[], 2);
+    let rows: Vec<i64> = (0..i64::try_from(captions.len()).unwrap()).rev().collect();
+    for tokenizer in [Tokenizer::Alphabet, Tokenizer::Bytes(77)] {
+        let mut expected = vec![9; captions.len() * tokenizer.length()];
+        for (caption, row) in captions.iter().rev().zip(expected.chunks_exact_mut(tokenizer.length())) {
+            tokenizer.encode(caption, row).unwrap();
+        }
+        for pack in both(folder.path()) {
+            for threads in [0, 1, 3, 64] {
+                let mut out = vec![8; expected.len()];
+                pack.read_captions(&rows, tokenizer, &mut out, threads).unwrap();
+                assert!(out == expected, "{tokenizer:?} on {threads} threads");
+            }
+            pack.read_captions(&[], tokenizer, &mut [], 0).unwrap();
+            let refused = pack.read_captions(&[0, -1], tokenizer, &mut vec![0; 2 * tokenizer.length()], 0);
+            assert_eq!(refused.unwrap_err().to_string(), "caption index must be from 0 to 9045, got -1 at row 1");
+            assert!(pack.read_captions(&[0], tokenizer, &mut [0; 5], 0).is_err(), "a buffer of the wrong length");
+        }
+    }
+}
+
+#[test]
+fn captions_that_a_tokenizer_does_not_keep_whole_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = "x".repeat(201);
+    let captions = ["a red flower", "caf\u{e9}", "\u{82b1}", &long, &(long.clone() + "y"), &(long.clone() + "\u{e9}")];
+    fixture::write(folder.path(), &[vec![Item::new(-1, 0, &captions)]], &[], 2);
+    let pack = Pack::open(folder.path(), false).unwrap();
+    let cases = [(Tokenizer::Alphabet, 2, 3), (Tokenizer::Bytes(201), 2, 0), (Tokenizer::Bytes(4), 5, 0)];
+    for (tokenizer, truncated, unknown) in cases {
+        assert_eq!(pack.losses(tokenizer).unwrap(), Losses { truncated, unknown }, "{tokenizer:?}");
+    }
+}
+
+#[test]
+fn a_pack_of_version_1_is_refused_with_the_command_that_renews_it() {
+    let cases = [
+        (
+            json!({"kind": "folder", "source": "flowers", "fit": "stretch", "boxes": false}),
+            "folder flowers --out PATH --size 5 --force",
+        ),
+        (
+            json!({"kind": "cub", "source": "CUB_200_2011", "fit": "crop", "boxes": true}),
+            "cub CUB_200_2011 --out PATH --size 5 --fit crop --boxes --force",
+        ),
+        (
+            json!({"kind": "blossoms", "seed": 7, "licence": "MIT"}),
+            "blossoms --images 5 --seed 7 --out PATH --size 5 --force",
+        ),
+        // Nothing that a shell could act on is taken from the file.
+        (json!({"kind": "folder; rm -rf /", "source": "$(rm -rf /)"}), "KIND SOURCE --out PATH --size 5 --force"),
+        (json!({"kind": "csv", "source": "--help"}), "csv SOURCE --out PATH --size 5 --force"),
+        (json!({"kind": "csv", "source": ["x"]}), "csv SOURCE --out PATH --size 5 --force"),
+        (json!(null), "KIND SOURCE --out PATH --size 5 --force"),
+    ];
+    for (provenance, command) in cases {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("it's a pack");
+        std::fs::create_dir(&folder).unwrap();
+        let mut manifest = fixture::write(&folder, &items(), &["rose", "bluebell"], 5);
+        (manifest["version"], manifest["provenance"]) = (json!(1), provenance);
+        std::fs::write(folder.join("pack.json"), manifest.to_string()).unwrap();
+        let message = Pack::open(&folder, false).unwrap_err().to_string();
+        let path = format!("'{}'", folder.display().to_string().replace('\'', "'\\''"));
+        assert!(message.contains("is of format t2i-pack 1, which kept captions as character ids"), "{message}");
+        assert!(message.ends_with(&format!(": t2i-prepare {}", command.replace("PATH", &path))), "{message}");
+    }
 }
 
 #[test]
@@ -354,4 +514,37 @@ fn of_many_shards_each_is_looked_at_in_its_turn() {
     std::fs::remove_file(folder.path().join("shard-00033.safetensors")).unwrap();
     let noticed = (0..3).filter(|_| pack.check_unchanged().is_err()).count();
     assert_eq!(noticed, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_offsets_and_bytes_are_captions_or_an_error_in_memory_as_in_the_file(
+        text in prop::collection::vec(prop::sample::select(vec![b'a', b' ', 0xC3, 0xA9, 0xF0, 0xFF]), 0..6),
+        inner in prop::collection::vec(-2_i64..8, 2)
+    ) {
+        let length = i64::try_from(text.len()).unwrap();
+        let offsets = [0, inner[0], inner[1], length];
+        let mut tensors = fixture::tensors(&[Item::new(0, 0, &["a", "b"]), Item::new(1, 0, &["c"])], 0, 2);
+        tensors.insert("caption_bytes", (Dtype::U8, vec![text.len()], text.clone()));
+        let bytes = offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+        tensors.insert("caption_byte_offsets", (Dtype::I64, vec![4], bytes));
+        let expected: Option<Vec<String>> = offsets
+            .windows(2)
+            .map(|pair| {
+                let range = usize::try_from(pair[0]).ok()?..usize::try_from(pair[1]).ok()?;
+                String::from_utf8(text.get(range)?.to_vec()).ok()
+            })
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        let shard = fixture::shard(&tensors);
+        std::fs::write(folder.path().join("s"), &shard).unwrap();
+        std::fs::write(folder.path().join("pack.json"), manifest_of(&shard, 2, 3).to_string()).unwrap();
+        for memory in [2 << 30, 0] {
+            let pack = Pack::open_within(folder.path(), false, memory).ok();
+            let found = pack.map(|pack| (0..3).map(|row| pack.caption(row).unwrap().into_owned()).collect::<Vec<_>>());
+            prop_assert_eq!(&found, &expected);
+        }
+    }
 }

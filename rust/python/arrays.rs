@@ -13,6 +13,7 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyString;
 
 use crate::error::Error;
+use crate::tokenizer::{CAPTION_LENGTH, Tokenizer};
 
 /// One axis of an expected shape: a fixed length, or any length, named by a letter in the message.
 #[derive(Clone, Copy)]
@@ -112,6 +113,16 @@ pub(super) fn content<'a, T: Element + Copy>(array: &'a PyReadonlyArrayDyn<'_, T
 
 pub(super) fn slice_mut<'a, T: Element>(array: &'a mut PyReadwriteArrayDyn<'_, T>) -> PyResult<&'a mut [T]> {
     array.as_slice_mut().map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+/// The tokenizer of this name for an array whose last axis is the ids of a caption; another array is refused later.
+pub(super) fn tokenizer(word: &str, ids: Option<&Bound<'_, PyAny>>) -> PyResult<Tokenizer> {
+    let shape = ids.and_then(|ids| ids.cast::<PyUntypedArray>().ok()).map(|ids| ids.shape().to_vec());
+    let length = match word {
+        "bytes" => shape.and_then(|shape| shape.last().copied()).unwrap_or(1),
+        _ => CAPTION_LENGTH,
+    };
+    Ok(Tokenizer::parse(word, length)?)
 }
 
 /// A non-negative integer; the error names the argument.

@@ -46,7 +46,7 @@ mod _native {
         ngrams::ngrams,
         pack::Pack,
         sampler::{Plan, Sampler},
-        text::{decode, encode, one_hot},
+        text::{count_losses, decode, encode, one_hot},
     };
 
     #[allow(non_upper_case_globals, reason = "Python's name for it")]
@@ -58,6 +58,8 @@ mod _native {
     const ALPHABET_SIZE: usize = crate::tokenizer::ALPHABET_SIZE;
     #[pymodule_export]
     const CAPTION_LENGTH: usize = crate::tokenizer::CAPTION_LENGTH;
+    #[pymodule_export]
+    const MAX_CAPTION_BYTES: usize = crate::tokenizer::MAX_CAPTION_BYTES;
     #[pymodule_export]
     const UNKNOWN: u8 = crate::tokenizer::UNKNOWN;
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use numpy::PyArray1;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
-use super::arrays::{Fixed, Free, content, input, optional_output, output, slice_mut, whole};
+use super::arrays::{self, Fixed, Free, content, input, optional_output, output, slice_mut, whole};
 use super::sampler::Plan;
-use crate::tokenizer::CAPTION_LENGTH;
+use crate::tokenizer::{CAPTION_LENGTH, Tokenizer};
 use crate::{batch, pack};
 
 /// A packed data set, read-only: copied to memory, or read from its files if it is larger.
@@ -101,21 +102,64 @@ impl Pack {
         Ok(py.detach(|| self.0.read_images(&index, out))?)
     }
 
-    /// Copy captions by their global rows.
+    /// Return the texts of captions by their global rows, as they were written.
     ///
     /// Args:
     ///     index: (n,) int64 global caption rows.
-    ///     out: (n, 201) uint8, overwritten.
     ///
     /// Raises:
     ///     IndexError: for an index outside the set.
     ///     DataError: if a shard changed on disk.
-    fn read_captions(&self, py: Python<'_>, index: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn caption_texts<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let index = input::<i64>("caption index", index, &[Free("n")])?;
         let index = content(&index);
-        let mut out = output::<u8>("caption buffer", out, &[Fixed(index.len()), Fixed(CAPTION_LENGTH)])?;
+        let texts = py.detach(|| self.0.caption_texts(&index))?;
+        PyList::new(py, texts)
+    }
+
+    /// Encode captions to ids by their global rows, on many threads.
+    ///
+    /// Args:
+    ///     index: (n,) int64 global caption rows.
+    ///     out: (n, 201) uint8 for "alphabet", (n, L) uint8 for "bytes"; overwritten.
+    ///     tokenizer: "alphabet" or "bytes", see encode.
+    ///     threads: number of threads; 0 chooses by the amount of work. The result does not depend on it.
+    ///
+    /// Raises:
+    ///     IndexError: for an index outside the set.
+    ///     DataError: if a shard changed on disk.
+    #[pyo3(signature = (index, out, tokenizer = "alphabet", threads = None))]
+    #[pyo3(text_signature = "($self, index, out, tokenizer='alphabet', threads=0)")]
+    fn read_captions(
+        &self,
+        py: Python<'_>,
+        index: &Bound<'_, PyAny>,
+        out: &Bound<'_, PyAny>,
+        tokenizer: &str,
+        threads: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let threads = threads.map_or(Ok(0), |threads| whole("threads", threads))?;
+        let tokenizer = arrays::tokenizer(tokenizer, Some(out))?;
+        let index = input::<i64>("caption index", index, &[Free("n")])?;
+        let index = content(&index);
+        let mut out = output::<u8>("caption buffer", out, &[Fixed(index.len()), Fixed(tokenizer.length())])?;
         let out = slice_mut(&mut out)?;
-        Ok(py.detach(|| self.0.read_captions(&index, out))?)
+        Ok(py.detach(|| self.0.read_captions(&index, tokenizer, out, threads))?)
+    }
+
+    /// Count the captions that a tokenizer does not keep whole, see count_losses of the module.
+    #[pyo3(signature = (tokenizer = "alphabet", length = None))]
+    #[pyo3(text_signature = "($self, tokenizer='alphabet', length=201)")]
+    fn count_losses(
+        &self,
+        py: Python<'_>,
+        tokenizer: &str,
+        length: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(usize, usize)> {
+        let length = length.map_or(Ok(CAPTION_LENGTH), |length| whole("caption length", length))?;
+        let tokenizer = Tokenizer::parse(tokenizer, length)?;
+        let losses = py.detach(|| self.0.losses(tokenizer))?;
+        Ok((losses.truncated, losses.unknown))
     }
 
     /// Execute a plan: fill the buffers that are not None.
@@ -124,8 +168,9 @@ impl Pack {
     ///     plan: a plan of a sampler of this data set.
     ///     images: (B, crop, crop, 3) uint8.
     ///     mismatched_images: (B, crop, crop, 3) uint8.
-    ///     captions: (B, K, 201) uint8.
-    ///     mismatched_captions: (B, K, 201) uint8.
+    ///     captions: (B, K, 201) uint8; (B, K, L) for "bytes".
+    ///     mismatched_captions: the same.
+    ///     tokenizer: "alphabet" or "bytes", see encode.
     ///     threads: number of threads; 0 chooses by the amount of work. The result does not depend on it.
     ///
     /// Raises:
@@ -133,9 +178,9 @@ impl Pack {
     ///     DataError: if a shard changed on disk.
     #[expect(clippy::too_many_arguments, reason = "keyword arguments on the Python side")]
     #[pyo3(signature = (plan, *, images = None, mismatched_images = None, captions = None, mismatched_captions = None,
-        threads = None))]
+        tokenizer = "alphabet", threads = None))]
     #[pyo3(text_signature = "($self, plan, *, images=None, mismatched_images=None, captions=None, \
-        mismatched_captions=None, threads=0)")]
+        mismatched_captions=None, tokenizer='alphabet', threads=0)")]
     fn fill(
         &self,
         py: Python<'_>,
@@ -144,14 +189,16 @@ impl Pack {
         mismatched_images: Option<&Bound<'_, PyAny>>,
         captions: Option<&Bound<'_, PyAny>>,
         mismatched_captions: Option<&Bound<'_, PyAny>>,
+        tokenizer: &str,
         threads: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let plan = &plan.0;
         let threads = threads.map_or(Ok(0), |threads| whole("threads", threads))?;
+        let tokenizer = arrays::tokenizer(tokenizer, captions.or(mismatched_captions))?;
         let rows = Fixed(plan.image.len());
         let crop = Fixed(plan.crop_size);
         let image_shape = [rows, crop, crop, Fixed(3)];
-        let caption_shape = [rows, Fixed(plan.captions_per_image), Fixed(CAPTION_LENGTH)];
+        let caption_shape = [rows, Fixed(plan.captions_per_image), Fixed(tokenizer.length())];
         let mut images = optional_output("image buffer", images, &image_shape)?;
         let mut mismatched_images = optional_output("mismatched image buffer", mismatched_images, &image_shape)?;
         let mut captions = optional_output("caption buffer", captions, &caption_shape)?;
@@ -162,6 +209,7 @@ impl Pack {
             mismatched_images: mismatched_images.as_mut().map(slice_mut).transpose()?,
             captions: captions.as_mut().map(slice_mut).transpose()?,
             mismatched_captions: mismatched_captions.as_mut().map(slice_mut).transpose()?,
+            tokenizer,
         };
         Ok(py.detach(|| batch::fill(plan, &self.0, buffers, threads))?)
     }

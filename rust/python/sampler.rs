@@ -29,7 +29,7 @@ use crate::sampler::{self, Interpolation, Options, Split};
 ///
 /// Raises:
 ///     ConfigError: for an argument out of range.
-///     DataError: if the split has no image or no mismatched pairs.
+///     DataError: if the split has no image or no mismatched pairs: a single class, or the same captions everywhere.
 #[pyclass(frozen, module = "t2i._native")]
 pub(super) struct Sampler(sampler::Sampler);
 
@@ -96,6 +96,12 @@ impl Sampler {
     #[getter]
     fn classes(&self) -> usize {
         self.0.classes()
+    }
+
+    /// Share of the split's captions that every image of the other classes has too: their mismatched pairs do match.
+    #[getter]
+    fn ambiguous_captions(&self) -> f64 {
+        self.0.ambiguous_captions()
     }
 
     fn __repr__(&self) -> String {

@@ -2,35 +2,77 @@
 
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 
-use super::arrays::{Fixed, Free, content, input, output, slice_mut, strings};
+use super::arrays::{self, Fixed, Free, content, input, output, slice_mut, strings, whole};
 use crate::error::Error;
-use crate::tokenizer::{self, ALPHABET_SIZE, CAPTION_LENGTH};
+use crate::threads::fill_rows;
+use crate::tokenizer::{self, ALPHABET_SIZE, CAPTION_LENGTH, Losses, Tokenizer};
 
-/// Encode captions to character ids.
+/// Encode captions to ids, on many threads.
 ///
-/// Lower-cases, truncates to 201 characters and pads with 0. A character outside the alphabet becomes 71. Lower-casing
-/// is per character: one whose lower-case form is several characters is unknown.
+/// "alphabet" lower-cases, truncates to 201 characters and pads with 0. A character outside the alphabet becomes 71.
+/// Lower-casing is per character: one whose lower-case form is several characters is unknown. "bytes" gives 1 + each
+/// byte of UTF-8, as many whole characters as fit into L ids, padded with 0.
 ///
 /// Args:
 ///     captions: B captions.
-///     out: (B, 201) uint8, overwritten.
+///     out: (B, 201) uint8 for "alphabet", (B, L) uint8 for "bytes"; overwritten.
+///     tokenizer: "alphabet" or "bytes".
 ///
 /// Raises:
 ///     TypeError: if captions is not a sequence of str.
 ///     ValueError: if out has another dtype, shape or layout, or a caption holds a lone surrogate.
+///     ConfigError: for another tokenizer.
 #[pyfunction]
-pub(super) fn encode(py: Python<'_>, captions: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<()> {
+#[pyo3(signature = (captions, out, tokenizer = "alphabet"))]
+pub(super) fn encode(
+    py: Python<'_>,
+    captions: &Bound<'_, PyAny>,
+    out: &Bound<'_, PyAny>,
+    tokenizer: &str,
+) -> PyResult<()> {
+    let tokenizer = arrays::tokenizer(tokenizer, Some(out))?;
     let captions = strings(captions)?;
-    let mut out = output::<u8>("caption buffer", out, &[Fixed(captions.len()), Fixed(CAPTION_LENGTH)])?;
+    let mut out = output::<u8>("caption buffer", out, &[Fixed(captions.len()), Fixed(tokenizer.length())])?;
     let out = slice_mut(&mut out)?;
-    py.detach(|| {
-        captions
-            .iter()
-            .zip(out.chunks_exact_mut(CAPTION_LENGTH))
-            .try_for_each(|(text, row)| tokenizer::encode(text, row))
-    })?;
-    Ok(())
+    let encode = |text: &PyBackedStr, out: &mut [u8]| tokenizer.encode(text, out);
+    Ok(py.detach(|| fill_rows(&captions, tokenizer.length(), out, 0, encode))?)
+}
+
+/// Count the captions that a tokenizer does not keep whole.
+///
+/// Args:
+///     captions: captions.
+///     tokenizer: "alphabet" or "bytes".
+///     length: ids per caption; 201 for "alphabet".
+///
+/// Returns:
+///     (truncated, unknown): captions whose end is lost, and captions with a character that has no id of its own.
+///
+/// Raises:
+///     TypeError: if captions is not a sequence of str.
+///     ValueError: if a caption holds a lone surrogate.
+///     ConfigError: for another tokenizer or length.
+#[pyfunction]
+#[pyo3(signature = (captions, tokenizer = "alphabet", length = None))]
+#[pyo3(text_signature = "(captions, tokenizer='alphabet', length=201)")]
+pub(super) fn count_losses(
+    py: Python<'_>,
+    captions: &Bound<'_, PyAny>,
+    tokenizer: &str,
+    length: Option<&Bound<'_, PyAny>>,
+) -> PyResult<(usize, usize)> {
+    let length = length.map_or(Ok(CAPTION_LENGTH), |length| whole("caption length", length))?;
+    let (captions, tokenizer) = (strings(captions)?, Tokenizer::parse(tokenizer, length)?);
+    let losses = py.detach(|| {
+        let mut losses = Losses::default();
+        for caption in &captions {
+            losses.add(tokenizer, caption);
+        }
+        losses
+    });
+    Ok((losses.truncated, losses.unknown))
 }
 
 /// Decode character ids to captions.

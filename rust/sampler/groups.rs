@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::Split;
-use crate::error::Result;
 use crate::pack::Pack;
 use crate::rng::Draws;
 
@@ -45,14 +44,14 @@ impl Groups {
 
 /// The split's images by class, or by equal captions if there are no classes. Groups are in order of class, or of
 /// first appearance, so that nothing depends on a hash map's order.
-pub(super) fn group(pack: &Pack, split: Split) -> Result<Groups> {
+pub(super) fn group(pack: &Pack, split: Split, hashes: &[u64]) -> Groups {
     let images = (0..pack.images()).filter(|&image| split.holds(pack.splits()[image]));
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); pack.class_names().len()];
     let mut seen = HashMap::new();
     for image in images {
         let group = match usize::try_from(pack.classes()[image]) {
             Ok(class) => class,
-            Err(_) => *seen.entry(caption_set(pack, image)?).or_insert_with(|| {
+            Err(_) => *seen.entry(caption_set(pack, image, hashes)).or_insert_with(|| {
                 members.push(Vec::new());
                 members.len() - 1
             }),
@@ -60,15 +59,13 @@ pub(super) fn group(pack: &Pack, split: Split) -> Result<Groups> {
         members[group].push(image);
     }
     members.retain(|images| !images.is_empty());
-    Ok(Groups::new(members))
+    Groups::new(members)
 }
 
 /// A digest of an image's set of captions: order and repetition do not matter.
-fn caption_set(pack: &Pack, image: usize) -> Result<[u8; 32]> {
-    let row = |at: usize| usize::try_from(pack.caption_offsets()[at]).expect("a pack's offsets rise");
-    let mut captions = (row(image)..row(image + 1)).map(|row| pack.caption(row)).collect::<Result<Vec<_>>>()?;
-    captions.sort_unstable();
-    captions.dedup();
-    // Captions all have one length, so joining them is unambiguous.
-    Ok(captions.into_iter().fold(Sha256::new(), Digest::chain_update).finalize().into())
+fn caption_set(pack: &Pack, image: usize, hashes: &[u64]) -> [u8; 32] {
+    let mut texts = hashes[pack.caption_rows(image)].to_vec();
+    texts.sort_unstable();
+    texts.dedup();
+    texts.into_iter().fold(Sha256::new(), |digest, text| digest.chain_update(text.to_le_bytes())).finalize().into()
 }

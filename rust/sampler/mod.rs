@@ -5,12 +5,16 @@
 //! Reed et al.: a class uniformly, then an image of it; a mismatched image always from another class; captions drawn
 //! with replacement; crops and flips independent of each other.
 //!
+//! A mismatched pair must not match by chance: the mismatched image has none of the drawn captions among its own, and its
+//! drawn captions are none of the image's, wherever the data set allows it.
+//!
 //! A data set without classes is grouped by captions instead: images with the same set of captions are one group, and
 //! the mismatched image comes from another group.
 
 mod groups;
 mod options;
 mod plan;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -19,9 +23,13 @@ use std::sync::Arc;
 use self::groups::{Groups, group};
 pub use self::options::{Interpolation, Options, Split};
 pub use self::plan::Plan;
+use self::shared::{SharedCaptions, hash_captions};
 use crate::error::{Error, Result};
 use crate::pack::Pack;
 use crate::rng::{Draws, Purpose};
+
+/// Draws of a mismatched image before every image is looked at.
+const MAX_REDRAWS: usize = 32;
 
 /// Draws plans from one split of a pack.
 #[derive(Debug)]
@@ -30,6 +38,9 @@ pub struct Sampler {
     fingerprint: Arc<str>,
     options: Options,
     groups: Groups,
+    shared: SharedCaptions,
+    /// Captions of the split that every image of the other groups has too, and all captions of the split.
+    ambiguous: (usize, usize),
     /// Whether groups are drawn uniformly; otherwise images are, as always without classes.
     group_uniform: bool,
 }
@@ -41,7 +52,8 @@ impl Sampler {
     /// For an argument out of range, a split without an image, or one without mismatched pairs.
     pub fn new(pack: Arc<Pack>, options: Options) -> Result<Self> {
         options::check(&options, pack.image_size())?;
-        let groups = group(&pack, options.split)?;
+        let hashes = hash_captions(&pack)?;
+        let groups = group(&pack, options.split, &hashes);
         let path = pack.path().display();
         if groups.images.is_empty() {
             return Err(Error::DataSet(format!("{path} has no image in its {}", options.split.describe())));
@@ -63,9 +75,18 @@ impl Sampler {
             let expected = format!("at most {}, the number of classes, with distinct_classes", groups.count());
             return Err(Error::argument("batch", expected, &options.batch));
         }
+        let shared = SharedCaptions::new(&pack, &groups, &hashes);
+        let ambiguous = shared.count_everywhere(&pack, &groups);
+        if ambiguous.0 == ambiguous.1 {
+            return Err(Error::DataSet(format!(
+                "mismatched pairs need captions that differ between classes; in the {} of {path} every caption is one of \
+                 every image of the other classes",
+                options.split.describe()
+            )));
+        }
         let group_uniform = options.class_uniform && !pack.class_names().is_empty();
         let fingerprint = Arc::from(pack.fingerprint());
-        Ok(Self { pack, fingerprint, options, groups, group_uniform })
+        Ok(Self { pack, fingerprint, options, groups, shared, ambiguous, group_uniform })
     }
 
     /// Number of images in the split.
@@ -78,6 +99,14 @@ impl Sampler {
     #[must_use]
     pub fn classes(&self) -> usize {
         self.groups.count()
+    }
+
+    /// Share of the split's captions that every image of the other classes has too: no mismatched image exists for them,
+    /// and pairs that are called mismatched do match.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts of captions, far below 2^52")]
+    pub fn ambiguous_captions(&self) -> f64 {
+        self.ambiguous.0 as f64 / self.ambiguous.1 as f64
     }
 
     /// The arguments.
@@ -120,11 +149,13 @@ impl Sampler {
                 }
                 None => self.draw_image(&mut stream(Purpose::Image)),
             };
-            let mismatched = self.draw_mismatch(group, &mut stream(Purpose::MismatchedImage));
+            self.draw_captions(image, None, &mut stream(Purpose::Caption), &mut plan.caption);
+            let captions = &plan.caption[row * options.captions_per_image..];
+            let mismatched = self.draw_mismatch(image, group, captions, &mut stream(Purpose::MismatchedImage));
+            let mut draws = stream(Purpose::MismatchedCaption);
+            self.draw_captions(mismatched, Some(image), &mut draws, &mut plan.mismatched_caption);
             plan.image.push(long(image));
             plan.mismatched_image.push(long(mismatched));
-            self.draw_captions(image, &mut stream(Purpose::Caption), &mut plan.caption);
-            self.draw_captions(mismatched, &mut stream(Purpose::MismatchedCaption), &mut plan.mismatched_caption);
             plan.crop.extend(self.draw_crop(&mut stream(Purpose::Crop)));
             plan.mismatched_crop.extend(self.draw_crop(&mut stream(Purpose::MismatchedCrop)));
             plan.flip.push(u8::from(options.flip && stream(Purpose::Flip).coin()));
@@ -166,7 +197,7 @@ impl Sampler {
     }
 
     /// An image of any other group, drawn as [`Self::draw_image`] would if this group did not exist.
-    fn draw_mismatch(&self, group: usize, draws: &mut Draws) -> usize {
+    fn draw_other(&self, group: usize, draws: &mut Draws) -> usize {
         if self.group_uniform {
             let other = draws.below(self.groups.count() - 1);
             return self.groups.draw(other + usize::from(other >= group), draws);
@@ -177,10 +208,48 @@ impl Sampler {
         self.groups.images[place + skip]
     }
 
-    fn draw_captions(&self, image: usize, draws: &mut Draws, out: &mut Vec<i64>) {
-        let offsets = self.pack.caption_offsets();
-        let count = usize::try_from(offsets[image + 1] - offsets[image]).expect("a pack's offsets rise");
-        out.extend((0..self.options.captions_per_image).map(|_| offsets[image] + long(draws.below(count))));
+    /// A mismatched image for `image` with the drawn captions: of another group, without any of these captions, and with
+    /// one that `image` has not. If there is none, without these captions; if there is none either, of another group.
+    fn draw_mismatch(&self, image: usize, group: usize, captions: &[i64], draws: &mut Draws) -> usize {
+        let (pack, shared) = (&*self.pack, &self.shared);
+        let first = self.draw_other(group, draws);
+        let rows = || captions.iter().map(|&row| usize::try_from(row).expect("a row of the pack"));
+        if !shared.touches(pack, image) || rows().any(|row| shared.is_everywhere(row, &self.groups, group)) {
+            return first;
+        }
+        let apart = |other: usize| !rows().any(|row| shared.describes(pack, row, other));
+        let suits = |other: usize| apart(other) && !shared.covers(pack, image, other);
+        let mut other = first;
+        for _ in 0..MAX_REDRAWS {
+            if suits(other) {
+                return other;
+            }
+            other = self.draw_other(group, draws);
+        }
+        // Few images suit, or none: look at all of them.
+        let own = self.groups.starts[group]..self.groups.starts[group + 1];
+        let places = || (0..self.groups.images.len()).filter(|place| !own.contains(place));
+        let others = || places().map(|place| self.groups.images[place]);
+        let mut left: Vec<usize> = others().filter(|&other| suits(other)).collect();
+        if left.is_empty() {
+            left = others().filter(|&other| apart(other)).collect();
+        }
+        if left.is_empty() { first } else { left[draws.below(left.len())] }
+    }
+
+    /// Adds caption rows of an image, with replacement; if possible none that is also a caption of `unlike`.
+    fn draw_captions(&self, image: usize, unlike: Option<usize>, draws: &mut Draws, out: &mut Vec<i64>) {
+        let rows = self.pack.caption_rows(image);
+        let differs = |row: &usize| !unlike.is_some_and(|other| self.shared.describes(&self.pack, *row, other));
+        let mut draw = || {
+            let first = rows.start + draws.below(rows.len());
+            if differs(&first) {
+                return first;
+            }
+            let left: Vec<usize> = rows.clone().filter(differs).collect();
+            if left.is_empty() { first } else { left[draws.below(left.len())] }
+        };
+        out.extend((0..self.options.captions_per_image).map(|_| long(draw())));
     }
 
     fn draw_crop(&self, draws: &mut Draws) -> [i32; 2] {

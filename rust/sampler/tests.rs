@@ -252,6 +252,106 @@ fn without_classes_a_mismatch_has_another_set_of_captions() {
     }
 }
 
+/// Whether an image has this caption, by the texts themselves.
+fn has(pack: &Pack, image: i64, caption: i64) -> bool {
+    let text = |row: usize| pack.caption(row).unwrap().to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+    let caption = text(usize::try_from(caption).unwrap());
+    pack.caption_rows(usize::try_from(image).unwrap()).any(|row| text(row) == caption)
+}
+
+#[test]
+fn a_mismatched_pair_never_matches_where_captions_are_shared() {
+    // Three colours over four classes, so that a third of the images of another class have the drawn caption too; with
+    // differences of case and white space, which are none; and one image whose captions are all those of the others.
+    let colours = ["red", "blue", "white"];
+    let mut items = Vec::new();
+    for image in 0..24 {
+        let colour = colours[image % 3];
+        let captions =
+            [format!("a {colour} flower"), format!("A  {colour} Flower "), format!("{colour} number {image}")];
+        items.push(Item { class: i32::try_from(image % 4).unwrap(), split: 0, captions: captions.to_vec() });
+    }
+    items.push(Item::new(0, 0, &["a red flower", "a blue flower"]));
+    items.push(Item::new(1, 0, &["a red flower"]));
+    for classes in [&["a", "b", "c", "d"][..], &[]] {
+        let mut items = items.clone();
+        if classes.is_empty() {
+            items.iter_mut().for_each(|item| item.class = -1);
+        }
+        let pack = open(&[items], classes, 8);
+        for class_uniform in [true, false] {
+            let options = Options { class_uniform, captions_per_image: 2, ..Options::default() };
+            let sampler = sampler(&pack, options);
+            assert_eq!(sampler.ambiguous_captions(), 0.0);
+            for step in 0..100 {
+                let plan = sampler.plan(step);
+                for row in 0..64 {
+                    let (image, other) = (plan.image[row], plan.mismatched_image[row]);
+                    for place in [2 * row, 2 * row + 1] {
+                        assert!(!has(&pack, other, plan.caption[place]), "step {step}, row {row}");
+                        assert!(!has(&pack, image, plan.mismatched_caption[place]), "step {step}, row {row}");
+                    }
+                    assert!(classes.is_empty() || class(&pack, image) != class(&pack, other));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_mismatched_image_is_uniform_over_the_images_without_the_caption() {
+    // Image 0 and 1 to 39 of another class share a caption; only the last five have not got it.
+    let mut items = vec![Item::new(0, 0, &["same"])];
+    items.extend((1..40).map(|_| Item::new(1, 0, &["same"])));
+    items.extend((40..45).map(|image| Item::new(1, 0, &[&format!("other {image}")])));
+    let pack = open(&[items], &["a", "b"], 8);
+    let sampler = sampler(&pack, Options::default());
+    let counts = count(&pack, &sampler, 400, |plan| {
+        let rows = plan.image.iter().zip(&plan.mismatched_image);
+        rows.filter(|(image, _)| **image == 0).map(|(_, mismatched)| *mismatched).collect()
+    });
+    let total: f64 = counts.iter().sum();
+    assert_eq!(counts[..40].iter().sum::<f64>(), 0.0);
+    // 4 degrees of freedom: 18.47 is the 99.9% point.
+    assert!(chi_square(&counts[40..], &[total / 5.0; 5]) < 18.47, "{counts:?}");
+}
+
+#[test]
+fn one_image_without_the_caption_among_many_is_found() {
+    let mut items: Vec<Item> = (0..2000).map(|image| Item::new(image % 2, 0, &["same"])).collect();
+    items.push(Item::new(1, 0, &["another"]));
+    let pack = open(&[items], &["a", "b"], 1);
+    let options = Options { crop: 1, class_uniform: false, ..Options::default() };
+    let sampler = Sampler::new(Arc::clone(&pack), options).unwrap();
+    let plan = sampler.plan(0);
+    for (&image, &mismatched) in plan.image.iter().zip(&plan.mismatched_image) {
+        assert_eq!(mismatched == 2000, class(&pack, image) == 0, "{image} with {mismatched}");
+    }
+    // "same" in class 1 is everywhere in class 0, which has nothing else.
+    assert_eq!(sampler.ambiguous_captions(), 1000.0 / 2001.0);
+}
+
+#[test]
+fn an_image_with_a_caption_of_its_own_is_preferred_over_many_whose_captions_all_fit() {
+    // Of image 0, "b" is a caption too: as a mismatched text it would match. Only the last image has another.
+    let mut items = vec![Item::new(0, 0, &["a", "b"])];
+    items.extend((0..2000).map(|_| Item::new(1, 0, &["b"])));
+    items.push(Item::new(1, 0, &["c"]));
+    let pack = open(&[items], &["x", "y"], 1);
+    let sampler = Sampler::new(Arc::clone(&pack), Options { crop: 1, ..Options::default() }).unwrap();
+    let plan = sampler.plan(0);
+    let rows: Vec<usize> = (0..64).filter(|&row| plan.image[row] == 0).collect();
+    assert!(rows.iter().any(|&row| plan.caption[row] == 0) && rows.iter().any(|&row| plan.caption[row] == 1));
+    assert!(rows.iter().all(|&row| plan.mismatched_image[row] == 2001));
+}
+
+#[test]
+fn data_sets_in_which_every_caption_is_everywhere_are_refused() {
+    let pack = open(&[vec![Item::new(0, 0, &["a photo"]), Item::new(1, 0, &["A photo", "a  photo"])]], &["x", "y"], 8);
+    let message = Sampler::new(Arc::clone(&pack), small(Options::default())).unwrap_err().to_string();
+    assert!(message.starts_with("mismatched pairs need captions that differ between classes; in the train split of"));
+}
+
 #[test]
 fn splits_hold_their_own_images() {
     let pack = uneven();
@@ -334,7 +434,7 @@ proptest! {
     fn the_global_sequence_is_the_same_for_any_number_of_processes(
         seed: u64, step in 0_u64..1000, world in prop::sample::select(vec![1_usize, 2, 3, 4, 6, 12]), distinct: bool
     ) {
-        let items: Vec<Item> = (0..30).map(|image| Item::new(image % 12, 0, &["a", "b"])).collect();
+        let items: Vec<Item> = (0..30).map(|image| Item::new(image % 12, 0, &["a", &format!("b {image}")])).collect();
         let pack = open(&[items], &["c"; 12], 8);
         let interpolation = Interpolation::Uniform;
         let base = Options { batch: 12, captions_per_image: 2, interpolation, ..Options::default() };

@@ -160,6 +160,40 @@ fn wrong_lengths_are_refused() {
     assert!(one_hot(&[0; 201], &mut [0_u8; 201 * 69]).is_err());
 }
 
+#[test]
+fn bytes_become_ids_one_above_them_and_only_whole_characters_are_kept() {
+    let cases: [(&str, usize, &[u8]); 8] = [
+        ("ab", 4, &[98, 99, 0, 0]),
+        ("", 3, &[0, 0, 0]),
+        ("abcd", 2, &[98, 99]),
+        ("A", 1, &[66]),                              // case is kept
+        ("\u{0}", 2, &[1, 0]),                        // a NUL is no padding
+        ("a\u{82b1}", 4, &[98, 0xE9, 0x8B, 0xB2]),    // E8 8A B1
+        ("a\u{82b1}", 3, &[98, 0, 0]),                // two of its three bytes would be no character
+        ("\u{10ffff}", 4, &[0xF5, 0x90, 0xC0, 0xC0]), // the largest: ids end at 245
+    ];
+    for (caption, length, expected) in cases {
+        let mut ids = vec![9; length];
+        Tokenizer::parse("bytes", length).unwrap().encode(caption, &mut ids).unwrap();
+        assert_eq!(ids, expected, "{caption:?} to {length}");
+    }
+}
+
+#[test]
+fn tokenizers_are_known_by_their_words_and_lengths() {
+    assert_eq!(Tokenizer::parse("alphabet", 201).unwrap(), Tokenizer::default());
+    let cases = [
+        (("alphabet", 200), "caption length must be 201, got 200"),
+        (("bytes", 0), "caption length must be from 1 to 65536, got 0"),
+        (("bytes", 65537), "caption length must be from 1 to 65536, got 65537"),
+        (("words", 201), "tokenizer must be \"alphabet\" or \"bytes\", got \"words\""),
+    ];
+    for ((word, length), expected) in cases {
+        assert_eq!(Tokenizer::parse(word, length).unwrap_err().to_string(), expected);
+    }
+    assert!(Tokenizer::Bytes(5).encode("a", &mut [0; 4]).is_err(), "a row of another length");
+}
+
 fn check_one_hot<T: Copy + From<u8> + PartialEq + std::fmt::Debug>(captions: &[String], filler: T) {
     let ids: Vec<u8> = captions.iter().flat_map(|caption| reference(caption)[..201].to_vec()).collect();
     let mut out = vec![filler; ids.len() * 70];
@@ -186,6 +220,27 @@ proptest! {
     fn captions_of_the_alphabet_survive_a_round_trip(slots in prop::collection::vec(0_usize..70, 0..=201)) {
         let caption: String = slots.iter().map(|&slot| SLOTS[slot].1).collect();
         prop_assert_eq!(decode(&encoded(&caption), 0).unwrap(), caption);
+    }
+
+    #[test]
+    fn bytes_decode_to_the_longest_beginning_that_fits(caption in ".{0,60}", length in 1_usize..130) {
+        let mut ids = vec![9; length];
+        Tokenizer::Bytes(length).encode(&caption, &mut ids).unwrap();
+        let bytes: Vec<u8> = ids.iter().take_while(|&&id| id > 0).map(|id| id - 1).collect();
+        let kept = String::from_utf8(bytes).unwrap();
+        prop_assert!(caption.starts_with(&kept));
+        prop_assert!(ids[kept.len()..].iter().all(|&id| id == 0));
+        let next = caption[kept.len()..].chars().next();
+        prop_assert!(next.is_none_or(|next| kept.len() + next.len_utf8() > length));
+        prop_assert_eq!(next.is_some(), Tokenizer::Bytes(length).truncates(&caption));
+    }
+
+    #[test]
+    fn losses_follow_from_the_ids(caption in ".{195,206}") {
+        let tokenizer = Tokenizer::Alphabet;
+        prop_assert_eq!(tokenizer.truncates(&caption), caption.chars().count() > 201);
+        let unknown = caption.chars().any(|character| encoded(&character.to_string())[0] == 71);
+        prop_assert_eq!(tokenizer.has_unknown(&caption), unknown);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 """The packed data set, the sampler and the loader, each against something slow, independent or counted by hand."""
 
+import itertools
 import json
 import shutil
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import t2i
-from t2i import prepare
+from t2i import _native, prepare
 from t2i.blossoms.pack import pack_blossoms
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Loader
@@ -46,22 +47,121 @@ def classless(tmp_path_factory):
 # The packed data set.
 
 
+def read_texts(shard):
+    """Read the captions of a shard as the docs tell anybody to."""
+    text, offsets = shard["caption_bytes"].tobytes(), shard["caption_byte_offsets"]
+    return [text[start:end].decode() for start, end in itertools.pairwise(offsets)]
+
+
+WRITTEN = (
+    "A Red Flower!", "caf\u00e9 \u201cau lait\u201d", "\u82b1\u5f88\u7ea2",
+    "\u0632\u0647\u0631\u0629 \u062d\u0645\u0631\u0627\u0621",
+    "\U0001f33b emoji", "two\tcolumns\nand lines", "nul \0 inside", " spaces ", "", "x" * 2000, "\u00e9" * 32768,
+)  # fmt: skip
+
+
+def test_captions_come_back_to_the_letter_and_to_an_independent_reader(tmp_path):
+    data = write_pack(tmp_path, [("a", WRITTEN, False), ("b", ["another"], False)])
+    assert data.captions_of(0) == list(WRITTEN)
+    assert data.caption_texts([11, 2]) == ["another", WRITTEN[2]]
+    assert read_texts(load_file(tmp_path / "shard-00000.safetensors")) == [*WRITTEN, "another"]
+    with pytest.raises(IndexError, match="caption index must be from 0 to 11, got 12"):
+        data.caption_texts([12])
+
+
+def test_ids_are_made_from_the_text_for_whoever_asks(tmp_path):
+    data = write_pack(tmp_path, [("a", WRITTEN, False), ("b", ["another"], False)])
+    rows = [2, 0, 9]
+    assert np.array_equal(data.read_captions(rows), t2i.encode([WRITTEN[row] for row in rows]))
+    expected = np.zeros((3, 20), np.uint8)
+    for row, text in zip(expected, rows, strict=True):
+        data_bytes = WRITTEN[text].encode()[:20]
+        row[: len(data_bytes)] = np.frombuffer(data_bytes, np.uint8) + 1
+    assert np.array_equal(data.read_captions(rows, "bytes", 20), expected)
+    assert data.read_captions([2], "bytes", 8)[0, 6:].tolist() == [0, 0], "the third character does not fit whole"
+    with pytest.raises(t2i.ConfigError, match="caption length must be from 1 to 65536, got 0"):
+        data.read_captions([0], "bytes", 0)
+    with pytest.raises(t2i.ConfigError, match='tokenizer must be "alphabet" or "bytes", got "words"'):
+        data.read_captions([0], "words")
+
+
+def test_losses_of_a_tokenizer_are_counted(tmp_path):
+    data = write_pack(tmp_path, [("a", WRITTEN, False), ("b", ["another"], False)])
+    # Of more than 201 characters: the last two. Outside the alphabet: accents and quotes, Chinese, Arabic, the emoji, a
+    # tab, a NUL, accents.
+    assert data.native.count_losses() == _native.count_losses(WRITTEN) == (2, 7)
+    assert data.native.count_losses("bytes", 2000) == (1, 0)
+    record = json.loads((tmp_path / "pack.json").read_text())
+    assert record["char_cnn_rnn"] == {"truncated": 2, "unknown": 7}
+
+
+@pytest.mark.parametrize(
+    ("caption", "says"),
+    [("x" * 65537, "a caption of over 65536 bytes"), ("\u00e9" * 32769, "65536"), ("\ud800", "surrog")],
+)
+def test_captions_that_a_pack_cannot_hold_are_refused_with_the_image(tmp_path, caption, says):
+    with pytest.raises(t2i.DataError, match=rf"^picture 0: .*{says}"):
+        write_pack(tmp_path, [("a", ["fine", caption], False)])
+
+
+def test_mismatched_pairs_never_match_where_classes_share_captions(tmp_path):
+    colours = ("red", "blue", "white")
+    rows = [
+        (
+            f"class {i % 4}",
+            [f"a {colours[i % 3]} flower", f"A {colours[i % 3]}  Flower", f"{colours[i % 3]} {i}"],
+            False,
+        )
+        for i in range(24)
+    ]
+    data = write_pack(tmp_path, rows)
+    sampler = Sampler(data, batch=64, crop=16)
+    assert sampler.ambiguous_captions == 0
+    plans = [sampler.plan(step) for step in range(20)]
+    colour = np.arange(24) % 3  # the last caption of each image differs from all others; the rest say the colour
+    for plan in plans:
+        shared = plan.caption[:, 0] % 3 < 2
+        assert np.all(colour[plan.image[shared]] != colour[plan.mismatched_image[shared]])
+        shared = plan.mismatched_caption[:, 0] % 3 < 2
+        assert np.all(colour[plan.image[shared]] != colour[plan.mismatched_image[shared]])
+
+
+def test_captions_without_a_mismatch_are_counted_and_a_set_of_nothing_else_is_refused(tmp_path):
+    rows = [("a", ["a flower"], False), ("a", ["red", "a flower"], False), ("b", ["A flower"], False)]
+    data = write_pack(tmp_path / "some", rows)
+    # "a flower" of class a is everywhere in b; in a not the other way round: "A flower" of b has the images of a.
+    assert Sampler(data, batch=2, crop=16).ambiguous_captions == 3 / 4
+    data = write_pack(tmp_path / "all", rows[::2])
+    with pytest.raises(t2i.DataError, match="mismatched pairs need captions that differ between classes"):
+        Sampler(data, batch=2, crop=16)
+
+
+def test_a_pack_of_the_old_form_is_refused_with_the_command_that_renews_it(uneven, tmp_path):
+    folder = copied(uneven, tmp_path)
+    old = {"version": 1, "provenance": {"kind": "folder", "source": "flowers", "fit": "crop", "boxes": False}}
+    edited(**old)(folder)
+    with pytest.raises(t2i.DataError, match="t2i-pack 1, which kept captions as character ids") as caught:
+        PackedDataset(folder)
+    assert str(caught.value).endswith(f": t2i-prepare folder flowers --out {folder} --size 16 --fit crop --force")
+
+
 def test_an_independent_reader_sees_what_the_native_one_does(blossoms, blossoms_folder):
     record = json.loads((blossoms_folder / "pack.json").read_text())
     shards = [load_file(blossoms_folder / shard["file"]) for shard in record["shards"]]
     images = np.concatenate([shard["images"] for shard in shards])
-    captions = np.concatenate([shard["captions"] for shard in shards])
+    captions = [caption for shard in shards for caption in read_texts(shard)]
     assert images.shape == (800, 38, 38, 3)
     assert len(blossoms) == blossoms.images == record["images"] == 800
     assert blossoms.captions == record["captions"] == len(captions) == 8000
     assert blossoms.image_size == record["image_size"] == 38
     order = [799, 0, 5, 5]
     assert np.array_equal(blossoms.read_images(order), images[order])
-    assert np.array_equal(blossoms.read_captions([7999, 3]), captions[[7999, 3]])
+    assert np.array_equal(blossoms.read_captions([7999, 3]), t2i.encode([captions[7999], captions[3]]))
+    assert blossoms.caption_texts([7999, 3]) == [captions[7999], captions[3]]
     assert np.array_equal(blossoms.classes, np.concatenate([shard["classes"] for shard in shards]))
     assert np.array_equal(blossoms.splits, np.concatenate([shard["splits"] for shard in shards]))
     assert blossoms.class_names == record["classes"]
-    assert blossoms.captions_of(3) == t2i.decode(captions[30:40])
+    assert blossoms.captions_of(3) == captions[30:40]
     assert np.array_equal(blossoms.extra("style"), np.concatenate([shard["style"] for shard in shards]))
 
 
@@ -127,7 +227,7 @@ def other_tensor(folder):
         (lambda f: (f / "pack.json").write_text("[]"), "pack.json"),
         (lambda f: (f / "pack.json").write_bytes(b"\xff\xfe"), "pack.json"),
         (edited(format="zip"), "zip"),
-        (edited(version=2), "t2i-pack 1, got .* 2"),
+        (edited(version=3), "t2i-pack 2, got .* 3"),
         (edited(images=49), "49"),
         (edited(captions=5), "5"),
         (edited(image_size=17), "17"),

@@ -183,7 +183,7 @@ CSV = {
     "too many columns": ("good.png,x,y,z", "columns expected, got 4"),
     "a caption of 10 MB": (f"good.png,{LONG}", "a line of over 2 MB"),
     "a long field": (f"good.png,{LONG[:200_000]}", "field larger than field limit"),
-    "a caption of 100,001 characters": (f"good.png,{LONG[:100_001]}", "a caption of over 100000 characters"),
+    "a caption of 65,537 bytes": (f"good.png,{LONG[:65_537]}", "a caption of over 65536 bytes"),
     "no caption": ("good.png,  ", "no captions"),
     "no path": (",a caption", "no path"),
     "a path upwards": ("../../etc/passwd,x", "leads out"),
@@ -262,7 +262,7 @@ COCO = {
         "caption must be a string",
     ),
     "an empty caption": ({"id": 3, "file_name": "good.png"}, " ", "annotations[2]", "no captions"),
-    "a caption of 10 MB": ({"id": 3, "file_name": "good.png"}, LONG, "annotations[2]", "over 100000 characters"),
+    "a caption of 10 MB": ({"id": 3, "file_name": "good.png"}, LONG, "annotations[2]", "over 65536 bytes"),
     "no caption": ({"id": 3, "file_name": "good.png"}, None, "image 3", "no captions"),
 }
 

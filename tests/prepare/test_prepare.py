@@ -64,7 +64,7 @@ def test_a_folder_of_pictures_with_a_text_beside_each_takes_classes_from_subfold
     assert [data.class_names[number] for number in data.classes] == ["daisies", "roses", "roses"]
     assert [data.captions_of(row) for row in range(3)] == [
         ["a daisy"],
-        ["a red rose", "a second caption"],
+        ["A red rose", "a second caption"],
         ["another rose"],
     ]
     assert np.abs(data.read_images([0, 1, 2])[:, 8, 8].astype(int) - [BLUE, RED, GREEN]).max() <= 3
@@ -117,8 +117,8 @@ def test_metadata_holds_captions_as_a_string_or_a_list(tmp_path):
     lines(source / "other" / "metadata.jsonl", {"file_name": "c.png", "text": "relative to its own folder"})
     data, report = packed(source, tmp_path)
     assert {name: data.captions_of(row) for row, name in enumerate(names(data))} == {
-        "a.png": ["one caption"],
-        "sub/b.png": ["first", "second"],
+        "a.png": ["One caption"],
+        "sub/b.png": ["First", "Second"],
         "other/c.png": ["relative to its own folder"],
     }
     assert report.skipped == []
@@ -215,7 +215,7 @@ def test_oxford102_is_read_as_published(oxford102, tmp_path):
     assert data.splits.tolist() == [int(file.parent.name in held_out) for file in files]
     row = len(files) // 2
     wanted = prepare.read_lines(files[row])
-    assert data.captions_of(row) == [caption.lower()[:201] for caption in wanted]
+    assert data.captions_of(row) == wanted
     titles = json.loads((oxford102 / "cat_to_name.json").read_text())
     assert data.class_names[data.classes[row]] == titles[str(int(files[row].parent.name.removeprefix("class_")))]
     original = Image.open(oxford102 / "jpg" / f"{files[row].stem}.jpg").resize((38, 38), Image.Resampling.LANCZOS)
@@ -347,8 +347,9 @@ def test_a_bad_picture_is_left_out_and_reported_with_its_reason(tmp_path, name, 
     assert why.startswith(f"{reason}: ")
     assert "\n" not in why
     record = json.loads((data.path / "report.json").read_text())
+    whole = {"captions": 1, "char_cnn_rnn": {"truncated": 0, "unknown": 0}}
     counts = record.pop("source")
-    assert record == {"skipped": 1, "reasons": {reason: 1}, "files": [[path, why]]}
+    assert record == {**whole, "skipped": 1, "reasons": {reason: 1}, "files": [[path, why]]}
     assert counts["images"] == 1
     assert counts["images"] + counts["read"] + counts["skipped"] + sum(counts["ignored"].values()) == counts["files"]
     assert f"1 skipped:\n  {path}: {why}" in report.summary()
@@ -378,7 +379,7 @@ def test_a_bad_picture_is_left_out_and_reported_with_its_reason(tmp_path, name, 
         ({"file_name": "bad.png", "text": "half a character \ud83c"}, "broken line: .*surrogates"),
         ({"file_name": "bad.png", "text": "  "}, "no captions"),
         ({"file_name": "bad.png", "text": []}, "no captions"),
-        ({"file_name": "bad.png", "text": "x" * 100_001}, "a caption of over 100000 characters"),
+        ({"file_name": "bad.png", "text": "x" * 65_537}, "a caption of over 65536 bytes"),
         ({"file_name": "", "text": "x"}, "no path"),
         ({"file_name": "../outside.png", "text": "x"}, "leads out"),
         ({"file_name": "sub/../../outside.png", "text": "x"}, "leads out"),
@@ -461,7 +462,37 @@ def test_a_caption_file_with_a_byte_order_mark_and_windows_lines_reads_the_same(
     source = tmp_path / "mine"
     picture(source / "a.png")
     (source / "a.txt").write_bytes(b"\xef\xbb\xbfOne\r\nTwo\r\n")
-    assert packed(source, tmp_path)[0].captions_of(0) == ["one", "two"]
+    assert packed(source, tmp_path)[0].captions_of(0) == ["One", "Two"]
+
+
+def test_captions_that_the_papers_alphabet_lacks_are_kept_and_counted(tmp_path):
+    source = tmp_path / "mine"
+    captions = [
+        "\u7ea2\u8272\u7684\u82b1",
+        "\u4e94\u7247\u767d\u8272\u82b1\u74e3",
+        "caf\u00e9",
+        "plain",
+        "x" * 250,
+        "\u201cx\u201d" * 90,
+    ]
+    for number, caption in enumerate(captions):
+        captioned(source / f"{number}.png", caption)
+    data, report = packed(source, tmp_path)
+    assert [data.captions_of(row) for row in range(6)] == [[caption] for caption in captions]
+    assert (report.truncated, report.unknown) == (2, 4)
+    assert json.loads((data.path / "report.json").read_text())["char_cnn_rnn"] == {"truncated": 2, "unknown": 4}
+    assert "2 are cut at 201 characters, 4 have characters outside its alphabet" in report.summary()
+    captioned(source / "long.png", "y" * 65_537)
+    captioned(source / "6.png", "y" * 65_536)
+    data, report = packed(source, tmp_path / "again")
+    assert data.captions_of(6) == ["y" * 65_536]
+    assert reasons(report, source) == {"long.txt": "a caption of over 65536 bytes"}
+
+
+def test_captions_of_the_alphabet_alone_are_not_worth_a_line(tmp_path):
+    captioned(tmp_path / "mine" / "a.png", "A flower of 5 petals; very red!")
+    _, report = packed(tmp_path / "mine", tmp_path)
+    assert "alphabet" not in report.summary()
 
 
 def test_a_file_name_that_is_no_text_is_packed_and_can_be_printed(tmp_path):

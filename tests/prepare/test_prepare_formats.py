@@ -80,9 +80,9 @@ def coco_folder(root):
 def test_coco_reads_captions_by_id_and_takes_the_split_from_the_files_name(tmp_path):
     data, report = packed("coco", coco_folder(tmp_path / "coco"), tmp_path)
     assert content(data) == {
-        "train2014/a.png": (["red."], None, 0, RED),
-        "train2014/b.png": (["green.", "more green."], None, 0, GREEN),
-        "val2014/c.png": (["blue."], None, 1, BLUE),
+        "train2014/a.png": (["Red."], None, 0, RED),
+        "train2014/b.png": (["Green.", "More green."], None, 0, GREEN),
+        "val2014/c.png": (["Blue."], None, 1, BLUE),
     }
     assert report.skipped == []
 
@@ -90,7 +90,7 @@ def test_coco_reads_captions_by_id_and_takes_the_split_from_the_files_name(tmp_p
 def test_coco_reads_one_annotation_file_by_itself(tmp_path):
     source = coco_folder(tmp_path / "coco") / "annotations" / "captions_val2014.json"
     data, _ = packed("coco", source, tmp_path)
-    assert list(content(data).values()) == [(["blue."], None, 1, BLUE)]
+    assert list(content(data).values()) == [(["Blue."], None, 1, BLUE)]
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"3", b'{"images": 3, "annotations": []}', b"[" * 100_000])
@@ -122,8 +122,8 @@ def test_a_table_of_paths_and_captions_is_read_with_whatever_header_and_delimite
     for place in (source, source / name):
         data, report = packed("csv", place, tmp_path, force=True)
         assert content(data) == {
-            "a.png": (["one, two", "four"], None, 0, RED),
-            "b.png": (["three"], None, 0, BLUE),
+            "a.png": (["One, two", "Four"], None, 0, RED),
+            "b.png": (["Three"], None, 0, BLUE),
         }
         assert report.skipped == []
 
@@ -173,9 +173,9 @@ def test_shards_of_img2dataset_are_read_sample_by_sample(tmp_path, format):
     data, report = packed("webdataset", source, tmp_path)
     found = content(data)
     assert {name: row[:3] for name, row in found.items()} == {
-        "000000000.jpg": (["a red thing", "again red"], None, 0),
+        "000000000.jpg": (["A red thing", "again red"], None, 0),
         "000000001.png": (["from the json"], None, 0),
-        "d/000000001.webp": (["bl\ufffd"], None, 0),
+        "d/000000001.webp": (["bl\u00fc"], None, 0),
         "x.png": (["held out"], None, 1),
     }
     assert np.abs(np.array(found["000000000.jpg"][3]) - RED).max() <= 3
@@ -262,9 +262,9 @@ def test_parquet_with_pictures_inside_is_read(tmp_path):
     data, report = packed("parquet", source, tmp_path)
     found = content(data)
     assert [found[f"train-00000-of-00001.parquet:{row}"] for row in range(5)] == [
-        ([f"picture {row}"], None, 0, colour) for row, colour in enumerate(colours)
+        ([f"Picture {row}"], None, 0, colour) for row, colour in enumerate(colours)
     ]
-    assert found["test-00000-of-00001.parquet:0"] == (["one", "two"], None, 1, BLUE)
+    assert found["test-00000-of-00001.parquet:0"] == (["One", "Two"], None, 1, BLUE)
     named = reasons(report, source)
     assert named["test-00000-of-00001.parquet: test-00000-of-00001.parquet:1"] == "broken: the row has no image"
     assert named["test-00000-of-00001.parquet: test-00000-of-00001.parquet:2"].startswith("broken: ")
@@ -293,7 +293,7 @@ def test_data_sets_that_save_to_disk_wrote_are_read(tmp_path):
     write(source / "dataset_dict.json", {"splits": ["train", "test"]})
     data, report = packed("huggingface", source, tmp_path)
     assert list(content(data).values()) == [
-        (["one"], None, 0, RED), (["two"], None, 0, GREEN), (["three"], None, 0, BLUE), (["four"], None, 1, BLUE),
+        (["One"], None, 0, RED), (["Two"], None, 0, GREEN), (["Three"], None, 0, BLUE), (["Four"], None, 1, BLUE),
     ]  # fmt: skip
     assert report.skipped == []
     single, _ = packed("huggingface", source / "train", tmp_path, force=True)
@@ -322,7 +322,7 @@ def test_image_folders_of_hugging_face_take_all_three_kinds_of_metadata(tmp_path
             )
     data, report = packed(kind, source, tmp_path)
     assert content(data) == {
-        "test/b.png": (["a test picture"], None, 1, BLUE), "train/a.png": (["a train picture"], None, 0, RED),
+        "test/b.png": (["A test picture"], None, 1, BLUE), "train/a.png": (["A train picture"], None, 0, RED),
     }  # fmt: skip
     assert report.skipped == []
 

@@ -178,7 +178,7 @@ def signalled(data, folder, at, number, out, twice=False, **changes):
     """Train, and send oneself a signal at call `at`; write down how many steps began before it and after it."""
     from t2i.training.step import GanStep
     from t2i.training.style import StyleStep
-    from t2i.training.text import Pairs
+    from t2i.training.text_objectives import ClassContrastiveObjective, JointObjective
 
     seen = {"text": 0, "gan": 0, "style": 0, "after": 0}
     sent = []
@@ -197,7 +197,9 @@ def signalled(data, folder, at, number, out, twice=False, **changes):
 
         return begin
 
-    for name, kind in {"text": Pairs, "gan": GanStep, "style": StyleStep}.items():
+    for kind in (JointObjective, ClassContrastiveObjective):
+        kind.read = noted("text", kind.read)
+    for name, kind in {"gan": GanStep, "style": StyleStep}.items():
         kind.__call__ = noted(name, kind.__call__)
     try:
         with CallCounter(at, send):

@@ -29,7 +29,7 @@ def warnings_of(lines):
     ("lines", "says"),
     [
         ([SURE] * LINES, "right about every pair"),
-        ([LOST] * LINES, "told no pairs apart"),
+        ([LOST] * LINES, "separated no pairs"),
         ([{"matching": 0.999, "fake": 0.001}] * LINES, "right about every pair"),  # no mismatched pairs
     ],
 )
@@ -67,9 +67,9 @@ def drawn(by_text, by_noise, seed=0):
     ("by_text", "by_noise", "says"),
     [
         (0.3, 0.3, []),
-        (0.3, 0.001, ["every noise gives the same picture"]),
-        (0.001, 0.3, ["every sentence gives the same picture"]),
-        (0.001, 0.001, ["every noise gives the same picture", "every sentence gives the same picture"]),
+        (0.3, 0.001, ["every noise gives the same image"]),
+        (0.001, 0.3, ["every sentence gives the same image"]),
+        (0.001, 0.001, ["every noise gives the same image", "every sentence gives the same image"]),
     ],
 )
 def test_pictures_that_ignore_noise_or_sentence_are_named_after_two_looks(by_text, by_noise, says):

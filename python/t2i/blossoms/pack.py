@@ -6,13 +6,15 @@ from pathlib import Path
 
 from t2i import console
 from t2i.blossoms.classes import VERSION
-from t2i.blossoms.dataset import CaptionLanguage, make_blossoms
+from t2i.blossoms.dataset import make_blossoms
+from t2i.blossoms.languages import CaptionLanguage
 from t2i.config.sizes import stored_size
 from t2i.errors import DataError
 from t2i.files import cache_folder
 from t2i.locks import InUse
 from t2i.prepare.items import Report
 from t2i.prepare.outputs import output_lock, refuse_replacing
+from t2i.prepare.writer import VERSION as FORMAT
 from t2i.prepare.writer import PackWriter, write_report
 
 
@@ -22,7 +24,7 @@ def embedded_blossoms(size: int, folder: Path, images: int = 6000) -> Path:
     It is kept in the user's cache folder ($XDG_CACHE_HOME/t2i), or in the run folder where that cannot be written.
     """
     stored = stored_size(size)
-    name = f"blossoms-{VERSION}-{stored}px-{images}"
+    name = f"blossoms-{VERSION}-pack{FORMAT}-{stored}px-{images}"
     cache = cache_folder()
     for place in (cache / name, folder / name):
         if (place / "pack.json").exists():

@@ -106,11 +106,12 @@ def _train_gan(arguments: Sequence[str]) -> None:
     config, flags = _settings(TrainConfig, TrainFlags, arguments, "t2i-train")
     if config.data is None and config.preset != "blossoms":
         raise ConfigError(f"--preset {config.preset} needs --data: a folder that t2i-prepare wrote")
-    from t2i import distributed
+    from t2i import distributed, runtime
     from t2i.blossoms.pack import embedded_blossoms
     from t2i.data.dataset import PackedDataset
     from t2i.training import gan
 
+    runtime.keep_freed_memory()
     config, folder = gan.with_defaults(config)
     with distributed.join(config.device) as ranks:
         with ranks.main_process_first():

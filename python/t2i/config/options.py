@@ -7,36 +7,18 @@ one line here. Nothing here imports torch, so that `--help` answers at once.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from t2i.config.fields import check_bounds, option, required
+from t2i.config.fields import check_bounds, option
+from t2i.config.run import RunOptions
 from t2i.config.sizes import check_size
+from t2i.config.style import StyleConfig
 from t2i.config.text import LEARNED, JointOptions, TextOptions
 from t2i.errors import ConfigError
 
 __all__ = ["LEARNED", "JointOptions", "StyleConfig", "TextConfig", "TextOptions", "TrainConfig"]
 
-PRESET_NAMES = ("blossoms", "flowers", "fast", "paper", "paper-coco")
+PRESET_NAMES = ("blossoms", "flowers", "modern", "fast", "paper", "paper-coco")
 TRACKERS = ("tensorboard", "wandb")
 PRESET_HELP = f"Preset that the other settings start from: {', '.join(PRESET_NAMES)}."
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What every training takes."""
-
-    seed: int = option(0, "Random seed.", group="run", rare=True)
-    log_every: int = option(
-        50, "Steps between lines of metrics.jsonl.", group="run", at_least=1, rare=True, runtime_only=True
-    )
-    checkpoint_every: int = option(
-        1000, "Steps between checkpoints.", group="run", at_least=1, rare=True, runtime_only=True
-    )
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.", group="device", runtime_only=True)
-    precision: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "Mixed precision: auto is bfloat16 where the hardware supports it.", group="device"
-    )
-    threads: int = option(
-        0, "CPU threads; 0 is PyTorch's default.", group="device", at_least=0, rare=True, runtime_only=True
-    )
 
 
 @dataclass(frozen=True)
@@ -163,6 +145,12 @@ class TrainConfig(RunOptions):
         rare=True,
     )
 
+    network: Literal["paper", "modern"] = option(
+        "paper",
+        "Generator, and the discriminators it learns from: paper; or modern, text in every block and a discriminator on"
+        " frozen ImageNet features (extra: t2i[features]) beside the paper's.",
+        group="network",
+    )
     size: int = option(64, "Size of the generated images, in pixels: a power of two.", group="network")
     generator_width: int = option(
         128, "Channels of the generator's last feature map (ngf).", group="network", at_least=1
@@ -229,6 +217,41 @@ class TrainConfig(RunOptions):
         "Update the generator with the fakes that the discriminator was updated with, instead of generating new ones.",
         group="losses",
     )
+    feature_weight: float = option(
+        0.0,
+        "modern: weight of the discriminator on frozen features in the generator's loss; 0 leaves it and its extra out.",
+        group="losses",
+        at_least=0,
+    )
+    pixel_weight: float = option(
+        1.0, "modern: weight of the paper's discriminator in the generator's loss.", group="losses", at_least=0
+    )
+    diversity_weight: float = option(
+        0.0,
+        "modern: weight of the diversity loss: images of one text must differ as much as real images do.",
+        group="losses",
+        at_least=0,
+    )
+    contrastive_weight: float = option(
+        0.0,
+        "modern: weight of a contrastive loss on frozen features, whose linear map is trained on real images.",
+        group="losses",
+        at_least=0,
+    )
+    hard_mismatch: float = option(
+        0.0,
+        "modern: fraction of mismatched texts that are the most similar other text of the batch.",
+        group="losses",
+        at_least=0,
+        at_most=1,
+        rare=True,
+    )
+    pixel_size: int = option(
+        32,
+        "modern: size of the images that the paper's discriminator sees; larger ones are reduced.",
+        group="losses",
+        rare=True,
+    )
     interpolation: Literal["fixed", "uniform", "extrapolate"] = option(
         "fixed",
         "How b of b t1 + (1 - b) t2 is sampled: fixed, U(0, 1), or U(-0.5, 1.5) (the released program's type 2).",
@@ -275,6 +298,8 @@ class TrainConfig(RunOptions):
             raise ConfigError(f"--report-to takes tensorboard and wandb, with a comma between them; got {unknown[0]!r}")
         if self.stages and not self.mismatch_weight:
             raise ConfigError("--stages adds mismatched pairs later; with --mismatch-weight 0 there are none to add")
+        if self.network == "modern":
+            self._check_modern()
         if self.batch < 4 or self.batch % 2:
             raise ConfigError(f"--batch must be an even number of at least 4, got {self.batch}")
         if self.alignment_weight and (self.text.encoder == "end-to-end" or self.text.image_features != "joint"):
@@ -283,76 +308,18 @@ class TrainConfig(RunOptions):
                 "and --text.image-features joint; or leave it out: --alignment-weight 0"
             )
 
+    def _check_modern(self) -> None:
+        """Refuse what the modern networks cannot do."""
+        if self.text.encoder == "end-to-end":
+            raise ConfigError("--network modern needs frozen text: --text.encoder joint, or a trained encoder")
+        for name in ("stages", "interpolation_weight", "sync_batch_norm"):
+            if getattr(self, name):
+                raise ConfigError(f"--network modern has no --{name.replace('_', '-')}, got {getattr(self, name)}")
+        check_size(self.pixel_size, "--pixel-size")
+        if not self.feature_weight and (self.contrastive_weight or not self.pixel_weight):
+            raise ConfigError("--feature-weight 0 needs --contrastive-weight 0 and a --pixel-weight above 0")
+
     @property
     def trackers(self) -> tuple[str, ...]:
         """The names in --report-to."""
         return tuple(dict.fromkeys(name.strip() for name in self.report_to.split(",") if name.strip()))
-
-
-@dataclass(frozen=True)
-class StyleConfig(RunOptions):
-    """Train the style encoder of a run: it predicts the noise that an image was generated from.
-
-    The same command again resumes it.
-    """
-
-    model: str = required(
-        "Run folder of t2i-train; its generator and text encoder are frozen.", group="run", runtime_only=True
-    )
-    out: str | None = option(
-        None,
-        "Where style.safetensors goes. Without it: the run folder itself. Another folder becomes a run of its own.",
-        group="run",
-        runtime_only=True,
-    )
-    steps: int = option(3000, "Training steps.", group="run", at_least=1)
-    force: bool = option(
-        False,
-        "Start again although the folder holds a style encoder, or its checkpoints, with other settings.",
-        group="run",
-        rare=True,
-        runtime_only=True,
-    )
-    data: str | None = option(
-        None,
-        "Packed data set whose captions are sampled. Without it: the one the run was trained on.",
-        group="data",
-        runtime_only=True,
-    )
-    batch: int = option(64, "Generated images per step.", group="data", at_least=2)
-    blur: float = option(
-        0.5,
-        "Fraction of the images that are blurred, so that the encoder generalises to photographs, which are blurred"
-        " too (not in the paper; 0 blurs neither).",
-        group="data",
-        at_least=0,
-        at_most=1,
-    )
-    noise: float = option(
-        0.1,
-        "Standard deviation of the noise added to blurred images (images span -1..1).",
-        group="data",
-        at_least=0,
-        rare=True,
-    )
-    interpolated: float = option(
-        0.0,
-        "Fraction of the texts that are midpoints of two captions; the paper has captions only.",
-        group="data",
-        at_least=0,
-        at_most=1,
-        rare=True,
-    )
-    width: int = option(32, "Channels of the style encoder's first feature map.", group="network", at_least=1)
-    learning_rate: float = option(
-        1e-3,
-        "Learning rate of Adam; it decays to 0 over the second half of the training.",
-        group="optimiser",
-        above=0,
-        at_most=1,
-    )
-    beta1: float = option(0.9, "Adam's beta1.", group="optimiser", at_least=0, below=1, rare=True)
-    beta2: float = option(0.999, "Adam's beta2.", group="optimiser", at_least=0, below=1, rare=True)
-
-    def __post_init__(self) -> None:
-        check_bounds(self)

@@ -74,6 +74,31 @@ PRESETS: dict[str, TrainConfig] = {
             decay=1.0, image_width=32,
         ),
     ),
+    # Photographs: frozen ImageNet features and pixels judge together, text in every block.
+    "modern": TrainConfig(
+        preset="modern",
+        network="modern",
+        generator_width=24,
+        discriminator_width=32,
+        steps=8_000,
+        batch=16,
+        noise_dim=32,
+        mismatch="text",
+        interpolation_weight=0.0,
+        feature_weight=1.0,
+        pixel_weight=0.5,
+        diversity_weight=1.0,
+        captions_per_image=2,
+        learning_rate=5e-4,
+        beta1=0.0,
+        beta2=0.99,
+        ema=0.998,
+        halve_every=0,
+        text=TextOptions(
+            width=256, channels=(192, 256), dim=256, objective="contrastive", steps=2000, batch=64, learning_rate=1e-3,
+            decay=1.0, image_width=32,
+        ),
+    ),
 }  # fmt: skip
 
 

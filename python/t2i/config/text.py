@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from t2i.config.fields import check_bounds, option
+from t2i.errors import ConfigError
 
+MAX_BUCKETS = 1 << 24  # of n-grams; the native module's limit
 LEARNED = ("joint", "end-to-end")  # values of text.encoder that train an encoder; others are files
 
 
@@ -14,14 +16,22 @@ class JointOptions:
 
     flags: ClassVar[str] = "--"  # what its flags begin with
 
+    kind: Literal["char-cnn-rnn", "char-cnn-rnn-bytes", "ngrams", "minilm"] = option(
+        "char-cnn-rnn",
+        "Text encoder: char-cnn-rnn is the paper's, over its alphabet; char-cnn-rnn-bytes the same over UTF-8; ngrams a"
+        " bag of hashed words, pairs of words and character n-grams (any language); minilm the frozen all-MiniLM-L6-v2"
+        " with a learned linear map (extra: t2i[minilm]).",
+        group="text",
+    )
     variant: Literal["short", "long"] = option(
         "short", "Char-CNN-RNN: short is HybridCNN (flowers), long is HybridCNNLong (birds, COCO).", group="text"
     )
     dim: int = option(1024, "Dimension of the text embedding.", group="text", at_least=1)
-    objective: Literal["sje", "contrastive"] = option(
+    objective: Literal["sje", "contrastive", "class-contrastive"] = option(
         "sje",
         "Joint embedding loss: sje is the paper's symmetric hinge loss, contrastive the symmetric cross-entropy of "
-        "CLIP.",
+        "CLIP; class-contrastive is that with half of the target spread over the class, on images sampled at random and"
+        " the mean of several captions each.",
         group="text",
     )
     epochs: int = option(
@@ -33,18 +43,28 @@ class JointOptions:
     steps: int | None = option(None, "Steps of the joint embedding, instead of epochs.", group="text", at_least=1)
     batch: int = option(
         40,
-        "Distinct classes per step, with one image and one caption each (fewer where the data has fewer).",
+        "Distinct classes per step, with one image and one caption each (fewer where the data has fewer); images per step"
+        " of class-contrastive.",
         group="text",
         at_least=2,
     )
     learning_rate: float = option(
-        7e-4, "Learning rate of RMSprop (sje) or Adam (contrastive).", group="text", above=0, at_most=1
+        7e-4,
+        "Learning rate of RMSprop (sje), Adam (contrastive) or AdamW (class-contrastive and --teacher; warm-up and cosine).",
+        group="text",
+        above=0,
+        at_most=1,
     )
-    image_features: Literal["joint", "efficientnet-lite0", "googlenet"] = option(
+    teacher: str = option(
+        "",
+        "Run folder of a trained text encoder that this one is distilled from; its image side is kept.",
+        group="text",
+    )
+    image_features: Literal["joint", "efficientnet-lite0", "efficientnet-lite0-stages", "googlenet"] = option(
         "joint",
         "Image encoder of the joint embedding: joint trains one on pixels; efficientnet-lite0 (extra: "
-        "t2i[features]) and googlenet (torchvision; the paper's) are frozen ImageNet features, computed once and "
-        "cached beside the data.",
+        "t2i[features]), its stages (mean and deviation of each) and googlenet (torchvision; the paper's) are frozen "
+        "ImageNet features, computed once and cached beside the data.",
         group="text",
     )
     width: int = option(
@@ -56,6 +76,32 @@ class JointOptions:
     decay: float = option(
         0.98, "Factor on the learning rate after every epoch.", group="text", above=0, at_most=1, rare=True
     )
+    buckets: tuple[int, int] = option(
+        (65536, 32768),
+        "ngrams: hash buckets of words and pairs of words, and of character n-grams.",
+        group="text",
+        at_least=0,
+        at_most=MAX_BUCKETS,
+        rare=True,
+    )
+    captions: int = option(
+        5,
+        "class-contrastive: captions of an image, sampled at random, whose embeddings are averaged.",
+        group="text",
+        at_least=1,
+        rare=True,
+    )
+    dropout: float = option(
+        0.3,
+        "class-contrastive: fraction of tokens (ngrams), of MiniLM's outputs and of frozen image features dropped.",
+        group="text",
+        at_least=0,
+        below=1,
+        rare=True,
+    )
+    weight_decay: float = option(
+        1e-2, "Weight decay of AdamW (class-contrastive and --teacher).", group="text", at_least=0, rare=True
+    )
     image_width: int = option(
         64,
         "Channels of the first feature map of an image encoder trained on pixels.",
@@ -66,6 +112,14 @@ class JointOptions:
 
     def __post_init__(self) -> None:
         check_bounds(self, self.flags)
+        if self.buckets[0] < 1:
+            raise ConfigError(f"{self.flags}buckets: words need at least 1 bucket, got {self.buckets}")
+        if self.teacher and self.kind == "minilm":
+            raise ConfigError(f"{self.flags}teacher: minilm learns no more than a linear map; train it against images")
+        if self.kind != "char-cnn-rnn" and self.objective == "sje" and not self.teacher:
+            raise ConfigError(
+                f"{self.flags}objective sje is the paper's, for char-cnn-rnn; for {self.kind} take class-contrastive"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,3 +138,8 @@ class TextOptions(JointOptions, _EncoderOption):
     """The text encoder, and how it is trained before the GAN."""
 
     flags: ClassVar[str] = "--text."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoder == "end-to-end" and self.teacher:
+            raise ConfigError("--text.teacher teaches before the GAN: leave it out with --text.encoder end-to-end")

@@ -1,4 +1,4 @@
-"""Tensors that are computed once and kept beside the data set they belong to."""
+"""Tensors that are computed once and cached beside the data set they belong to."""
 
 import hashlib
 import json
@@ -15,25 +15,25 @@ from t2i.errors import CheckpointError
 from t2i.files import write_atomically
 from t2i.weights import read_tensors, serialise
 
-MAX_FILES = 4  # files of a name: each new encoder makes one
+MAX_FILES = 4  # of a name: each new encoder makes one
 
 
 def cached_tensor(
-    folder: Path, name: str, facts: Mapping[str, Any], shape: tuple[int, ...], compute: Callable[[], Tensor]
+    folder: Path, name: str, metadata: Mapping[str, Any], shape: tuple[int, ...], compute: Callable[[], Tensor]
 ) -> Tensor:
-    """Read a tensor that was computed before, or compute it and keep it.
+    """Read a tensor that was computed before, or compute it and cache it beside the pack.
 
     Args:
         folder: Of the packed data set.
-        name: What it is; the file is `<name>-<hash of facts>.safetensors`.
-        facts: All that the tensor depends on, as JSON: another data set or another network makes another file.
-        shape: What it must have. A file that is damaged, or carries no checksum, is replaced.
-        compute: Makes it.
+        name: What it is; the file is `<name>-<hash of metadata>.safetensors`.
+        metadata: All that the tensor depends on, as JSON: another data set or another network makes another file.
+        shape: Expected shape. A file that is damaged, or carries no checksum, is replaced.
+        compute: Computes it.
 
     Returns:
-        The tensor, on the CPU. Where the folder cannot be written, a line on stderr says so, and nothing is kept.
+        The tensor, on the CPU. Where the folder cannot be written, a line on stderr says so, and nothing is cached.
     """
-    key = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}-{key}.safetensors"
     try:
         found = read_tensors(path, require_checksum=True).get(name) if path.exists() else None
@@ -51,5 +51,5 @@ def cached_tensor(
         for old in files[:-MAX_FILES]:
             old.unlink(missing_ok=True)
     except (CheckpointError, OSError):
-        print(f"{folder} cannot be written: its {name.replace('-', ' ')} are not kept", file=sys.stderr)
+        print(f"{folder} cannot be written: its {name.replace('-', ' ')} are not cached", file=sys.stderr)
     return computed

@@ -7,15 +7,19 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from t2i import _native
 from t2i.config.sizes import stored_size
 from t2i.errors import ConfigError, DataError
 from t2i.files import write_atomically
+
+Tokenizer = Literal["alphabet", "bytes"]
 
 
 class PackedDataset:
@@ -77,17 +81,36 @@ class PackedDataset:
         self.native.read_images(rows, out)
         return out
 
-    def read_captions(self, rows: Any) -> NDArray[np.uint8]:
-        """Copy caption rows (n,), counted over the whole set, out: uint8 ids (n, 201)."""
+    def read_captions(
+        self, rows: Any, tokenizer: Tokenizer = "alphabet", length: int = _native.CAPTION_LENGTH
+    ) -> NDArray[np.uint8]:
+        """Encode captions by their rows.
+
+        Args:
+            rows: (n,) rows of captions, counted over the whole set.
+            tokenizer: "alphabet", the paper's characters; "bytes", 1 + each byte of UTF-8.
+            length: L, ids per caption; 201 for "alphabet".
+
+        Returns:
+            (n, L) uint8 ids, 0 after the end.
+
+        Raises:
+            IndexError: a row that the set does not have.
+            ConfigError: a length that the tokenizer does not have.
+        """
         index = np.ascontiguousarray(rows, np.int64)
-        out = np.empty((len(index), _native.CAPTION_LENGTH), np.uint8)
-        self.native.read_captions(index, out)
+        out = np.empty((len(index), length), np.uint8)
+        self.native.read_captions(index, out, tokenizer)
         return out
 
+    def caption_texts(self, rows: Any) -> list[str]:
+        """Return captions as they were written, by their rows (n,), counted over the whole set."""
+        return self.native.caption_texts(np.ascontiguousarray(rows, np.int64))
+
     def captions_of(self, image: int) -> list[str]:
-        """Decode the captions of one picture (lower-cased and cut, as they are stored)."""
+        """Return the captions of one image as they were written."""
         first, last = self.caption_offsets[image : image + 2]
-        return _native.decode(self.read_captions(np.arange(first, last)))
+        return self.caption_texts(np.arange(first, last))
 
     def groups(self) -> NDArray[np.int64]:
         """Number what a picture must not be told from: its class; without classes, itself. (N,)."""
@@ -113,25 +136,16 @@ class PackedDataset:
         return np.concatenate(parts)
 
 
-_HEADER_LIMIT = 1 << 20  # bytes, as in the native module
-_DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
-
-
 def _read_tensor(shard: Path, name: str) -> NDArray[Any]:
-    """Read one tensor of a shard whose header the native module has checked; read, not mapped: the file may change."""
+    """Read one tensor of a shard; read, not mapped: the file may change."""
     try:
-        with open(shard, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, _HEADER_LIMIT)))
-            if name not in header:
-                raise DataError(f"{shard} has no tensor {name!r}")
-            start, end = header[name]["data_offsets"]
-            file.seek(8 + size + start)
-            return np.frombuffer(file.read(end - start), _DTYPES[header[name]["dtype"]]).reshape(header[name]["shape"])
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
+        tensors = load(shard.read_bytes())
+    except (OSError, SafetensorError) as error:
         raise DataError(f"{shard} changed while in use: {error}") from error
+    if name not in tensors:
+        raise DataError(f"{shard} has no tensor {name!r}")
+    found: NDArray[Any] = tensors[name]
+    return found
 
 
 def record_dataset(folder: Path, data: PackedDataset) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from t2i import _native
-from t2i.data.dataset import PackedDataset
+from t2i.data.dataset import PackedDataset, Tokenizer
 from t2i.data.loader import Batch, Loader
 from t2i.data.sampler import Sampler
 from t2i.ops.crop_flip_normalise import Impl, crop_flip_normalise
@@ -34,13 +34,16 @@ class DeviceLoader:
         crop: Side of the pictures.
         captions_per_image: K.
         mismatched_images: Also make the mismatched pictures.
-        characters: Also give the captions as characters (learned text encoder).
+        characters: Also give the captions as ids (learned text encoder).
+        tokenizer: How they are encoded, see `PackedDataset.read_captions`.
+        caption_length: L, ids per caption.
         kernels: "reference" or "triton", see `crop_flip_normalise`.
     """
 
     def __init__(
         self, sampler: Sampler, device: torch.device, *, batch: int, crop: int, captions_per_image: int = 1,
-        mismatched_images: bool = False, characters: bool = False, kernels: Impl = "reference",
+        mismatched_images: bool = False, characters: bool = False, tokenizer: Tokenizer = "alphabet",
+        caption_length: int = _native.CAPTION_LENGTH, kernels: Impl = "reference",
     ) -> None:  # fmt: skip
         data = sampler.data
         self.sampler, self.device, self.crop, self.kernels = sampler, device, crop, kernels
@@ -50,7 +53,8 @@ class DeviceLoader:
             self.pictures[rows[0] : rows[-1] + 1] = torch.from_numpy(data.read_images(rows)).to(device)
         self.characters: Tensor | None = None
         if characters:
-            self.characters = torch.from_numpy(data.read_captions(np.arange(data.captions))).to(device)
+            ids = data.read_captions(np.arange(data.captions), tokenizer, caption_length)
+            self.characters = torch.from_numpy(ids).to(device)
         self.groups = torch.from_numpy(data.groups()).to(device)
         b = batch
         self.shapes = {
@@ -108,26 +112,30 @@ class DeviceLoader:
         )
 
 
-def fits(data: PackedDataset, device: torch.device, characters: bool) -> bool:
+def fits(
+    data: PackedDataset, device: torch.device, characters: bool, caption_length: int = _native.CAPTION_LENGTH
+) -> bool:
     """Say whether a data set leaves a GPU enough room for the networks."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    bytes_ = len(data) * data.image_size**2 * 3 + (data.captions * _native.CAPTION_LENGTH if characters else 0)
+    bytes_ = len(data) * data.image_size**2 * 3 + (data.captions * caption_length if characters else 0)
     return bytes_ < SHARE * free
 
 
 def make_loader(
     kind: Kind, sampler: Sampler, device: torch.device, *, batch: int, crop: int, captions_per_image: int,
-    mismatched_images: bool, characters: bool, kernels: Impl = "reference",
+    mismatched_images: bool, characters: bool, tokenizer: Tokenizer = "alphabet",
+    caption_length: int = _native.CAPTION_LENGTH, kernels: Impl = "reference",
 ) -> Loader | DeviceLoader:  # fmt: skip
     """Make the loader that `--loader` asks for; the arguments are `DeviceLoader`'s."""
-    if kind == "device" or (kind == "auto" and fits(sampler.data, device, characters)):
+    if kind == "device" or (kind == "auto" and fits(sampler.data, device, characters, caption_length)):
         return DeviceLoader(
             sampler, device, batch=batch, crop=crop, captions_per_image=captions_per_image,
-            mismatched_images=mismatched_images, characters=characters, kernels=kernels,
+            mismatched_images=mismatched_images, characters=characters, tokenizer=tokenizer,
+            caption_length=caption_length, kernels=kernels,
         )  # fmt: skip
     return Loader(
         sampler, device, batch=batch, crop=crop, captions_per_image=captions_per_image,
-        mismatched_images=mismatched_images, characters=characters,
+        mismatched_images=mismatched_images, characters=characters, tokenizer=tokenizer, caption_length=caption_length,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i import _native
+from t2i.data.dataset import Tokenizer
 from t2i.data.sampler import Sampler
 from t2i.images import normalise
 
@@ -23,7 +24,7 @@ class Batch:
     classes: Tensor  # (B,) int64 class of each picture; without classes, the picture's own number
     captions: Tensor  # (B, K) int64 caption rows
     mismatched_captions: Tensor  # (B, K) int64, of the mismatched pictures
-    caption_ids: Tensor | None  # (B, K, 201) uint8
+    caption_ids: Tensor | None  # (B, K, L) uint8, L = 201 for the paper's alphabet
     mismatched_caption_ids: Tensor | None
     interpolation_partner: Tensor  # (B/2,) int64 rows of the batch of all processes
     interpolation_weight: Tensor  # (B/2,) float32
@@ -38,7 +39,9 @@ class Loader:
         crop: Side of the pictures.
         captions_per_image: K.
         mismatched_images: Also read the mismatched pictures.
-        characters: Also read the captions as characters (learned text encoder).
+        characters: Also encode the captions to ids (learned text encoder).
+        tokenizer: How, see `PackedDataset.read_captions`.
+        caption_length: L, ids per caption.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class Loader:
         captions_per_image: int = 1,
         mismatched_images: bool = False,
         characters: bool = False,
+        tokenizer: Tokenizer = "alphabet",
+        caption_length: int = _native.CAPTION_LENGTH,
     ) -> None:
-        self.sampler, self.device = sampler, device
+        self.sampler, self.device, self.tokenizer = sampler, device, tokenizer
         self._groups = sampler.data.groups()
         pinned = device.type == "cuda"
         pictures = (batch, crop, crop, 3)
-        letters = (batch, captions_per_image, _native.CAPTION_LENGTH)
+        letters = (batch, captions_per_image, caption_length)
 
         def buffers() -> dict[str, Tensor]:
             shapes: dict[str, tuple[int, ...]] = {"images": pictures}
@@ -81,7 +86,7 @@ class Loader:
         if event is not None:
             event.synchronize()  # the copy out of these buffers, RING steps ago
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in buffers.items()}
-        self.sampler.data.native.fill(plan, **arrays)
+        self.sampler.data.native.fill(plan, **arrays, tokenizer=self.tokenizer)
         sent = {name: tensor.to(self.device, non_blocking=True, copy=True) for name, tensor in buffers.items()}
         if self.device.type == "cuda":
             event = torch.cuda.Event()

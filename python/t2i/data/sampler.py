@@ -13,19 +13,22 @@ Plan = _native.Plan
 class Sampler:
     """Decide what each step trains on.
 
-    `plan(step)` draws classes uniformly, a picture in each, a mismatched partner of another class, captions with
+    A mismatched image has none of the drawn captions, and mismatched captions are none of the image's, wherever the data
+    allow it; `ambiguous_captions` is the share of captions for which they do not.
+
+    `plan(step)` samples classes uniformly, an image of each, a mismatched partner of another class, captions with
     replacement, crops, flips and interpolation partners. A pure function of its arguments: no state, any order.
 
     Args:
         data: The packed data set.
-        batch: B, pictures a step over all processes.
-        seed: Everything random follows from it.
+        batch: B, images a step over all processes.
+        seed: Random seed.
         split: "train", "test" or "all".
-        crop: Side of the crop in pixels, at most the pack's picture size.
+        crop: Side of the crop in pixels, at most the pack's image size.
         crop_low: Smallest crop offset.
-        flip: Mirror half of the pictures.
-        captions_per_image: K, drawn with replacement.
-        class_uniform: Draw classes uniformly, then a picture (the paper); otherwise pictures uniformly.
+        flip: Mirror half of the images.
+        captions_per_image: K, sampled with replacement.
+        class_uniform: Sample classes uniformly, then an image (the paper); otherwise images uniformly.
         distinct_classes: No class twice in a batch (the joint embedding's batches).
         interpolation: "fixed", "uniform" U(0, 1) or "extrapolate" U(-0.5, 1.5).
         interpolation_weight: b where fixed.
@@ -33,7 +36,7 @@ class Sampler:
         world: Number of processes; divides B.
 
     Raises:
-        DataError: the split is empty or has a single class, so that nothing can be mismatched.
+        DataError: the split is empty, or nothing can be mismatched: a single class, or the same captions everywhere.
         ConfigError: arguments that do not fit each other.
     """
 
@@ -42,9 +45,10 @@ class Sampler:
         self.native = _native.Sampler(data.native, batch=batch, **options)
         self.images: int = self.native.images
         self.classes: int = self.native.classes
+        self.ambiguous_captions: float = self.native.ambiguous_captions
 
     def plan(self, step: int) -> Plan:
-        """Draw the plan of one step: arrays of indices, see `t2i._native.Plan`."""
+        """Make the plan of one step: arrays of indices, see `t2i._native.Plan`."""
         return self.native.plan(step)
 
 

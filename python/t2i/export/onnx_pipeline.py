@@ -1,8 +1,10 @@
-"""An exported model, drawn from by onnxruntime: the pictures that its run folder draws."""
+"""An exported model run by onnxruntime: it generates the images of its run folder."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from t2i import runtime
@@ -10,11 +12,11 @@ from t2i.errors import CheckpointError
 from t2i.extras import require
 from t2i.images import to_pil
 from t2i.pipeline import PipelineOutput, check_captions
-from t2i.text import tokenizer
+from t2i.text.build import tokenizer_of
 
 
 class OnnxPipeline:
-    """Draw sentences with a file of t2i-export.
+    """Generate images from sentences with a file of t2i-export.
 
     Args:
         path: The .onnx file.
@@ -30,22 +32,26 @@ class OnnxPipeline:
             raise CheckpointError(f"no such model: {path}; t2i-export makes one")
         try:
             self.session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-            facts = self.session.get_modelmeta().custom_metadata_map
-            self.noise_dim, self.size = int(facts["noise_length"]), int(facts["size"])
+            metadata = self.session.get_modelmeta().custom_metadata_map
+            self.noise_dim, self.size = int(metadata["noise_length"]), int(metadata["size"])
+            self.tokenizer = tokenizer_of(json.loads(metadata["tokenizer"]))
             self.ids = {"tensor(uint8)": "uint8", "tensor(int64)": "int64"}[self.session.get_inputs()[0].type]
         except Exception as error:  # onnxruntime has an exception class for every status, none of them public
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise CheckpointError(f"{path} is not a model that t2i-export wrote: {reason}") from error
 
     def __call__(self, captions: str | Sequence[str], count: int = 1, seed: int = 0) -> PipelineOutput:
-        """Draw `count` pictures of each caption, of the noise that `Pipeline` draws them from.
+        """Generate `count` images of each caption, from the same noise as `Pipeline`.
 
         Raises:
             ConfigError: an empty caption, or a count below 1.
         """
         sentences = check_captions(captions, count)
-        ids = tokenizer.encode(sentences).repeat(count, axis=0).astype(self.ids)  # (n * count, 201)
+        tokens = self.tokenizer(sentences)
+        if tokens.shape[1] < 2:  # the graph's length is free from 2 on
+            tokens = np.pad(tokens, ((0, 0), (0, 1)))
+        ids = tokens.repeat(count, axis=0).astype(self.ids)  # (n * count, L)
         noise = runtime.noise((count, self.noise_dim), torch.device("cpu"), seed, 0, "generate")
         feed = {"captions": ids, "noise": noise.repeat(len(sentences), 1).numpy()}
-        drawn = torch.from_numpy(self.session.run(None, feed)[0])
-        return PipelineOutput(to_pil(drawn), drawn)
+        images = torch.from_numpy(self.session.run(None, feed)[0])
+        return PipelineOutput(to_pil(images), images)

@@ -1,4 +1,4 @@
-"""What the measures read: caption embeddings and central crops."""
+"""Inputs of the metrics: caption embeddings and central crops."""
 
 import numpy as np
 import torch
@@ -7,10 +7,11 @@ from torch import Tensor
 
 from t2i.data.dataset import PackedDataset
 from t2i.pipeline import Pipeline
+from t2i.text.inputs import CaptionInputs
 
 
 def middle(images: NDArray[np.uint8], crop: int) -> NDArray[np.uint8]:
-    """Cut the middle `crop` pixels out of (N, S, S, 3)."""
+    """Crop (N, S, S, 3) to its middle `crop` pixels."""
     edge = (images.shape[1] - crop) // 2
     return np.ascontiguousarray(images[:, edge : edge + crop, edge : edge + crop])
 
@@ -18,6 +19,7 @@ def middle(images: NDArray[np.uint8], crop: int) -> NDArray[np.uint8]:
 def embed_rows(pipe: Pipeline, pack: PackedDataset, rows: NDArray[np.int64], block: int = 256) -> Tensor:
     """Embed caption rows (n,): (n, T) on the CPU."""
     assert pipe.encoder is not None  # a style encoder is trained with one
-    ids = torch.from_numpy(pack.read_captions(rows))
+    inputs = CaptionInputs(pipe.encoder, pack, pipe.device)
+    parts = np.array_split(rows, max(1, -(-len(rows) // block)))
     with torch.no_grad():
-        return torch.cat([pipe.encoder(part.to(pipe.device)).cpu() for part in ids.split(block)])
+        return torch.cat([pipe.encoder(inputs(part)).cpu() for part in parts])

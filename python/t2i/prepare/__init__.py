@@ -8,6 +8,7 @@
 """
 
 from t2i.files import cache_folder
+from t2i.prepare.collect import SourceOptions
 from t2i.prepare.images import Fit, load_images
 from t2i.prepare.items import Item, Report, inside, read_lines
 from t2i.prepare.packing import SOURCES, pack
@@ -20,6 +21,7 @@ __all__ = [
     "Item",
     "PackWriter",
     "Report",
+    "SourceOptions",
     "cache_folder",
     "inside",
     "load_images",

@@ -1,5 +1,6 @@
 """Pictures of a source to square uint8 pixels, on all cores: by the native module, by Pillow for formats it does not know."""
 
+import contextlib
 import io
 import os
 import re
@@ -117,7 +118,11 @@ def _load_with_pillow(
 ) -> str | None:
     """Decode what the native module does not know into `out` (size, size, 3); the reason where Pillow cannot either."""
     try:
-        with Image.open(file, formats=_formats()) as opened:
+        # A file that is open, and no path: Pillow would map a TIFF, and turn a mapped one wrongly (12.3).
+        with (
+            open(file, "rb") if isinstance(file, Path) else contextlib.nullcontext(file) as raw,
+            Image.open(raw, formats=_formats()) as opened,
+        ):
             if opened.width * opened.height > max_pixels:
                 return f"too large: {opened.width} x {opened.height} pixels, the limit is {max_pixels}"
             image = ImageOps.exif_transpose(_eight_bits(opened)).convert("RGBA")
@@ -183,7 +188,7 @@ def _unidentified(file: Path | io.BytesIO) -> str:
 
 
 # What Pillow reads, and the native decoders do not: an orientation in XMP, or in EXIF that ImageMagick wrote as text.
-_TURNED = re.compile(rb'tiff:Orientation(?:="|>)[2-8]|Raw profile type (?:exif|APP1)')
+_TURNED = re.compile(rb'tiff:Orientation(?:="|>)[2-8]|Raw profile type (?:exif|APP1)|XML:com\.adobe\.xmp\x00\x01')
 XMP_BYTES = 1 << 18  # from the front of a file: XMP and EXIF stand before the pixels, but for WebP
 
 

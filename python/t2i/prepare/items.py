@@ -1,7 +1,7 @@
 """One captioned image of a source, and what every source needs: captions that are checked, names that stay inside."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from t2i import _native
 from t2i.errors import DataError
 from t2i.prepare.accounting import Account
-from t2i.prepare.lines import MAX_CAPTION_CHARACTERS, MAX_LINE_BYTES, decode, split_lines
+from t2i.prepare.lines import MAX_LINE_BYTES, decode, split_lines
 
+MAX_CAPTION_BYTES = _native.MAX_CAPTION_BYTES  # of UTF-8
 Read = Callable[[int], "bytes | NDArray[np.uint8]"]  # takes the most bytes to read; a file's bytes, or pixels (H, W, 3)
 
 
@@ -53,6 +55,8 @@ class Report:
     test: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (path, reason)
     missing: int = 0  # shards that other parts have not written yet
+    truncated: int = 0  # captions of more characters than the char-CNN-RNN reads
+    unknown: int = 0  # captions with characters outside its alphabet
     notes: list[str] = field(default_factory=list)  # decisions about the whole source that its owner should know
     read: set[str] = field(default_factory=set)  # files that captions, classes and splits were read from
     hints: list[str] = field(default_factory=list)  # what to try where nothing was found
@@ -73,6 +77,11 @@ class Report:
             f"{self.images} images, {self.captions} captions, {self.classes} classes; "
             f"{self.train} train, {self.test} test"
         ]
+        if self.truncated or self.unknown:
+            lines.append(
+                f"the char-cnn-rnn encoder does not read all captions whole: {self.truncated} are cut at "
+                f"{_native.CAPTION_LENGTH} characters, {self.unknown} have characters outside its alphabet"
+            )
         lines += [f"note: {note}" for note in self.notes]
         if self.account is not None:
             lines.append(self.account.summary())
@@ -137,16 +146,23 @@ def checked_captions(value: object) -> tuple[str, ...]:
     kept = tuple(text for caption in captions if (text := " ".join(caption.split())))
     if not kept:
         raise DataError("no captions")
-    if max(map(len, kept)) > MAX_CAPTION_CHARACTERS:
-        raise DataError(f"a caption of over {MAX_CAPTION_CHARACTERS} characters")
+    check_caption_lengths(kept)
     return kept
+
+
+def check_caption_lengths(captions: Sequence[str]) -> None:
+    """Refuse captions that a pack does not hold. DataError for one of over 64 KiB."""
+    if max((len(caption.encode("utf-8", "replace")) for caption in captions), default=0) > MAX_CAPTION_BYTES:
+        raise DataError(f"a caption of over {MAX_CAPTION_BYTES} bytes")
 
 
 def caption_lines(data: bytes) -> list[str]:
     """Read the captions of a caption file, one a line. DataError where it is no text."""
     if len(data) > MAX_LINE_BYTES:
         raise DataError("caption file of over 2 MB")
-    return [text for line in split_lines(decode(data)) if (text := " ".join(line.split()))]
+    captions = [text for line in split_lines(decode(data)) if (text := " ".join(line.split()))]
+    check_caption_lengths(captions)
+    return captions
 
 
 def read_lines(path: Path) -> list[str]:

@@ -74,13 +74,22 @@ _IMAGES = {
     b"\0\0\x01\0": "icon",
     b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
     b"\xffO\xffQ": "JPEG 2000",
+    b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL \r\n\x87\n": "JPEG XL",
     b"v/1\x01": "OpenEXR",
     b"#?RADIANCE": "Radiance",
     b"qoif": "QOI",
     b"DDS ": "DDS",
 }
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC"}
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"hevc": "HEIC",
+    b"mif1": "HEIC",
+    b"msf1": "HEIC",
+}
 _ARCHIVES = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",

@@ -23,7 +23,17 @@ from t2i.prepare.tree import FolderTree, Tree, head
 
 NOT_NAMED = "no line names it"
 # Of the datasets library, of img2dataset and of the Hub: they describe a data set, and list no images.
-KNOWN = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "cat_to_name.json"})
+KNOWN = frozenset(
+    {
+        "dataset_info.json",
+        "dataset_infos.json",
+        "dataset_dict.json",
+        "state.json",
+        "cat_to_name.json",
+        "pack.json",
+        "report.json",
+    }
+)
 TABLES = (".csv", ".tsv", ".txt", ".token")
 
 

@@ -6,8 +6,7 @@ from typing import BinaryIO
 
 from t2i.errors import DataError
 
-MAX_CAPTION_CHARACTERS = 100_000
-MAX_LINE_BYTES = 20 * MAX_CAPTION_CHARACTERS  # bytes: of a line of metadata, of a whole caption file
+MAX_LINE_BYTES = 2_000_000  # bytes: of a line of metadata, of a whole caption file
 MAX_WHOLE_BYTES = 64 << 20  # of a file whose lines cannot be found without decoding all of it
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 

@@ -10,11 +10,12 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
+from t2i.files import make_folder, write_atomically
 from t2i.locks import RunLock
 
 NOTES = ".preparing"
@@ -32,16 +33,8 @@ def shard_name(number: int, suffix: str = "") -> str:
 
 def output_lock(out: Path, shared: bool = False) -> RunLock:
     """Lock the folder of a pack; `shared` lets other parts of the same preparation in."""
-    make_folder(out)
+    make_folder(out, DataError)
     return RunLock(out, "t2i-prepare", shared=shared, keep=False)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder to write into; DataError where that cannot be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write into {folder}: {error.strerror}; choose another --out") from error
 
 
 def listed_shards(out: Path) -> set[str]:
@@ -102,7 +95,7 @@ def remove_unfinished(out: Path) -> None:
     remove_notes(out)
 
 
-def replace_pack(out: Path, record: Mapping[str, Any], write: Callable[[Path, bytes], None]) -> None:
+def replace_pack(out: Path, record: Mapping[str, Any]) -> None:
     """Put a new pack.json in the place of the old one, whose shards it then removes, and what killed processes left.
 
     The new shards end under their plain names, so that the bytes are those of a pack that replaced nothing; at every moment
@@ -111,10 +104,9 @@ def replace_pack(out: Path, record: Mapping[str, Any], write: Callable[[Path, by
     Args:
         out: Holds the shards of both.
         record: The new pack.json.
-        write: Writes a file whole or not at all.
     """
     before, path = listed_shards(out), out / "pack.json"
-    write(path, _encoded(record))
+    write_atomically(path, _encoded(record), DataError)
     _remove_shards(out, before - listed_shards(out))
     plain = [{**shard, "file": _plain(shard["file"])} for shard in record["shards"]]
     if plain != record["shards"]:
@@ -125,7 +117,7 @@ def replace_pack(out: Path, record: Mapping[str, Any], write: Callable[[Path, by
         except OSError:  # a file system without links: the names stay
             _remove_shards(out, {shard["file"] for shard in plain} - listed_shards(out))
         else:
-            write(path, _encoded({**record, "shards": plain}))
+            write_atomically(path, _encoded({**record, "shards": plain}), DataError)
             _remove_shards(out, {shard["file"] for shard in record["shards"]} - listed_shards(out))
     remove_notes(out)
     for name in (path.name for path in out.iterdir()):

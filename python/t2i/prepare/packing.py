@@ -24,7 +24,7 @@ from t2i.prepare.sources.stackgan import stackgan
 from t2i.prepare.sources.table import table
 from t2i.prepare.sources.webdataset import is_shard, webdataset
 from t2i.prepare.tree import is_zip
-from t2i.prepare.writer import Row, shard_capacity, write_shard
+from t2i.prepare.writer import VERSION, Row, shard_capacity, write_shard
 
 BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar
 SOURCES: dict[str, Callable[[Path, Report, SourceOptions], Iterable[Item]]] = {
@@ -186,7 +186,16 @@ def _listing(settings: _Settings, items: Sequence[Item], report: Report) -> List
     """Say what is prepared, in a form that every part on every machine finds the same."""
     source, root = settings.source, root_of(settings.source)
     boxes = settings.options.boxes
-    values = [settings.kind, source.name, settings.size, settings.fit, boxes, settings.max_pixels, settings.capacity]
+    values = [
+        VERSION,
+        settings.kind,
+        source.name,
+        settings.size,
+        settings.fit,
+        boxes,
+        settings.max_pixels,
+        settings.capacity,
+    ]
     digest = hashlib.sha256(json.dumps(values).encode())
     for item in items:
         length = item.length if item.read is not None else _length(item.path)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
+from t2i.files import make_folder, write_atomically
 from t2i.prepare.accounting import Account
 from t2i.prepare.items import Report
 from t2i.prepare.outputs import (
     NOTES,
     SHARD,
     free_suffix,
-    make_folder,
     output_lock,
     refuse_replacing,
     remove_notes,
@@ -28,7 +28,7 @@ from t2i.prepare.outputs import (
     replace_pack,
     shard_name,
 )
-from t2i.prepare.writer import count, manifest, write_beside, write_report
+from t2i.prepare.writer import count, manifest, write_report
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Listing:
 
     def write(self, folder: Path) -> None:
         """Write it into the notes of an unfinished pack."""
-        make_folder(folder / NOTES)
-        write_beside(folder / NOTES / "listing.json", json.dumps(asdict(self)).encode())
+        make_folder(folder / NOTES, DataError)
+        write_atomically(folder / NOTES / "listing.json", json.dumps(asdict(self)).encode(), DataError)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def _note(folder: Path, number: int) -> Path:
 
 def note_done(folder: Path, number: int, digest: str, done: Done) -> None:
     """Note that a shard is finished; its file is there already."""
-    write_beside(_note(folder, number), json.dumps({"digest": digest, **asdict(done)}).encode())
+    note = json.dumps({"digest": digest, **asdict(done)})
+    write_atomically(_note(folder, number), note.encode(), DataError)
 
 
 def find_done(folder: Path, number: int, digest: str) -> Done | None:
@@ -116,9 +117,9 @@ def begin(out: Path, listing: Listing, *, shared: bool) -> tuple[Listing, list[i
         raise DataError(
             f"{out} holds parts of another preparation (other images or settings); choose another --out, or remove it"
         )
-    make_folder(out)
     if not shared:
         remove_unfinished(out)
+    make_folder(out, DataError)
     listing = replace(listing, suffix=free_suffix(out))
     listing.write(out)
     return listing, []
@@ -146,6 +147,8 @@ def join(out: Path, listing: Listing) -> Report:
             report.images += done.shard["images"]
             report.captions += done.shard["captions"]
             report.test += done.shard["test"]
+            report.truncated += done.shard["truncated"]
+            report.unknown += done.shard["unknown"]
     report.classes, report.train = len(listing.classes), report.images - report.test
     if report.missing and Listing.read(out) is None and (out / "pack.json").exists():
         return _joined(out)  # by another part that came last too, and removed the notes while they were read here
@@ -159,7 +162,7 @@ def join(out: Path, listing: Listing) -> Report:
         )
     record = manifest(listing.name, listing.size, listing.classes, listing.provenance, shards)
     write_report(out, record, report)
-    replace_pack(out, record, write_beside)
+    replace_pack(out, record)
     return report
 
 
@@ -210,7 +213,7 @@ def _merge(parts: Sequence[Path], out: Path, found: Listing) -> Report:
         elif part.resolve() != out.resolve():
             if done.shard is not None:
                 name = shard_name(number, listing.suffix)
-                write_beside(out / name, (part / done.shard["file"]).read_bytes())
+                write_atomically(out / name, (part / done.shard["file"]).read_bytes(), DataError)
                 done = replace(done, shard=done.shard | {"file": name})
             note_done(out, number, listing.digest, done)
     if missing:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +13,11 @@ from numpy.typing import NDArray
 
 from t2i import _native
 from t2i.errors import DataError
-from t2i.prepare.items import Report
+from t2i.files import make_folder, write_atomically
+from t2i.prepare.items import Report, check_caption_lengths
 from t2i.prepare.outputs import (
     NOTES,
     free_suffix,
-    make_folder,
     note_writer,
     refuse_replacing,
     remove_unfinished,
@@ -27,6 +25,8 @@ from t2i.prepare.outputs import (
     shard_name,
 )
 
+VERSION = 2  # of the format; 1 kept character ids in place of captions
+TOTALS = ("test", "truncated", "unknown")  # what a shard adds to the totals of pack.json
 SHARD_IMAGES = 4096
 SHARD_BYTES = 256 * 2**20  # of pictures: a shard is put together in memory
 
@@ -49,17 +49,17 @@ def shard_capacity(size: int, images: int | None = None) -> int:
 
 
 def write_shard(folder: Path, number: int, rows: Sequence[Row], suffix: str = "") -> dict[str, Any]:
-    """Write a shard; returns what pack.json says of it, and the pictures of its test split."""
+    """Write a shard; returns what pack.json says of it, and what it adds to the totals there."""
     from safetensors.numpy import save
 
     captions = [caption for row in rows for caption in row.captions]
-    ids = np.zeros((len(captions), _native.CAPTION_LENGTH), np.uint8)
-    _native.encode(captions, ids)
+    texts = [caption.encode() for caption in captions]
     offsets = np.cumsum([0, *(len(row.captions) for row in rows)])
     names = "\n".join(row.name.replace("\n", " ") for row in rows).encode("utf-8", "replace")
     tensors: dict[str, NDArray[Any]] = {
         "images": np.stack([row.image for row in rows]),
-        "captions": ids,
+        "caption_bytes": np.frombuffer(b"".join(texts), np.uint8),
+        "caption_byte_offsets": np.cumsum([0, *map(len, texts)]).astype(np.int64),
         "caption_offsets": offsets.astype(np.int64),
         "classes": np.array([row.class_number for row in rows], np.int32),
         "splits": np.array([row.test for row in rows], np.uint8),
@@ -69,7 +69,8 @@ def write_shard(folder: Path, number: int, rows: Sequence[Row], suffix: str = ""
         tensors[key] = np.stack([row.extra[key] for row in rows])
     data = save(tensors)
     file = shard_name(number, suffix)
-    write_beside(folder / file, data)
+    write_atomically(folder / file, data, DataError)
+    truncated, unknown = _native.count_losses(captions)
     return {
         "file": file,
         "images": len(rows),
@@ -77,6 +78,8 @@ def write_shard(folder: Path, number: int, rows: Sequence[Row], suffix: str = ""
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "test": int(tensors["splits"].sum()),
+        "truncated": truncated,
+        "unknown": unknown,
     }
 
 
@@ -89,15 +92,16 @@ def manifest(
     test = sum(shard["test"] for shard in shards)
     return {
         "format": "t2i-pack",
-        "version": 1,
+        "version": VERSION,
         "name": name,
         "image_size": size,
         "images": images,
         "captions": sum(shard["captions"] for shard in shards),
         "classes": list(classes),
         "splits": {"train": images - test, "test": test},
+        "char_cnn_rnn": {key: sum(shard[key] for shard in shards) for key in ("truncated", "unknown")},
         "provenance": dict(provenance),
-        "shards": [{key: value for key, value in shard.items() if key != "test"} for shard in shards],
+        "shards": [{key: value for key, value in shard.items() if key not in TOTALS} for shard in shards],
     }
 
 
@@ -117,18 +121,28 @@ class PackWriter:
         self.shards: list[dict[str, Any]] = []
         self._rows: list[Row] = []
         self._full = shard_capacity(size)
-        make_folder(folder)
+        make_folder(folder, DataError)
         refuse_replacing(folder, force=True)  # whether a pack may be replaced is the caller's question
         remove_unfinished(folder)
         self._suffix = free_suffix(folder)
-        make_folder(folder / NOTES)
-        write_beside(folder / NOTES / "writer.json", json.dumps(note_writer(folder, self._suffix)).encode())
+        make_folder(folder / NOTES, DataError)
+        note = json.dumps(note_writer(folder, self._suffix)).encode()
+        write_atomically(folder / NOTES / "writer.json", note, DataError)
 
     def add(
         self, image: NDArray[np.uint8], captions: Sequence[str], class_name: str | None, test: bool, name: str,
         extra: dict[str, NDArray[Any]] | None = None,
     ) -> None:  # fmt: skip
-        """Add one picture (size, size, 3) with its captions; `extra` are further tensors, one row a picture."""
+        """Add one picture (size, size, 3) with its captions; `extra` are further tensors, one row a picture.
+
+        Raises:
+            DataError: a caption of over 64 KiB, or one that is no valid text.
+        """
+        try:
+            check_caption_lengths(captions)
+            "".join(captions).encode()
+        except (DataError, UnicodeEncodeError) as error:
+            raise DataError(f"{name}: {error}") from error
         number = -1 if class_name is None else self.classes.setdefault(class_name, len(self.classes))
         self._rows.append(Row(image, list(captions), number, test, name, extra or {}))
         if len(self._rows) == self._full:
@@ -143,7 +157,7 @@ class PackWriter:
         if self._rows:
             self._flush()
         record = manifest(self.name, self.size, list(self.classes), self.provenance, self.shards)
-        replace_pack(self.folder, record, write_beside)
+        replace_pack(self.folder, record)
         return record
 
 
@@ -151,25 +165,18 @@ def count(record: Mapping[str, Any], report: Report) -> None:
     """Count what pack.json says into a report."""
     report.images, report.captions, report.classes = record["images"], record["captions"], len(record["classes"])
     report.train, report.test = record["splits"]["train"], record["splits"]["test"]
+    report.truncated, report.unknown = record["char_cnn_rnn"]["truncated"], record["char_cnn_rnn"]["unknown"]
 
 
 def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> None:
     """Count what pack.json says into the report, and write what was left out as report.json."""
     count(record, report)
     reasons = Counter(reason.split(":")[0] for _, reason in report.skipped)
-    listing = {"skipped": len(report.skipped), "reasons": reasons, "files": report.skipped} | report.record()
-    write_beside(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode())
-
-
-def write_beside(path: Path, data: bytes) -> None:
-    """Write beside, flush, rename; DataError where the disk does not take it."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")  # parts on two machines may share a number
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
+    listing = {
+        "captions": report.captions,
+        "char_cnn_rnn": record["char_cnn_rnn"],
+        "skipped": len(report.skipped),
+        "reasons": reasons,
+        "files": report.skipped,
+    } | report.record()
+    write_atomically(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode(), DataError)

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from t2i.config.options import TrainConfig
 from t2i.config.records import from_json, to_json
 from t2i.errors import CheckpointError, ConfigError
 from t2i.files import write_atomically
-from t2i.weights import save_weights
+from t2i.weights import read_header, save_weights
 
 MAX_SETTINGS_BYTES = 1_000_000  # bytes
 MAX_SIZE = 4096  # side of an image in pixels
@@ -96,7 +95,7 @@ def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Net
         raise CheckpointError(f"{path.parent}: its settings describe no network that can be built: {reason}") from error
     if parameters > MAX_PARAMETERS:
         raise CheckpointError(f"{path.parent}: its settings describe a network of {parameters:,} weights")
-    found = _header(path)
+    found = read_header(path).tensors
     for name, tensor in expected.items():
         key = f"{prefix}.{name}"
         if key not in found:
@@ -116,19 +115,7 @@ def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Net
 
 def tensor_names(path: Path) -> set[str]:
     """List the tensors of a safetensors file from its header; CheckpointError where it is not one."""
-    return set(_header(path))
-
-
-def _header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Read dtypes and shapes from a safetensors file's header; the library compares it with the file's length."""
-    if not path.is_file():
-        raise CheckpointError(f"no such weight file: {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            return {name: (each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    return set(read_header(path).tensors)
 
 
 def model_hash(folder: Path) -> str:
@@ -140,7 +127,8 @@ def model_hash(folder: Path) -> str:
 def portable(config: TrainConfig) -> TrainConfig:
     """Remove from settings what belongs to this machine: folders and the device."""
     encoder = config.text.encoder
-    text = dataclasses.replace(config.text, encoder=Path(encoder).name or encoder)
+    teacher = Path(config.text.teacher).name
+    text = dataclasses.replace(config.text, encoder=Path(encoder).name or encoder, teacher=teacher)
     return dataclasses.replace(
         config, data=None, out=None, device="auto", threads=0, force=False, report_to="", text=text
     )

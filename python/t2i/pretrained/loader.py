@@ -9,11 +9,11 @@ from t2i import runtime
 from t2i.config.options import LEARNED, TrainConfig
 from t2i.errors import CheckpointError
 from t2i.models import build
-from t2i.models.paper import Generator
+from t2i.models.build import AnyGenerator
 from t2i.pretrained import hub
 from t2i.pretrained.folder import FILES, checked_network, plain_file, read_settings, tensor_names
 from t2i.text.build import text_encoder
-from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.text.protocol import TextEncoder
 from t2i.weights import load_weights
 
 
@@ -21,8 +21,8 @@ from t2i.weights import load_weights
 class LoadedModel:
     """The networks of a model folder, on their device, and the settings they were trained with."""
 
-    generator: Generator
-    encoder: CharCnnRnn | None  # None where the generator was trained on embeddings from a file
+    generator: AnyGenerator
+    encoder: TextEncoder | None  # None where the generator was trained on embeddings from a file
     config: TrainConfig
     folder: Path
 

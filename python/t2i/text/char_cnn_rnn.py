@@ -4,7 +4,7 @@ Source: Reed, Akata, Lee, Schiele 2016 (CVPR), and the released program.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from t2i.errors import ConfigError
 from t2i.ops.one_hot_convolution import one_hot_convolution
+from t2i.text.protocol import TextEncoder, Tokenizer
+from t2i.text.tokenizers import BYTE_VALUES, AlphabetTokenizer, ByteTokenizer
 
 Variant = Literal["short", "long"]
 ALPHABET_SIZE = 70
@@ -65,7 +67,7 @@ class GatedRecurrence(nn.Module):
         return torch.stack(states, dim=1)
 
 
-class CharCnnRnn(nn.Module):
+class CharCnnRnn(TextEncoder):
     """Encode captions, character by character: three convolutions, a recurrence, the mean of its states, a linear map.
 
     Args:
@@ -75,9 +77,10 @@ class CharCnnRnn(nn.Module):
             their training program.
         text_dim: T, length of the embedding.
         first_channels: Channels of the first two convolutions; 384 and 512 in the released networks.
+        alphabet: "paper" has 70 characters; "bytes" reads UTF-8, any language.
 
     Raises:
-        ConfigError: an unknown variant.
+        ConfigError: an unknown variant or alphabet.
 
     Source: Reed et al. CVPR 2016; parameters: short 1,814,144 (width 256), 2,994,560 (512); long 4,045,184.
 
@@ -93,13 +96,17 @@ class CharCnnRnn(nn.Module):
         width: int = 512,
         text_dim: int = TEXT_DIM,
         first_channels: tuple[int, int] = (384, 512),
+        alphabet: Literal["paper", "bytes"] = "paper",
     ) -> None:
         super().__init__()
         if variant not in ("short", "long"):
             raise ConfigError(f"char-CNN-RNN variant must be 'short' or 'long', got {variant!r}")
+        if alphabet not in ("paper", "bytes"):
+            raise ConfigError(f"char-CNN-RNN alphabet must be 'paper' or 'bytes', got {alphabet!r}")
         self.variant, self.width, self.text_dim = variant, width, text_dim
+        self.tokenizer: Tokenizer = AlphabetTokenizer() if alphabet == "paper" else ByteTokenizer()
         first, second = first_channels
-        self.convolution1 = nn.Conv1d(ALPHABET_SIZE, first, 4)
+        self.convolution1 = nn.Conv1d(ALPHABET_SIZE if alphabet == "paper" else BYTE_VALUES, first, 4)
         self.convolution2 = nn.Conv1d(first, second, 4)
         self.convolution3 = nn.Conv1d(second, width, 4)
         self.recurrence = ReluRecurrence(width) if variant == "short" else GatedRecurrence(width)
@@ -132,11 +139,32 @@ class CharCnnRnn(nn.Module):
         for weight in self.parameters():
             nn.init.uniform_(weight, -bound, bound)
 
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """Name it as the settings do."""
+        return "char-cnn-rnn" if isinstance(self.tokenizer, AlphabetTokenizer) else "char-cnn-rnn-bytes"
+
+    def settings(self) -> dict[str, Any]:
+        """Describe everything but the weights."""
+        return {**super().settings(), "variant": self.variant}
+
+    def exportable(self, tokens: Tensor) -> Tensor:
+        """Encode (B, 201) ids: the look-ups of `forward` would become a loop over characters.
+
+        The one-hot form, which equals them, is a comparison and a convolution. Padding (0) and unknown characters (71) match no
+        row: zeros, as they should be.
+        """
+        slots = torch.arange(1, self.convolution1.in_channels + 1, device=tokens.device)
+        one_hot = (tokens.long()[:, None] == slots[:, None]).to(self.convolution1.weight.dtype)  # (B, A, 201)
+        embedded: Tensor = self(one_hot)
+        return embedded
+
     def forward(self, captions: Tensor) -> Tensor:
         """Encode captions.
 
         Args:
-            captions: (B, 201) uint8 or int64 character ids from `t2i.encode`, or (B, 70, 201) one-hot, floating point.
+            captions: (B, 201) uint8 or int64 character ids from `t2i.encode`, or (B, 70, 201) one-hot, floating
+                point; 256 in place of 70 for bytes.
 
         Returns:
             (B, T) embeddings.

@@ -2,18 +2,22 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TypeVar
 
-from t2i.config.options import LEARNED, JointOptions, TextOptions
-from t2i.config.records import text_options
+from t2i.config.options import LEARNED, JointOptions, TextConfig, TextOptions, TrainConfig
+from t2i.config.records import text_options, text_size
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError
 from t2i.text.build import text_encoder
-from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.text.protocol import TextEncoder
 from t2i.text.table import _table
 from t2i.weights import load_weights, read_tensors
 
+Config = TypeVar("Config", TextConfig, TrainConfig)
+TEACHERS = ("dim", "image_features", "image_width", "objective")  # settings that a student shares
 
-def load_text(path: Path, options: JointOptions) -> CharCnnRnn:
+
+def load_text(path: Path, options: JointOptions) -> TextEncoder:
     """Load a trained text encoder from `text.safetensors` or `model.safetensors`; CheckpointError where it differs."""
     encoder = text_encoder(options)
     load_weights(path, {"text": encoder})
@@ -65,3 +69,24 @@ def resolve_text_options(options: TextOptions, data: PackedDataset) -> TextOptio
     if not any((path.parent / name).exists() for name in ("text.json", "config.json")):
         return options  # the weights alone: the flags must describe them
     return TextOptions(**dataclasses.asdict(text_options(path.parent)), encoder=options.encoder)
+
+
+def with_teacher(config: Config) -> Config:
+    """Take over what a student shares with its teacher: length of the embedding, image side, how the two are compared.
+
+    Raises:
+        ConfigError: the teacher is no run folder of t2i-train text, or its image side reads images of another size.
+        CheckpointError: its settings are damaged.
+    """
+    if not config.text.teacher:
+        return config
+    folder = Path(config.text.teacher)
+    if not (folder / "text.safetensors").is_file():
+        raise ConfigError(f"{config.text.flags}teacher {folder}: no text.safetensors there; t2i-train text makes one")
+    taught = text_options(folder)
+    if taught.image_features == "joint" and text_size(folder) != config.size:
+        raise ConfigError(
+            f"{config.text.flags}teacher {folder}: its image side reads {text_size(folder)} px, --size is {config.size}"
+        )
+    shared = {name: getattr(taught, name) for name in TEACHERS}
+    return dataclasses.replace(config, text=dataclasses.replace(config.text, **shared))

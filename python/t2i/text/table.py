@@ -5,46 +5,41 @@
 * `read_table`: embeddings that somebody else computed.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2i import runtime
 from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError, DataError
-from t2i.text.char_cnn_rnn import CharCnnRnn
+from t2i.text.inputs import CaptionInputs
+from t2i.text.protocol import TextEncoder
 from t2i.weights import read_tensors
 
 
 @torch.no_grad()
 def embed_captions(
-    encoder: nn.Module, data: PackedDataset, device: torch.device, precision: torch.dtype, block: int = 512
+    encoder: TextEncoder, data: PackedDataset, device: torch.device, precision: torch.dtype, block: int = 512
 ) -> Tensor:
     """Embed every caption of a data set once: (M, T) float32 on `device`, row by row as the pack counts captions."""
     encoder.eval()
-    parts = []
+    inputs, parts = CaptionInputs(encoder, data, device), []
     for first in range(0, data.captions, block):
-        ids = torch.from_numpy(data.read_captions(np.arange(first, min(first + block, data.captions)))).to(device)
+        tokens = inputs(np.arange(first, min(first + block, data.captions)))
         with runtime.autocast(device, precision):
-            parts.append(encoder(ids).float())
+            parts.append(encoder(tokens).float())
     return torch.cat(parts)
 
 
-def caption_table(encoder: CharCnnRnn, data: PackedDataset, device: torch.device, precision: torch.dtype) -> Tensor:
+def caption_table(encoder: TextEncoder, data: PackedDataset, device: torch.device, precision: torch.dtype) -> Tensor:
     """Embed every caption, or read the embeddings that are kept beside the pack: (M, T) float32 on `device`."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     facts = {
-        "encoder": digest.hexdigest(), "variant": encoder.variant, "data": data.fingerprint, "device": device.type,
-        "precision": str(precision),
+        "encoder": encoder.digest(), "data": data.fingerprint, "device": device.type, "precision": str(precision),
     }  # fmt: skip
     table = cached_tensor(
         data.path, "caption-embeddings", facts, (data.captions, encoder.text_dim),

@@ -14,34 +14,42 @@ from numpy.typing import NDArray
 
 from t2i import _native
 from t2i._native import ALPHABET, ALPHABET_SIZE, CAPTION_LENGTH
+from t2i.data.dataset import Tokenizer
 
 __all__ = ["ALPHABET", "ALPHABET_SIZE", "CAPTION_LENGTH", "decode", "encode", "one_hot"]
 _HALVES = re.compile("[\ud800-\udfff]")
 
 
-def encode(captions: Sequence[str]) -> NDArray[np.uint8]:
-    """Turn captions into character ids.
+def encode(
+    captions: Sequence[str], tokenizer: Tokenizer = "alphabet", length: int = CAPTION_LENGTH
+) -> NDArray[np.uint8]:
+    """Turn captions into ids.
 
     Args:
         captions: B strings (a single string is refused: it would be read as B characters).
+        tokenizer: "alphabet", the paper's characters; "bytes", 1 + each byte of UTF-8, as many whole characters as fit.
+        length: L, ids per caption; 201 for "alphabet".
 
     Returns:
-        (B, 201) uint8.
+        (B, L) uint8 ids, 0 after the end.
 
     Raises:
         TypeError: `captions` is a string, or holds something else than strings.
+        ConfigError: a length that the tokenizer does not have.
 
     Example:
         >>> encode(["abc"])[0, :4].tolist()
         [1, 2, 3, 0]
+        >>> encode(["花"], "bytes", 5).tolist()
+        [[233, 139, 178, 0, 0]]
     """
     if isinstance(captions, (str, bytes)):
         raise TypeError("encode takes a list of captions, got a single one: write encode([caption])")
-    out = np.zeros((len(captions), CAPTION_LENGTH), np.uint8)
+    out = np.zeros((len(captions), length), np.uint8)
     try:
-        _native.encode(captions, out)
+        _native.encode(captions, out, tokenizer)
     except ValueError:  # half characters, as a terminal passes bytes that are no text: unknown ones
-        _native.encode([_HALVES.sub("\N{REPLACEMENT CHARACTER}", caption) for caption in captions], out)
+        _native.encode([_HALVES.sub("\N{REPLACEMENT CHARACTER}", caption) for caption in captions], out, tokenizer)
     return out
 
 

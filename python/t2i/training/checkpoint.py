@@ -39,7 +39,7 @@ from t2i.weights import non_finite, plain_tensors
 MAX_CHECKPOINTS = 2
 NAME = re.compile(r"step-\d{8}")
 PARTIAL = re.compile(r"\.partial-\d+")
-FILES = re.compile(r"state\.(json|safetensors)|\.state\.(json|safetensors)\.\d+\.partial")
+FILES = re.compile(r"state\.(json|safetensors)|\.state\.(json|safetensors)\.[0-9a-f]{12}\.partial")
 MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}  # damage; any other failure to read may be gone tomorrow
 
 

@@ -24,11 +24,12 @@ from t2i.images import save_image, to_uint8
 from t2i.models.build import image_encoder
 from t2i.plots import grids
 from t2i.text.build import text_encoder
-from t2i.text.char_cnn_rnn import CharCnnRnn
 from t2i.text.pretrained import resolve_text_options
+from t2i.text.protocol import TextEncoder
 from t2i.training.loop import step_counts
-from t2i.training.step import GanStep
-from t2i.training.text_source import FrozenText, LearnedText
+from t2i.training.prepare_text import learned_text
+from t2i.training.steps import Step, make_step
+from t2i.training.text_source import FrozenText
 
 ROWS = 4  # of the step that is measured: the smallest batch
 SHOWN = 8  # rows of the batch in the image
@@ -82,18 +83,16 @@ def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _measured(
-    config: TrainConfig, data: PackedDataset, device: torch.device
-) -> tuple[GanStep, list[str], float, float]:
-    """Take one step of a few rows: the step, the shapes it passed through, its operations, and the bytes it kept."""
+def _measured(config: TrainConfig, data: PackedDataset, device: torch.device) -> tuple[Step, list[str], float, float]:
+    """Take one step of a few rows: the step, the shapes, its operations, and the bytes saved for backward."""
     small = dataclasses.replace(config, batch=ROWS, sync_batch_norm=False, compile="off", cuda_graph=False)
     precision = runtime.pick_precision(config.precision, device)
     learned = config.text.encoder == "end-to-end"
-    text = LearnedText(text_encoder(config.text).to(device)) if learned else _AnyText(config.text.dim)
+    text = learned_text(text_encoder(config.text), data, device) if learned else _AnyText(config.text.dim)
     alignment_encoder = None
     if config.alignment_weight:
         alignment_encoder = image_encoder(config.text, config.size).eval().requires_grad_(False).to(device)
-    step = GanStep(small, text, device, precision, alignment_encoder)
+    step = make_step(small, text, device, precision, alignment_encoder)
     loader = Loader(
         sampler_from(small, data),
         device,
@@ -111,13 +110,13 @@ def _measured(
         for name, layer in net.named_modules()
         if not name or (isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.Linear)) and "residual." not in name)
     ]
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
     weights = {weight.untyped_storage().data_ptr() for net in step.modules().values() for weight in net.parameters()}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = max(kept.get(storage.data_ptr(), 0), storage.nbytes())
+            saved[storage.data_ptr()] = max(saved.get(storage.data_ptr(), 0), storage.nbytes())
         return tensor
 
     with (
@@ -129,7 +128,7 @@ def _measured(
         hook.remove()
     width = max(map(len, shapes), default=0)
     listed = [f"            {name:{width}}  {shape}" for name, shape in shapes.items()]
-    return step, listed, float(counter.get_total_flops()), float(sum(kept.values()))
+    return step, listed, float(counter.get_total_flops()), float(sum(saved.values()))
 
 
 def _note_shape(shapes: dict[str, str], name: str, layer: nn.Module, given: Any, made: Tensor) -> None:
@@ -144,7 +143,7 @@ def _flop(count: float) -> str:
     return f"{count / 1e6:#.3g} MFLOP"
 
 
-def _networks(step: GanStep) -> list[str]:
+def _networks(step: Step) -> list[str]:
     nets: list[tuple[str, nn.Module | None]] = [
         ("generator", step.generator),
         ("discriminator", step.discriminator),
@@ -156,19 +155,19 @@ def _networks(step: GanStep) -> list[str]:
     return [f"{'parameters' if not row else '':12}{line}" for row, line in enumerate(lines)]
 
 
-def _memory(step: GanStep, saved: float) -> list[str]:
+def _memory(step: Step, saved: float) -> list[str]:
     """Estimate what training holds: weights, gradients, two moments, the EMA, and what backward needs."""
     bytes_of = {
         name: sum(tensor.nbytes for tensor in net.state_dict().values())
         for name, net in step.modules().items()
-        if not isinstance(net, CharCnnRnn) or step.text.learned
+        if not isinstance(net, TextEncoder) or step.text.learned
     }
     ema = bytes_of.pop("ema")
     weights = sum(bytes_of.values())
     rows = [
         ("weights and EMA", weights + ema),
         ("gradients and moments", 3 * weights),
-        ("kept for the backward passes, at most", saved),
+        ("saved for the backward passes, at most", saved),
     ]
     lines = [f"{what}: {size / 2**20:,.0f} MiB" for what, size in rows]
     lines.append(f"together: {sum(size for _, size in rows) / 2**20:,.0f} MiB")
@@ -196,10 +195,10 @@ def _batch_image(config: TrainConfig, data: PackedDataset) -> Image.Image:
     shown, labels = [], []
     for row, caption in enumerate(captions):
         shown.append(real[row])
-        labels.append(f"{row + 1}. FITS: {caption}")
+        labels.append(f"{row + 1}. MATCHING: {caption}")
         if config.mismatch_weight:
             shown.append(real[row] if by_text else other[row])
-            labels.append(f"{row + 1}. DOES NOT FIT: {others[row] if by_text else caption}")
+            labels.append(f"{row + 1}. MISMATCHED: {others[row] if by_text else caption}")
     return grids.grid(np.stack(shown)[:, None], labels, side=max(96, config.size), text_width=420)
 
 

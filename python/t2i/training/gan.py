@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from t2i import runtime
+from t2i import console, runtime
 from t2i.config.options import TrainConfig
 from t2i.config.records import to_json
 from t2i.data.dataset import PackedDataset, record_dataset
@@ -16,7 +16,8 @@ from t2i.data.sampler import Sampler, sampler_from
 from t2i.distributed import ALONE, Ranks
 from t2i.files import write_atomically
 from t2i.locks import RunLock
-from t2i.text.pretrained import resolve_text_options
+from t2i.text.coverage import ambiguity_warning, coverage_warning
+from t2i.text.pretrained import resolve_text_options, with_teacher
 from t2i.training import report
 from t2i.training.checkpoint import Checkpoints
 from t2i.training.loop import Loop, step_counts
@@ -24,7 +25,7 @@ from t2i.training.optim import halving_schedule
 from t2i.training.prepare_text import prepare_text
 from t2i.training.resume import check_resume, gan_metadata
 from t2i.training.samples import SampleGrid
-from t2i.training.step import GanStep
+from t2i.training.steps import Step, make_step
 from t2i.training.text import check_text
 from t2i.training.watch import Watch
 from t2i.weights import fingerprint, save_weights
@@ -55,7 +56,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
         runtime.make_deterministic()
     report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
-        config = dataclasses.replace(config, text=resolve_text_options(config.text, data))
+        config = with_teacher(dataclasses.replace(config, text=resolve_text_options(config.text, data)))
         ranks.assert_same({"settings": to_json(config), "data": data.fingerprint})
         check_resume(config, folder, data)
         if config.text.encoder == "joint":
@@ -65,12 +66,16 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             ranks.write(write_atomically, folder / "config.json", to_json(config).encode())
             ranks.write(record_dataset, folder, data)
             source, alignment_encoder = prepare_text(config, data, folder, device, precision)
+        unsaid = None if config.text.encoder == "joint" else source.encoder
+        for warning in (ambiguity_warning(sampler), None if unsaid is None else coverage_warning(data, unsaid)):
+            if warning is not None:
+                ranks.write(console.say, warning)
         torch.manual_seed(config.seed)
-        gan = GanStep(config, source, device, precision, alignment_encoder, ranks)
+        gan = make_step(config, source, device, precision, alignment_encoder, ranks, data)
         _train_gan(gan, data, folder, sampler)
 
 
-def _train_gan(gan: GanStep, data: PackedDataset, folder: Path, sampler: Sampler) -> None:
+def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler) -> None:
     """Resume, and take the steps that are left."""
     config, ranks = gan.config, gan.ranks
     loader = make_loader(

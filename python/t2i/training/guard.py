@@ -1,4 +1,4 @@
-"""Updates that would do harm are skipped: a loss or a gradient that is NaN or infinite never reaches a weight.
+"""Updates that are not finite are skipped: a loss or a gradient that is NaN or infinite never reaches a weight.
 
 The decision is made on the device, as gradient scaling makes it: a fused optimizer leaves weights, moments and its count of
 steps alone where `found_inf` is 1. Nothing waits for the answer; the counters are read when metrics are written. An optimizer
@@ -19,7 +19,7 @@ CALM = 100  # steps in a row without a skipped one after which what was saved me
 
 
 class NonFiniteGuard:
-    """Let an update through where it is finite, skip and count it where it is not.
+    """Apply an update where it is finite, skip and count it where it is not.
 
     Args:
         modules: Whose running statistics a skipped step must not change either.

@@ -13,12 +13,12 @@ def _cross_entropy(scores: Tensor, target: float) -> Tensor:
 def discriminator_loss(
     matching: Tensor, mismatched: Tensor | None, fake: Tensor, mismatch_weight: float = 0.5
 ) -> Tensor:
-    """Score the three kinds of pair: BCE(matching, 1) + c BCE(mismatched, 0) + (1 - c) BCE(fake, 0).
+    """Matching-aware discriminator loss: BCE(matching, 1) + c BCE(mismatched, 0) + (1 - c) BCE(fake, 0).
 
     Args:
         matching: (B,) logits of real images with their texts.
         mismatched: (B,) logits of real images with texts of another class; None where c is 0.
-        fake: (B,) logits of drawn images with the texts they were drawn from.
+        fake: (B,) logits of generated images with the texts they were generated from.
         mismatch_weight: c; 0.5 is GAN-CLS, 0 the plain GAN.
 
     Source: Reed et al. 2016, Algorithm 1, line 7, and the released program, which weighs by c = 0.5.
@@ -30,11 +30,11 @@ def discriminator_loss(
 
 
 def generator_loss(fake: Tensor, interpolated: Tensor | None = None, interpolation_weight: float = 1.0) -> Tensor:
-    """Ask that drawn pictures pass: [sum_B BCE(fake, 1) + w sum_(B/2) BCE(interpolated, 1)] / (1.5 B).
+    """Non-saturating generator loss: [sum_B BCE(fake, 1) + w sum_(B/2) BCE(interpolated, 1)] / (1.5 B).
 
     Args:
-        fake: (B,) logits of pictures drawn from real texts.
-        interpolated: (B/2,) logits of pictures drawn from interpolated texts; None: no GAN-INT, and the mean is over B.
+        fake: (B,) logits of images generated from real texts.
+        interpolated: (B/2,) logits of images generated from interpolated texts; None: no GAN-INT, and the mean is over B.
         interpolation_weight: w.
 
     Source: Reed et al. 2016, equation 5, with the weights of the released program (one batch of 1.5 B).
@@ -64,7 +64,7 @@ def interpolate(text: Tensor, partner: Tensor, weight: Tensor, first: int = 0) -
 
 
 def joint_embedding_loss(images: Tensor, texts: Tensor) -> Tensor:
-    """Hinge that puts each image's own text first, and each text's own image (DS-SJE).
+    """Two-sided hinge: each image scores its own text highest by a margin of 1, each text its own image (DS-SJE).
 
     (1/B^2) sum_i sum_(j != i) max(0, s_ij - s_ii + 1) + max(0, s_ji - s_ii + 1), s_ij = image_i . text_j.
 
@@ -87,9 +87,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, temperature: float = 0.07, c
 
     Args:
         images: (B, T) image embeddings.
-        texts: (B, T) text embeddings, row by row of the same pictures.
+        texts: (B, T) text embeddings, row by row of the same images.
         temperature: Divides the cosines.
-        classes: (B,) class of each row, where a class can stand in the batch twice: its rows are not told apart.
+        classes: (B,) class of each row, where a class can be in the batch twice: its rows are no negatives of each other.
 
     Source: Radford et al. 2021 (CLIP), with a fixed temperature. Not in Reed et al.
     """
@@ -101,8 +101,29 @@ def contrastive_loss(images: Tensor, texts: Tensor, temperature: float = 0.07, c
     return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
 
 
+def class_contrastive_loss(images: Tensor, texts: Tensor, classes: Tensor, temperature: float = 0.1) -> Tensor:
+    """Two-sided cross-entropy of cosines against a target that knows classes.
+
+    Half of the target of a row lies on its own partner, half evenly on all partners of its class, its own among them: captions
+    of a class are mostly true of each other's images.
+
+    Args:
+        images: (B, T) image embeddings.
+        texts: (B, T) text embeddings, row by row of the same images; compared as they are, so that a mean of captions that
+            disagree weighs less.
+        classes: (B,) class of each row.
+        temperature: Divides the scores.
+
+    Source: none; after Khosla et al. 2020 (supervised contrastive learning). Measured in `docs/paper.md`.
+    """
+    scores = F.normalize(images, dim=1) @ texts.T / temperature  # (B, B)
+    same = (classes[:, None] == classes[None, :]).to(scores.dtype)
+    target = (torch.eye(len(scores), device=scores.device) + same / same.sum(dim=1, keepdim=True)) / 2
+    return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+
+
 def style_loss(read: Tensor, noise: Tensor) -> Tensor:
-    """Compare the noise that was read with the noise that was drawn from: ||z - S(G(z, phi(t)))||^2 / Z, averaged.
+    """Mean squared error of the noise that S reads from generated images: ||z - S(G(z, phi(t)))||^2 / Z, averaged.
 
     Args:
         read: (B, Z) what the style encoder says.

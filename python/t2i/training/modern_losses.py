@@ -66,8 +66,7 @@ def diversity_loss(generated: Tensor, real: Tensor, repeats: int, goal: float = 
     real = real.detach()
     enough = goal**2 * (real[1:] - real[:-1]).square().sum(dim=1).mean()
     apart = (generated[:repeats] - generated[len(generated) - repeats :]).square().sum(dim=1)
-    loss: Tensor = F.relu(1 - (apart / enough.clamp_min(1e-12) + 1e-8).sqrt()).mean()
-    return loss
+    return F.relu(1 - (apart / enough.clamp_min(1e-12) + 1e-8).sqrt()).mean()
 
 
 def layout_code(image_or_map: Tensor, side: int) -> Tensor:
@@ -75,6 +74,14 @@ def layout_code(image_or_map: Tensor, side: int) -> Tensor:
     reduced: Tensor = F.adaptive_avg_pool2d(image_or_map, min(side, image_or_map.shape[-1]))
     code: Tensor = reduced.flatten(1).float() / image_or_map.shape[1] ** 0.5
     return code
+
+
+def pooled(taps: list[Tensor]) -> Tensor:
+    """Take mean and deviation of each channel over its places: maps (B, C, S, S) to (B, 2 sum C) float32."""
+    moments = [
+        moment for tap in taps for moment in (tap.mean(dim=(2, 3)), (tap.var(dim=(2, 3), correction=0) + 1e-4).sqrt())
+    ]
+    return torch.cat(moments, dim=1).float()
 
 
 def banked_contrastive_loss(

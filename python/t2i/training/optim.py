@@ -1,4 +1,4 @@
-"""Optimisers, the learning-rate schedule and the moving average of weights."""
+"""Optimisers, the learning-rate schedule and the exponential moving average (EMA) of weights."""
 
 from collections.abc import Iterable
 
@@ -39,25 +39,25 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def ema_rate(decay: float, step: int) -> float:
-    """Say how far the average moves at `step` (from 0): 1 - decay.
+    """Say how far the EMA moves at `step` (from 0): 1 - decay.
 
-    The decay warms up as (1 + step) / (10 + step), so that the random start is forgotten at once.
+    The decay warms up as (1 + step) / (10 + step), so that the random start has no weight soon.
     """
     return 1 - min(decay, (1 + step) / (10 + step))
 
 
 @torch.no_grad()
-def update_ema(average: nn.Module, model: nn.Module, rate: float | Tensor) -> None:
-    """Move `average` towards `model`, weights and running statistics alike, in place.
+def update_ema(ema: nn.Module, model: nn.Module, rate: float | Tensor) -> None:
+    """Move `ema` towards `model`, weights and running statistics alike, in place.
 
     Args:
-        average: Moves.
-        model: Stays.
+        ema: Changed in place.
+        model: Not changed.
         rate: How far, of `ema_rate`; a tensor () on the device where a CUDA graph is to see it change.
     """
-    mine: list[Tensor] = [*average.parameters()]
+    mine: list[Tensor] = [*ema.parameters()]
     theirs: list[Tensor] = [*model.parameters()]
-    for a, b in zip(average.buffers(), model.buffers(), strict=True):
+    for a, b in zip(ema.buffers(), model.buffers(), strict=True):
         if a.is_floating_point():
             mine.append(a)
             theirs.append(b)

@@ -1,4 +1,4 @@
-"""What a training loop shares with the next one: the bar, the metrics file, and ending well when asked to stop."""
+"""The progress bar and the metrics file of a training loop, and the signals that stop it."""
 
 import json
 import signal
@@ -15,13 +15,13 @@ from t2i.locks import check_held
 
 
 class StopSignal:
-    """Turn the signals that ask a process to end into a flag that a loop asks for.
+    """Turn the signals that ask a process to end into a flag that a loop reads.
 
     * SIGINT and SIGTERM: the second one ends the process at once.
     * SIGHUP (the terminal was closed), SIGXCPU and SIGUSR1 (a cluster's time limit): they come several times, so more of
       them change nothing. One that was ignored at the start, as under nohup, stays ignored.
 
-    It stands round loops alone: between them everything is on the disk, and a signal ends the process as usual.
+    A context around loops alone: between them everything is on the disk, and a signal ends the process as usual.
     """
 
     URGENT = (signal.SIGINT, signal.SIGTERM)
@@ -52,10 +52,10 @@ class StopSignal:
 
 
 def _forget(path: Path, name: str, start: int) -> None:
-    """Drop lines of steps that are made again, after a crash, and the half line of a process that was killed."""
+    """Drop the lines of steps that will be repeated, after a crash, and the half line of a process that was killed."""
     if not path.exists():
         return
-    lines, kept = path.read_bytes().splitlines(keepends=True), []
+    lines, valid = path.read_bytes().splitlines(keepends=True), []
     for line in lines:
         try:
             record = json.loads(line)
@@ -63,20 +63,20 @@ def _forget(path: Path, name: str, start: int) -> None:
         except (ValueError, KeyError, TypeError):
             continue
         if not again and line.endswith(b"\n"):
-            kept.append(line)
-    if len(kept) < len(lines):
-        write_atomically(path, b"".join(kept))
+            valid.append(line)
+    if len(valid) < len(lines):
+        write_atomically(path, b"".join(valid))
 
 
 class Progress:
-    """A progress bar with pictures a second, and metrics.jsonl beside it.
+    """A progress bar with images a second, and metrics.jsonl beside it.
 
     Args:
         path: The JSONL file; appended to.
         name: Shown before the bar.
         start: Steps already done.
         steps: Steps in all.
-        batch: Pictures a step.
+        batch: Images a step.
         writes: False in a process that leaves bar and file to another.
     """
 
@@ -85,9 +85,16 @@ class Progress:
         if writes:
             _forget(path, name, start)
         self.bar = tqdm(
-            total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5, smoothing=0.05,
-            disable=not writes, file=console.errors(),
-        )  # fmt: skip
+            total=steps,
+            initial=start,
+            desc=name,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5,
+            smoothing=0.05,
+            disable=not writes,
+            file=console.errors(),
+        )
         self._since = (start, time.perf_counter())
 
     def advance(self) -> None:
@@ -95,7 +102,7 @@ class Progress:
         self.bar.update()
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Write one line of metrics and show the most telling ones."""
+        """Write one line of metrics and show the first three."""
         if not self.writes:
             return
         before, then = self._since

@@ -1,7 +1,7 @@
 """`--report-to`: what a run writes down, shown in TensorBoard or Weights & Biases as well.
 
-A tracker is told what metrics.jsonl and samples/ hold, by reading them: the run's own record stays the one that counts, a
-tracker can neither change a step nor see more than it, and `t2i-eval` reports by appending a line.
+Trackers are sent what metrics.jsonl and samples/ hold: the run's own record stays the reference, a tracker cannot change a
+step, and `t2i-eval` reports by appending a line.
 
 * tensorboard: event files in the run folder, `tensorboard --logdir RUN`.
 * wandb: recorded offline where nobody is logged in or WANDB_MODE says so; `wandb sync` sends it later.
@@ -29,12 +29,12 @@ LOSSES = ("d_loss", "g_loss", "alignment", "recovery")
 
 
 class Tracker(Protocol):
-    """Where numbers and pictures are shown."""
+    """Where metrics and images are shown."""
 
-    def numbers(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+    def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Show the values of a step; phases count their own steps."""
 
-    def picture(self, step: int, path: Path) -> None:
+    def image(self, step: int, path: Path) -> None:
         """Show the grid of a step."""
 
     def close(self) -> None:
@@ -56,12 +56,12 @@ class TensorBoard:
             self._writers[phase] = SummaryWriter(self.folder / phase, purge_step=again)
         return self._writers[phase]
 
-    def numbers(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+    def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Write scalars."""
         for name, value in values.items():
             self._writer(phase).add_scalar(name, value, step)
 
-    def picture(self, step: int, path: Path) -> None:
+    def image(self, step: int, path: Path) -> None:
         """Write an image."""
         pixels = np.asarray(Image.open(path).convert("RGB"))
         self._writer("gan").add_image("samples", pixels, step, dataformats="HWC")
@@ -86,18 +86,23 @@ class WeightsAndBiases:
             )
         self._wandb = wandb
         self._run = wandb.init(
-            project="t2i", name=folder.name, dir=str(folder), mode=mode, resume="allow",
-            id=hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12], config=dataclasses.asdict(config),
+            project="t2i",
+            name=folder.name,
+            dir=str(folder),
+            mode=mode,
+            resume="allow",
+            id=hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12],
+            config=dataclasses.asdict(config),
             settings=wandb.Settings(console="off", silent=True),
-        )  # fmt: skip
+        )
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
-    def numbers(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+    def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Log scalars."""
         self._run.log({"step": step, **values})
 
-    def picture(self, step: int, path: Path) -> None:
+    def image(self, step: int, path: Path) -> None:
         """Log an image."""
         self._run.log({"step": step, "samples": self._wandb.Image(str(path))})
 
@@ -107,13 +112,13 @@ class WeightsAndBiases:
 
 
 def check(config: TrainConfig) -> None:
-    """Say before anything is trained that a tracker is missing: ConfigError."""
+    """Refuse a tracker that is not installed before anything is trained: ConfigError."""
     for name in config.trackers:
         require(name, f"--report-to {name}", name)
 
 
 class Reports:
-    """The trackers of a run, told what has been written since: a context around the loop.
+    """The trackers of a run, sent what has been written since: a context around the loop.
 
     Args:
         config: Names the trackers; without any, nothing happens.
@@ -153,12 +158,12 @@ class Reports:
                     self._read += len(line)
                     record = json.loads(line)
                     for tracker in self.trackers:
-                        tracker.numbers(record["phase"], record["step"], named(record))
+                        tracker.metrics(record["phase"], record["step"], named(record))
         for path in self._grids():
             if path not in self._shown:
                 self._shown.add(path)
                 for tracker in self.trackers:
-                    tracker.picture(int(path.stem.removeprefix("step-")), path)
+                    tracker.image(int(path.stem.removeprefix("step-")), path)
 
     def __enter__(self) -> "Reports":
         return self
@@ -197,7 +202,7 @@ def evaluated(folder: Path, config: TrainConfig, figures: Mapping[str, Any]) -> 
         folder: The run folder; nothing is written into a folder without metrics.jsonl, and where that file cannot be
             written, a line on stderr says so and that is all.
         config: Of the run; names the trackers.
-        figures: Of `t2i.metrics.images`; those with a "value" are kept.
+        figures: Of `t2i.metrics.images`; those with a "value" are reported.
     """
     if not (folder / "metrics.jsonl").exists():  # a model that was saved for others
         return

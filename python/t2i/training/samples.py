@@ -9,7 +9,7 @@ from t2i import runtime
 from t2i.data.dataset import PackedDataset
 from t2i.images import save_image, to_uint8
 from t2i.plots import grids
-from t2i.training.step import GanStep
+from t2i.training.steps import Step
 from t2i.training.text_source import TextSource
 
 ROWS, COLUMNS = 8, 8  # captions and noise vectors of a grid
@@ -39,7 +39,7 @@ class SampleGrid:
         folder: The run folder.
     """
 
-    def __init__(self, gan: GanStep, data: PackedDataset, folder: Path) -> None:
+    def __init__(self, gan: Step, data: PackedDataset, folder: Path) -> None:
         self.gan, self.folder = gan, folder / "samples"
         self.captions, self.rows, self.ids = sample_captions(data, gan.text)
 

@@ -1,10 +1,10 @@
-"""One step of the GAN: the discriminator on three kinds of pair, then the generator on its verdict.
+"""One step of the GAN: the discriminator on three kinds of pair, then the generator on its scores.
 
 * D sees real+matching, real+mismatched and fake+matching, each kind with its own batch statistics; G learns from real texts
   and from interpolated ones. Order D then G, one to one, on the same texts.
-* The mathematics is three functions: `draw`, `score_pairs`, `score_fakes`. They are what `--compile` compiles, whole
+* The mathematics is three functions: `generate`, `score_pairs`, `score_fakes`. They are what `--compile` compiles, whole
   (`fullgraph`, static shapes), with their backward passes; noise, text look-ups and optimizers stay outside.
-* On a GPU everything between the inputs and the average is captured once as a CUDA graph and replayed (`graph.py`): nothing
+* On a GPU everything between the inputs and the EMA is captured once as a CUDA graph and replayed (`graph.py`): nothing
   in it waits for the device or depends on a Python number that changes from step to step.
 
 Source: Reed et al. 2016, Algorithm 1 and section 4.3; the released program's order and weights.
@@ -54,21 +54,15 @@ class GanStep:
         alignment_encoder: nn.Module | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.text, self.device, self.precision, self.alignment_encoder = (
-            config,
-            text,
-            device,
-            precision,
-            alignment_encoder,
-        )
-        self.ranks = ranks
+        self.config, self.text, self.device, self.precision = config, text, device, precision
+        self.alignment_encoder, self.ranks = alignment_encoder, ranks
         layout = torch.channels_last
         self.generator = generator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
         if config.sync_batch_norm:
-            synchronise(self.generator, ranks)
-            synchronise(self.discriminator, ranks)
+            synchronise(self.generator, ranks, device)
+            synchronise(self.discriminator, ranks, device)
         self.stages = Stages(config.realism_steps, config.realism_goal).to(device) if config.stages else None
         self.recovery: nn.Linear | None = None
         if config.recovery_weight:
@@ -79,26 +73,26 @@ class GanStep:
         self.discriminator_adam = adam(
             [*self.discriminator.parameters(), *learned], config.learning_rate, config.beta1, config.beta2
         )
-        kept = [self.generator, self.discriminator, *([] if self.stages is None else [self.stages])]
-        self.guard = NonFiniteGuard(kept, device, ranks)
+        guarded = [self.generator, self.discriminator, *([] if self.stages is None else [self.stages])]
+        self.guard = NonFiniteGuard(guarded, device, ranks)
         on_gpu = device.type == "cuda"
         self.generator.kernels = self.discriminator.kernels = config.kernels
-        # One pass of D over all kinds of pictures: fewer, larger launches on a GPU; on a CPU joining only costs a copy.
+        # One pass of D over all kinds of images: fewer, larger launches on a GPU; on a CPU joining only costs a copy.
         self.joined = on_gpu and not config.sync_batch_norm
         alone = ranks.world == 1  # an exchange between processes can be neither compiled whole nor captured
-        self.draw: Callable[[Tensor, Tensor], Tensor] = self.generator
+        self.generate: Callable[[Tensor, Tensor], Tensor] = self.generator
         if config.compile == "on" or (config.compile == "auto" and on_gpu):
-            self.draw = runtime.compiled(self.draw, "the generator")
+            self.generate = runtime.compiled(self.generate, "the generator")
             if alone or not config.sync_batch_norm:
                 self.score_pairs = runtime.compiled(self.score_pairs, "the discriminator's update")  # type: ignore[method-assign]
             if alone:
                 self.score_fakes = runtime.compiled(self.score_fakes, "the generator's update")  # type: ignore[method-assign]
         self.captured: Captured | None = None
-        if on_gpu and alone and config.cuda_graph and self.stages is None:
+        if on_gpu and alone and config.cuda_graph and self.stages is None and text.inputs is None:
             self.captured = Captured(lambda inputs: self.update(inputs, config.mismatch_weight), device)
 
     def modules(self) -> dict[str, nn.Module]:
-        """Name everything that learns or is kept, for checkpoints."""
+        """Name everything that is trained or tracked, for checkpoints."""
         named: dict[str, nn.Module] = {
             "generator": self.generator,
             "discriminator": self.discriminator,
@@ -122,13 +116,13 @@ class GanStep:
         set_learning_rate(self.discriminator_adam, learning_rate)
 
     def _noise(self, rows: int, step: int, purpose: str) -> Tensor:
-        """Draw this process's rows: of the joined batch's (B, Z), and of the (B/2, Z) of interpolated texts behind them."""
+        """Sample this process's rows: of the joined batch's (B, Z), and of the (B/2, Z) of interpolated texts behind them."""
         shape = (rows * self.ranks.world, self.config.noise_dim)
         joined = runtime.noise(shape, self.device, self.config.seed, step, purpose)
         return torch.cat([self.ranks.local_rows(some) for some in joined.split(self.config.batch)])
 
     def inputs(self, batch: Batch, step: int) -> Inputs:
-        """Collect all that an update reads and that no weight has a part in: the batch, the noise, the average's rate."""
+        """Collect all that an update reads besides the networks: the batch, the noise and the rate of the EMA."""
         named = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
         found: Inputs = {name: value for name, value in named.items() if value is not None}
         count = len(batch.captions)
@@ -142,7 +136,7 @@ class GanStep:
         return found
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Update both networks and the average; returns losses and the mean score of each kind of pair, on the device.
+        """Update both networks and the EMA; returns losses and the mean score of each kind of pair, on the device.
 
         An update whose loss or gradient is not finite is skipped and counted (`guard`).
         """
@@ -164,18 +158,18 @@ class GanStep:
                 between = losses.interpolate(self.ranks.gather(given), partner, weight, self.ranks.rank * len(partner))
                 texts = torch.cat([given, between])  # (1.5 B, T)
             if self.config.reuse_fakes:
-                drawn = self.draw(inputs["noise"], texts)
-                fakes = drawn[:count].detach()
+                generated = self.generate(inputs["noise"], texts)
+                fakes = generated[:count].detach()
             else:
                 with torch.no_grad():
-                    fakes = self.draw(inputs["discriminator_noise"], given)
+                    fakes = self.generate(inputs["discriminator_noise"], given)
             measured = self.update_discriminator(inputs, text, fakes, mismatch_weight)
             if self.stages is not None:
                 scores = self.ranks.mean({name: measured[name] for name in ("matching", "fake")})
                 self.stages.observe(step, scores["matching"], scores["fake"])
             if not self.config.reuse_fakes:
-                drawn = self.draw(inputs["noise"], texts)
-            measured |= self.update_generator(drawn, inputs["noise"], texts, count, inputs["classes"])
+                generated = self.generate(inputs["noise"], texts)
+            measured |= self.update_generator(generated, inputs["noise"], texts, count, inputs["classes"])
         self.guard.end()
         rate = inputs["ema_rate"]
         update_ema(self.ema, self.generator, rate if rate.device.type == "cuda" else float(rate))
@@ -184,7 +178,7 @@ class GanStep:
     def update_discriminator(
         self, inputs: Inputs, text: Tensor, fakes: Tensor, mismatch_weight: float
     ) -> dict[str, Tensor]:
-        """Learn to tell the three kinds of pair apart."""
+        """Update the discriminator (and a learned text encoder) on the three kinds of pair."""
         by_image, wrong, other = self.config.mismatch == "image", None, None
         if mismatch_weight and by_image:
             wrong = inputs["mismatched_images"]
@@ -202,11 +196,11 @@ class GanStep:
         """Score the three kinds of pair, each with its own batch statistics.
 
         Args:
-            images: (B, 3, S, S) real pictures.
-            wrong: (B, 3, S, S) pictures of other classes, where these make the mismatch.
-            text: (B, T) of the real pictures.
+            images: (B, 3, S, S) real images.
+            wrong: (B, 3, S, S) images of other classes, where these make the mismatch.
+            text: (B, T) of the real images.
             other: (B, T) texts of other classes, where these make the mismatch.
-            fakes: (B, 3, S, S) drawn from `text`.
+            fakes: (B, 3, S, S) generated from `text`.
             weight: Of the mismatched pair.
 
         Returns:
@@ -229,12 +223,12 @@ class GanStep:
         return losses.discriminator_loss(scores["matching"], scores.get("mismatched"), scores["fake"], weight), scores
 
     def update_generator(
-        self, drawn: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
+        self, generated: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
     ) -> dict[str, Tensor]:
-        """Learn to pass."""
+        """Update the generator by the discriminator's scores."""
         for weight in self.discriminator.parameters():  # their gradients would be computed and thrown away
             weight.requires_grad_(False)
-        loss, measured = self.score_fakes(drawn, noise, texts, count, classes)
+        loss, measured = self.score_fakes(generated, noise, texts, count, classes)
         self.generator_adam.zero_grad(set_to_none=True)
         loss.backward()
         self.guard.step(self.generator_adam, loss)
@@ -243,13 +237,13 @@ class GanStep:
         return measured
 
     def score_fakes(
-        self, drawn: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
+        self, generated: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score fakes of real texts (the first `count` rows) and of interpolated ones in one pass.
 
         Args:
-            drawn: (1.5 B, 3, S, S), or (B, 3, S, S) without interpolation.
-            noise: (1.5 B, Z) they were drawn from.
+            generated: (1.5 B, 3, S, S), or (B, 3, S, S) without interpolation.
+            noise: (1.5 B, Z) they were generated from.
             texts: (1.5 B, T) likewise.
             count: B.
             classes: (B,) of the real texts.
@@ -257,14 +251,14 @@ class GanStep:
         Returns:
             The generator's loss, and its parts.
         """
-        features = self.discriminator.features(drawn)
+        features = self.discriminator.features(generated)
         scores = self.discriminator.score(features, texts)
         between = scores[count:] if len(texts) > count else None
         loss = losses.generator_loss(scores[:count], between, self.config.interpolation_weight)
         measured = {"g_loss": loss.detach()}
         if self.alignment_encoder is not None:
             seen, said = (
-                self.ranks.gather(rows) for rows in (self.alignment_encoder(drawn[:count]), texts[:count])
+                self.ranks.gather(rows) for rows in (self.alignment_encoder(generated[:count]), texts[:count])
             )  # (B, T) each
             alignment = losses.contrastive_loss(seen, said, classes=self.ranks.gather(classes))
             loss = loss + self.config.alignment_weight * alignment

@@ -1,7 +1,7 @@
 """Watchdogs: a run that goes on but learns nothing says so, in one line a cause, once.
 
 * The discriminator is right about every pair, or tells none apart: neither teaches the generator anything.
-* The pictures do not depend on the noise, or not on the sentence.
+* The images do not depend on the noise, or not on the sentence.
 
 The losses look harmless in all four. Nothing here changes the run.
 """
@@ -14,10 +14,10 @@ from tqdm import tqdm
 from t2i import console
 
 LINES = 20  # log lines in a row after which a state counts as lasting
-LOOKS = 2  # picture grids in a row
-EARLY = 200  # steps before which every picture is the same gray
+GRIDS = 2  # sample grids in a row
+EARLY = 200  # steps before which every image is the same gray
 SURE = 0.99  # mean score of real pairs above it, and of the others below 1 - SURE: right about every pair
-APART = 0.01  # difference of mean scores below which pairs are not told apart
+APART = 0.01  # difference of mean scores below which pairs are not separated
 CHANGE = 0.02  # standard deviation of pixels (-1..1) that noise or sentence must cause: two or three grey levels of 255
 
 
@@ -42,16 +42,20 @@ class Watch:
         if "matching" not in values or "fake" not in values:
             return  # not finite in this step
         real, others = values["matching"], [values[name] for name in ("fake", "mismatched") if name in values]
-        self._judge(
-            "sure", real > SURE and max(others) < 1 - SURE, LINES,
+        self._warn_if(
+            "sure",
+            real > SURE and max(others) < 1 - SURE,
+            LINES,
             f"the discriminator was right about every pair in {LINES} log lines up to step {step}: the generator cannot "
             "learn from it; lower --discriminator-width or --learning-rate",
-        )  # fmt: skip
-        self._judge(
-            "lost", all(abs(real - other) < APART for other in others), LINES,
-            f"the discriminator told no pairs apart in {LINES} log lines up to step {step}: the generator cannot learn "
-            "from it; lower --learning-rate, or begin anew with another --seed",
-        )  # fmt: skip
+        )
+        self._warn_if(
+            "lost",
+            all(abs(real - other) < APART for other in others),
+            LINES,
+            f"the discriminator separated no pairs in {LINES} log lines up to step {step}: the generator cannot learn "
+            "from it; lower --learning-rate, or start over with another --seed",
+        )
 
     def images(self, step: int, images: Tensor | None) -> None:
         """Look at images (texts, noises, ...) in -1..1, of which a row shares its text and a column its noise.
@@ -64,18 +68,22 @@ class Watch:
             return
         by_noise = float(images.std(dim=1).mean()) if images.shape[1] > 1 else CHANGE
         by_text = float(images.std(dim=0).mean()) if images.shape[0] > 1 else CHANGE
-        self._judge(
-            "noise", by_noise < CHANGE, LOOKS,
-            f"every noise gives the same picture at step {step} (pixels differ by {by_noise:.3f} of 2); "
+        self._warn_if(
+            "noise",
+            by_noise < CHANGE,
+            GRIDS,
+            f"every noise gives the same image at step {step} (pixels differ by {by_noise:.3f} of 2); "
             "raise --recovery-weight, or lower --alignment-weight",
-        )  # fmt: skip
-        self._judge(
-            "text", by_text < CHANGE, LOOKS,
-            f"every sentence gives the same picture at step {step} (pixels differ by {by_text:.3f} of 2); "
+        )
+        self._warn_if(
+            "text",
+            by_text < CHANGE,
+            GRIDS,
+            f"every sentence gives the same image at step {step} (pixels differ by {by_text:.3f} of 2); "
             "train the text encoder longer, or raise --alignment-weight",
-        )  # fmt: skip
+        )
 
-    def _judge(self, cause: str, present: bool, lasting: int, line: str) -> None:
+    def _warn_if(self, cause: str, present: bool, lasting: int, line: str) -> None:
         """Count how long a cause has been there, and say so once when that is long."""
         self._lasting[cause] = self._lasting.get(cause, 0) + 1 if present else 0
         if self._lasting[cause] >= lasting and cause not in self._said:

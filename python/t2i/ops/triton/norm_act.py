@@ -46,9 +46,20 @@ def _statistics(x, mean_out, square_out, count, channels, share, BR: tl.constexp
 
 @triton.jit
 def _apply(
-    x, residual, weight, bias, mean, rstd, y, count, channels, slope,
-    HAS_RESIDUAL: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
-):  # fmt: skip
+    x,
+    residual,
+    weight,
+    bias,
+    mean,
+    rstd,
+    y,
+    count,
+    channels,
+    slope,
+    HAS_RESIDUAL: tl.constexpr,
+    BR: tl.constexpr,
+    BC: tl.constexpr,
+):
     group, tile, column = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     c = column * BC + tl.arange(0, BC)
     r = tile * BR + tl.arange(0, BR)
@@ -94,9 +105,23 @@ def _sums(x, y, grad, mean, rstd, sum_out, dot_out, count, channels, share, slop
 
 @triton.jit
 def _gradient(
-    x, y, grad, weight, mean, rstd, sums, dots, to_x, to_residual, count, channels, slope,
-    HAS_RESIDUAL: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
-):  # fmt: skip
+    x,
+    y,
+    grad,
+    weight,
+    mean,
+    rstd,
+    sums,
+    dots,
+    to_x,
+    to_residual,
+    count,
+    channels,
+    slope,
+    HAS_RESIDUAL: tl.constexpr,
+    BR: tl.constexpr,
+    BC: tl.constexpr,
+):
     group, tile, column = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     c = column * BC + tl.arange(0, BC)
     here = c < channels
@@ -143,17 +168,35 @@ def _forward(
     variance = (squares.sum(1) + (numbers * (means - mean[:, None]).square()).sum(1)) / count
     y = torch.empty_like(flat)
     launch(_apply)[(groups, triton.cdiv(count, high), columns)](
-        flat, more, weight, bias, mean, torch.rsqrt(variance + eps), y, count, channels, slope,
-        HAS_RESIDUAL=residual is not None, BR=high, BC=wide,
-    )  # fmt: skip
+        flat,
+        more,
+        weight,
+        bias,
+        mean,
+        torch.rsqrt(variance + eps),
+        y,
+        count,
+        channels,
+        slope,
+        HAS_RESIDUAL=residual is not None,
+        BR=high,
+        BC=wide,
+    )
     return like(y, x), mean, variance
 
 
 @torch.library.triton_op("t2i::norm_act_backward", mutates_args={})
 def _backward(
-    grad: Tensor, x: Tensor, y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float, slope: float,
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    slope: float,
     has_residual: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     groups = len(mean)
     flat, out, incoming = rows(x), rows(y), rows(grad)
     count, channels = len(flat) // groups, flat.shape[1]
@@ -169,9 +212,23 @@ def _backward(
     to_x = torch.empty_like(flat)
     to_residual = torch.empty_like(flat) if has_residual else flat.new_empty(0)
     launch(_gradient)[(groups, triton.cdiv(count, high), columns)](
-        flat, out, incoming, weight, mean, rstd, total, dot, to_x, to_residual, count, channels, slope,
-        HAS_RESIDUAL=has_residual, BR=high, BC=wide,
-    )  # fmt: skip
+        flat,
+        out,
+        incoming,
+        weight,
+        mean,
+        rstd,
+        total,
+        dot,
+        to_x,
+        to_residual,
+        count,
+        channels,
+        slope,
+        HAS_RESIDUAL=has_residual,
+        BR=high,
+        BC=wide,
+    )
     kept = like(to_residual, x) if has_residual else to_residual
     return like(to_x, x), dot.sum(0), total.sum(0), kept
 

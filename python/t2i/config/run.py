@@ -1,0 +1,26 @@
+"""Settings that every training takes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from t2i.config.fields import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every training takes."""
+
+    seed: int = option(0, "Random seed.", group="run", rare=True)
+    log_every: int = option(
+        50, "Steps between lines of metrics.jsonl.", group="run", at_least=1, rare=True, runtime_only=True
+    )
+    checkpoint_every: int = option(
+        1000, "Steps between checkpoints.", group="run", at_least=1, rare=True, runtime_only=True
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.", group="device", runtime_only=True)
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Mixed precision: auto is bfloat16 where the hardware supports it.", group="device"
+    )
+    threads: int = option(
+        0, "CPU threads; 0 is PyTorch's default.", group="device", at_least=0, rare=True, runtime_only=True
+    )

@@ -1,0 +1,371 @@
+"""One step of the modern GAN: two discriminators, on frozen features and on pixels, and a generator that learns from both.
+
+* Frozen ImageNet features judge texture and parts; the paper's discriminator, on reduced images, judges colour, contrast and
+  layout. Alone, the first repeats a few layouts and fails on drawings, the second draws fog (`docs/method.md`).
+* Fakes are drawn once a step and run through the frozen trunk once: the discriminators read them detached, the generator's
+  gradient goes back through the same pass. Order D then G.
+* Some rows repeat another row's text with other noise: what the diversity loss compares.
+* Everything random is drawn before the update, from (seed, step, purpose); the update itself waits for nothing on a GPU.
+
+Source: Projected GAN (Sauer et al. 2021) for the frozen features; Reed et al. 2016 for the three kinds of pair, at each tap and
+on pixels; InfoGAN (Chen et al. 2016) for the noise that is read back.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from t2i import runtime
+from t2i.config.options import TrainConfig
+from t2i.data.loader import Batch
+from t2i.distributed import ALONE, Ranks
+from t2i.models.build import discriminator, generator
+from t2i.models.efficientnet import EfficientNetLite0
+from t2i.models.feature_discriminator import FeatureDiscriminator, FrozenTaps
+from t2i.models.image_features import network
+from t2i.models.modern import ModernGenerator
+from t2i.training import losses, modern_losses
+from t2i.training.augment import Augmentation, augment
+from t2i.training.graph import Captured, Inputs
+from t2i.training.guard import NonFiniteGuard
+from t2i.training.optim import adam, ema_rate, set_learning_rate, update_ema
+from t2i.training.reference import Reference
+from t2i.training.text_source import FrozenText
+
+BANK = 512  # texts that an image's own is told from, beside the batch's
+REPEATED = 0.375  # part of a batch whose text repeats another row's
+LAYOUT = 8  # places a side of the pixels that the diversity loss compares; 2 of the two deepest taps
+PIXEL_RATE, PIXEL_BETAS = 0.6, (0.5, 0.999)  # of the pixel discriminator: part of the learning rate, and Adam's moments
+TEMPERATURE = 0.1
+HEAD_DROPOUT = 0.2  # of pooled features, when the map to the text learns
+
+
+class ModernStep:
+    """One update of both discriminators and one of the generator.
+
+    Args:
+        config: Weights of the losses, widths, learning rates; whether to compile, and to capture a CUDA graph.
+        text: Frozen embeddings.
+        device: Where the networks live.
+        precision: Of products and convolutions; the frozen trunk computes in float32.
+        alignment_encoder: Image side of the joint embedding, frozen, where `config.alignment_weight` asks for it.
+        ranks: The processes that share the batch; a batch is then this process's rows.
+        reference: Of the data set; without it taps and text are taken as they are, and there is no bank of texts.
+
+    Raises:
+        ConfigError: the frozen features cannot be had; the message says what to install.
+    """
+
+    def __init__(
+        self, config: TrainConfig, text: FrozenText, device: torch.device, precision: torch.dtype,
+        alignment_encoder: nn.Module | None = None, ranks: Ranks = ALONE, reference: Reference | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.text, self.device, self.precision = config, text, device, precision
+        self.alignment_encoder, self.ranks, self.strength = alignment_encoder, ranks, Augmentation()
+        layout = torch.channels_last
+        made = generator(config)
+        assert isinstance(made, ModernGenerator)
+        self.generator = made.to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.recovery: nn.Linear | None = None
+        if config.recovery_weight:
+            self.recovery = nn.Linear(self.discriminator.to_logit.weight[0].numel(), config.noise_dim).to(device)
+        self.taps: FrozenTaps | None = None
+        self.feature_discriminator: FeatureDiscriminator | None = None
+        self.text_head: nn.Linear | None = None
+        if config.feature_weight:
+            self._add_features()
+        self._fit(reference)
+        self.ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        self._add_optimizers()
+        self.guard = NonFiniteGuard([self.generator, *self._judges()], device, ranks)
+        self._compile()
+
+    def _add_features(self) -> None:
+        trunk = network("efficientnet-lite0").to(self.device)
+        assert isinstance(trunk, EfficientNetLite0)
+        self.taps = FrozenTaps(trunk).to(self.device)
+        heads = FeatureDiscriminator(self.taps.channels, self.config.text.dim)
+        self.feature_discriminator = heads.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.config.contrastive_weight:
+            self.text_head = nn.Linear(2 * sum(self.taps.channels), self.config.text.dim).to(self.device)
+
+    def _fit(self, reference: Reference | None) -> None:
+        """Standardise taps and text by the data, and keep the bank's rows where the update draws from them."""
+        self.bank: tuple[Tensor, Tensor] | None = None
+        if reference is None:
+            return
+        if self.taps is not None:
+            self.taps.fit(reference.images.to(self.device))
+        known = self.text.table[reference.captions.to(self.device)]
+        self.generator.fit_text(known)
+        self.bank = (known, reference.classes.to(self.device))
+
+    def _add_optimizers(self) -> None:
+        config = self.config
+        generating = [*self.generator.parameters(), *(self.recovery.parameters() if self.recovery else ())]
+        self.generator_adam = adam(generating, config.learning_rate, config.beta1, config.beta2)
+        self.pixel_adam = adam(self.discriminator.parameters(), PIXEL_RATE * config.learning_rate, *PIXEL_BETAS)
+        self.feature_adam: torch.optim.Adam | None = None
+        if self.feature_discriminator is not None:
+            learned = [
+                *self.feature_discriminator.parameters(),
+                *(self.text_head.parameters() if self.text_head else ()),
+            ]
+            self.feature_adam = adam(learned, config.learning_rate, config.beta1, config.beta2)
+
+    def _compile(self) -> None:
+        config, on_gpu, alone = self.config, self.device.type == "cuda", self.ranks.world == 1
+        self.draw: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]] = self.render
+        if config.compile == "on" or (config.compile == "auto" and on_gpu):
+            self.draw = runtime.compiled(self.render, "the generator")
+            self.score_pixels = runtime.compiled(self.score_pixels, "the pixel discriminator's update")  # type: ignore[method-assign]
+            self.score_features = runtime.compiled(self.score_features, "the feature discriminator's update")  # type: ignore[method-assign]
+            self.score_fakes = runtime.compiled(self.score_fakes, "the generator's update")  # type: ignore[method-assign]
+        self.captured: Captured | None = None
+        if on_gpu and alone and config.cuda_graph:
+            self.captured = Captured(self.update, self.device)
+
+    def _judges(self) -> list[nn.Module]:
+        """List what scores and learns."""
+        found = (self.discriminator, self.feature_discriminator, self.text_head)
+        return [module for module in found if module is not None]
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Name everything that learns or is kept, for checkpoints."""
+        optional = {
+            "taps": self.taps, "feature_discriminator": self.feature_discriminator, "text_head": self.text_head,
+            "recovery": self.recovery,
+        }  # fmt: skip
+        always = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
+        return always | {name: module for name, module in optional.items() if module is not None}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Name the optimizers, for checkpoints."""
+        named: dict[str, torch.optim.Optimizer] = {"generator_adam": self.generator_adam, "pixel_adam": self.pixel_adam}
+        return named if self.feature_adam is None else named | {"feature_adam": self.feature_adam}
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set every network's learning rate; the pixel discriminator's is a part of it."""
+        for name, optimizer in self.optimizers().items():
+            set_learning_rate(optimizer, learning_rate * (PIXEL_RATE if name == "pixel_adam" else 1.0))
+
+    def _uniform(self, columns: int, step: int, purpose: str) -> Tensor:
+        """Draw this process's rows of (B, columns), uniform in 0..1."""
+        source = runtime.generator(self.device, self.config.seed, step, purpose)
+        return self.ranks.local_rows(torch.rand(self.config.batch, columns, generator=source, device=self.device))
+
+    def inputs(self, batch: Batch, step: int) -> Inputs:
+        """Collect all that an update reads and that no weight has a part in: the batch, and everything random."""
+        names = ("images", "classes", "captions", "mismatched_captions")
+        found: Inputs = {name: getattr(batch, name) for name in names}
+        shape = (self.config.batch, self.config.noise_dim)
+        found["noise"] = self.ranks.local_rows(runtime.noise(shape, self.device, self.config.seed, step, "generator"))
+        found["real_augmentation"] = self._uniform(5, step, "augment real") * 2 - 1
+        found["fake_augmentation"] = self._uniform(5, step, "augment fake") * 2 - 1
+        found["hard"] = self._uniform(1, step, "hard mismatch")[:, 0]
+        if self.text_head is not None:
+            kept = self._uniform(self.text_head.in_features, step, "head dropout") >= HEAD_DROPOUT
+            found["head_mask"] = kept / (1 - HEAD_DROPOUT)
+        if self.bank is not None:
+            source = runtime.generator(self.device, self.config.seed, step, "bank")
+            rows = torch.randint(len(self.bank[0]), (BANK,), generator=source, device=self.device)
+            found["bank"], found["bank_classes"] = self.bank[0][rows], self.bank[1][rows]
+        found["ema_rate"] = torch.tensor(ema_rate(self.config.ema, step))
+        if self.captured is not None:
+            found["ema_rate"] = found["ema_rate"].to(self.device, non_blocking=True)
+        return found
+
+    def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Update all networks and the average; returns losses and the pixel discriminator's mean scores, on the device.
+
+        An update whose loss or gradient is not finite is skipped and counted (`guard`).
+        """
+        inputs = self.inputs(batch, step)
+        return self.update(inputs) if self.captured is None else self.captured(inputs)
+
+    def update(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Do what `__call__` does, from collected inputs."""
+        self.guard.begin()
+        count = len(inputs["captions"])
+        order = torch.tensor(modern_losses.repeated_rows(count, int(count * REPEATED)), device=self.device)
+        with runtime.autocast(self.device, self.precision):
+            text = self.text(inputs["captions"], None)  # (B, T)
+            shown = text[order]
+            fakes, fake_taps = self.draw(inputs["noise"], shown, inputs["fake_augmentation"])
+            with torch.no_grad():
+                real_taps = self.read(inputs["images"], inputs["real_augmentation"])
+            own, wrong = self.generator.standardise(text), self._mismatched(inputs, text)
+            measured = self.update_discriminators(inputs, own, wrong, own[order], fakes, real_taps, fake_taps)
+            # The casts of the discriminators' weights are of before their update, and would carry gradients back to them.
+            torch.clear_autocast_cache()
+            given: Inputs = {name: inputs[name] for name in ("bank", "bank_classes") if name in inputs}
+            given |= {"noise": inputs["noise"], "images": inputs["images"], "classes": inputs["classes"][order]}
+            measured |= self.update_generator(given, shown, own[order], fakes, real_taps, fake_taps)
+        self.guard.end()
+        rate = inputs["ema_rate"]
+        update_ema(self.ema, self.generator, rate if rate.device.type == "cuda" else float(rate))
+        return measured
+
+    def render(self, noise: Tensor, text: Tensor, augmentation: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Generate images (B, 3, S, S) float32, and read their taps."""
+        images = self.generator(noise, text).float()
+        return images, self.read(images, augmentation)
+
+    def read(self, images: Tensor, augmentation: Tensor) -> list[Tensor]:
+        """Read the taps of augmented images; none without frozen features."""
+        return [] if self.taps is None else self.taps(augment(images, self.strength, augmentation))
+
+    def _reduced(self, images: Tensor) -> Tensor:
+        """Reduce images to what the pixel discriminator reads."""
+        factor = self.config.size // self.discriminator.size
+        reduced = images if factor == 1 else F.avg_pool2d(images, factor)
+        return reduced.contiguous(memory_format=torch.channels_last)
+
+    def _mismatched(self, inputs: Inputs, text: Tensor) -> Tensor:
+        """Choose a text of another class for each row, standardised: the sampler's, or the batch's most similar one."""
+        other = self.text(inputs["mismatched_captions"], None)
+        directions = F.normalize(text, dim=1)
+        alike = inputs["classes"][:, None] == inputs["classes"][None, :]
+        nearest = (directions @ directions.T).masked_fill(alike, -2.0).argmax(dim=1)
+        hard = (inputs["hard"] < self.config.hard_mismatch) & ~alike.all(dim=1)
+        chosen: Tensor = self.generator.standardise(torch.where(hard[:, None], text[nearest], other))
+        return chosen
+
+    def update_discriminators(
+        self, inputs: Inputs, own: Tensor, wrong: Tensor, said: Tensor, fakes: Tensor, real_taps: list[Tensor],
+        fake_taps: list[Tensor],
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Learn to tell the three kinds of pair apart, by pixels and by features."""
+        loss, scores = self.score_pixels(inputs["images"], own, wrong, fakes.detach(), said)
+        self.pixel_adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self.guard.step(self.pixel_adam, loss)
+        measured = {"d_loss": loss.detach()} | {k: torch.sigmoid(v.detach()).mean() for k, v in scores.items()}
+        if self.feature_adam is not None:
+            detached = [tap.detach() for tap in fake_taps]
+            loss, parts = self.score_features(inputs, own, wrong, said, real_taps, detached)
+            self.feature_adam.zero_grad(set_to_none=True)
+            loss.backward()
+            self.guard.step(self.feature_adam, loss)
+            measured |= parts
+        return measured
+
+    def score_pixels(
+        self, images: Tensor, own: Tensor, wrong: Tensor, fakes: Tensor, said: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score three kinds of pair by pixels, each with its own batch statistics: the loss, and logits (B,) by kind."""
+        net = self.discriminator
+        real, fake = net.features(self._reduced(images)), net.features(self._reduced(fakes))
+        scores = {"matching": net.score(real, own), "mismatched": net.score(real, wrong), "fake": net.score(fake, said)}
+        weight = self.config.mismatch_weight
+        return losses.discriminator_loss(scores["matching"], scores["mismatched"], scores["fake"], weight), scores
+
+    def score_features(
+        self, inputs: Inputs, own: Tensor, wrong: Tensor, said: Tensor, real_taps: list[Tensor], fake_taps: list[Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score three kinds of pair by features, and fit real images to their texts: the loss, and its parts."""
+        net = self.feature_discriminator
+        assert net is not None
+        real, fake = net.features(real_taps), net.features(fake_taps)
+        loss = modern_losses.hinge_discriminator_loss(
+            net.score(real, own), net.score(real, wrong), net.score(fake, said), self.config.mismatch_weight
+        )
+        measured = {"feature_loss": loss.detach()}
+        if self.text_head is not None:
+            seen = self.text_head(modern_losses.pooled(real_taps) * inputs["head_mask"])
+            fit = self._contrast(seen, own, inputs)
+            loss = loss + fit
+            measured["text_fit"] = fit.detach()
+        return loss, measured
+
+    def _contrast(self, seen: Tensor, text: Tensor, given: Inputs, standardised: bool = True) -> Tensor:
+        """Tell each image's own text from the batch's and the bank's."""
+        bank, classes = given.get("bank"), given.get("bank_classes")
+        if bank is None or classes is None:
+            bank, classes = text[:0], given["classes"][:0]
+        elif standardised:
+            bank = self.generator.standardise(bank)
+        return modern_losses.banked_contrastive_loss(seen, text, given["classes"], bank, classes, TEMPERATURE)
+
+    def update_generator(
+        self,
+        given: Inputs,
+        shown: Tensor,
+        said: Tensor,
+        fakes: Tensor,
+        real_taps: list[Tensor],
+        fake_taps: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Learn from both discriminators' scores."""
+        learned = [weight for module in self._judges() for weight in module.parameters()]
+        for weight in learned:  # their gradients would be computed and thrown away
+            weight.requires_grad_(False)
+        loss, measured = self.score_fakes(given, shown, said, fakes, real_taps, fake_taps)
+        self.generator_adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self.guard.step(self.generator_adam, loss)
+        for weight in learned:
+            weight.requires_grad_(True)
+        return measured
+
+    def score_fakes(
+        self,
+        given: Inputs,
+        shown: Tensor,
+        said: Tensor,
+        fakes: Tensor,
+        real_taps: list[Tensor],
+        fake_taps: list[Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score generated images.
+
+        Args:
+            given: Noise, real images, classes of the texts shown, and the bank.
+            shown: (B, T) texts the images were generated from.
+            said: The same, standardised.
+            fakes: (B, 3, S, S).
+            real_taps: Of real images.
+            fake_taps: Of `fakes`.
+
+        Returns:
+            The generator's loss, and its parts.
+        """
+        config, parts = self.config, {}
+        features = self.discriminator.features(self._reduced(fakes))
+        parts["g_loss"] = (config.pixel_weight, losses.generator_loss(self.discriminator.score(features, said)))
+        if self.feature_discriminator is not None:
+            heads = self.feature_discriminator
+            scores = heads.score(heads.features(fake_taps), said)
+            parts["feature_g_loss"] = (config.feature_weight, modern_losses.hinge_generator_loss(scores))
+        if self.text_head is not None:
+            seen = self.text_head(modern_losses.pooled(fake_taps))
+            parts["contrastive"] = (config.contrastive_weight, self._contrast(seen, said, given))
+        if self.alignment_encoder is not None:
+            seen = self.alignment_encoder(fakes)
+            parts["alignment"] = (config.alignment_weight, self._contrast(seen, shown, given, standardised=False))
+        if config.diversity_weight:
+            parts["diversity"] = (
+                config.diversity_weight,
+                self._diversity(fakes, given["images"], fake_taps, real_taps),
+            )
+        if self.recovery is not None:
+            read = self.recovery(features.flatten(1)).float()
+            parts["recovery"] = (config.recovery_weight, F.mse_loss(read, given["noise"]))
+        total = torch.stack([weight * loss for weight, loss in parts.values()]).sum()
+        return total, {name: loss.detach() for name, (_, loss) in parts.items()}
+
+    def _diversity(self, fakes: Tensor, images: Tensor, fake_taps: list[Tensor], real_taps: list[Tensor]) -> Tensor:
+        """Compare pairs of one text: by layout in pixels, and by the two deepest taps."""
+        sides = [(fakes, images, LAYOUT), *((f, r, 2) for f, r in zip(fake_taps[-2:], real_taps[-2:], strict=True))]
+        repeats = int(len(fakes) * REPEATED)
+        found = [
+            modern_losses.diversity_loss(
+                modern_losses.layout_code(f, side), modern_losses.layout_code(r, side), repeats
+            )
+            for f, r, side in sides
+        ]
+        return torch.stack(found).mean()

@@ -1,0 +1,42 @@
+"""What a training step needs of the whole data set, beside its batches: a few real images, and the training captions."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from t2i.data.dataset import PackedDataset
+from t2i.images import normalise
+
+REFERENCES = 64  # images
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What a step needs of the data set beside its batches.
+
+    Args:
+        images: (N, 3, S, S) real training images, evenly spaced, cut to their middle.
+        captions: (M,) rows of the training captions.
+        classes: (M,) class of each; without classes, the number of its image.
+    """
+
+    images: Tensor
+    captions: Tensor
+    classes: Tensor
+
+    @classmethod
+    def of(cls, data: PackedDataset, size: int) -> "Reference":
+        """Collect them from a packed data set, at `size` pixels."""
+        rows = data.split("train")
+        chosen = rows[np.linspace(0, len(rows) - 1, min(REFERENCES, len(rows))).astype(np.int64)]
+        low = (data.image_size - size) // 2
+        images = data.read_images(chosen)[:, low : low + size, low : low + size]
+        counts = np.diff(data.caption_offsets)[rows]
+        first = np.repeat(data.caption_offsets[rows] - np.cumsum(counts) + counts, counts)
+        captions = first + np.arange(counts.sum())
+        classes = np.repeat(data.groups()[rows], counts)
+        return cls(
+            normalise(torch.from_numpy(np.ascontiguousarray(images))), *map(torch.from_numpy, (captions, classes))
+        )
