@@ -560,7 +560,7 @@ def test_what_a_stopped_preparation_left_is_replaced(tmp_path):
     source, out = tmp_path / "mine", tmp_path / "out of the test"
     captioned(source / "a.png", "one")
     (out / ".preparing").mkdir(parents=True)
-    (out / ".preparing" / "writer.json").write_text('{"suffix": ""}')
+    (out / ".preparing" / "writer.json").write_text('{"suffix": "", "replaces": []}')
     for name in ("shard-00000.safetensors", "shard-00007.safetensors", ".shard-00001.safetensors.0123456789ab.partial"):
         (out / name).write_bytes(b"half")
     packed(source, tmp_path)

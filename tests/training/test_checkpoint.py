@@ -321,7 +321,7 @@ def test_what_a_killed_process_left_is_never_loaded_and_is_cleared_away(tmp_path
     half = tmp_path / "checkpoints" / ".partial-1"
     half.mkdir()
     (half / "state.safetensors").write_bytes(b"half")
-    (tmp_path / ".model.safetensors.1.partial").write_bytes(b"half")
+    (tmp_path / ".model.safetensors.0123456789ab.partial").write_bytes(b"half")
     with RunLock(tmp_path):
         assert checkpoints.restore() == (10, [])
     assert files(tmp_path) == [".lock", "state.json", "state.safetensors"]

@@ -53,13 +53,16 @@ def listed_shards(out: Path) -> set[str]:
         ) from error
 
 
-def unfinished_suffix(out: Path) -> str | None:
-    """Tell the suffix of the shards of an unfinished preparation; None where there is none."""
+def _notes(out: Path) -> tuple[str | None, set[str]]:
+    """Read the notes of an unfinished preparation: the suffix of its shards, None without notes, and the shards it replaces."""
     for name in ("listing.json", "writer.json"):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-            suffix = json.loads((out / NOTES / name).read_text(encoding="utf-8"))["suffix"]
-            return suffix if suffix in SUFFIXES else None
-    return None
+            record = json.loads((out / NOTES / name).read_text(encoding="utf-8"))
+            suffix, replaces = record["suffix"], record["replaces"]
+            return (suffix if suffix in SUFFIXES else None), {
+                str(each) for each in replaces if SHARD.fullmatch(str(each))
+            }
+    return None, set()
 
 
 def free_suffix(out: Path) -> str:
@@ -72,7 +75,8 @@ def refuse_replacing(out: Path, force: bool) -> None:
     """Keep a packed data set that is there, and files that are not t2i's; DataError where one is in the way."""
     if (out / "pack.json").exists() and not force:
         raise DataError(f"{out} already holds a packed data set; choose another --out or add --force")
-    ours, suffix = listed_shards(out), unfinished_suffix(out)
+    suffix, replaced = _notes(out)
+    ours = listed_shards(out) | replaced
     inodes = {
         _inode(out / name) for name in ours
     }  # a second name of ours, of a process that was killed in `replace_pack`
@@ -89,7 +93,8 @@ def refuse_replacing(out: Path, force: bool) -> None:
 
 def remove_unfinished(out: Path) -> None:
     """Remove what an unfinished preparation has written; a whole pack beside it stays."""
-    suffix, ours = unfinished_suffix(out), listed_shards(out)
+    (suffix, replaced), ours = _notes(out), listed_shards(out)
+    _remove_shards(out, replaced - ours)
     if suffix is not None:
         _remove_shards(out, {name for name in _shards(out) if (SHARD.fullmatch(name)[2] or "") == suffix} - ours)  # type: ignore[index]
     remove_notes(out)
@@ -105,7 +110,7 @@ def replace_pack(out: Path, record: Mapping[str, Any]) -> None:
         out: Holds the shards of both.
         record: The new pack.json.
     """
-    before, path = listed_shards(out), out / "pack.json"
+    before, path = listed_shards(out) | _notes(out)[1], out / "pack.json"
     write_atomically(path, _encoded(record), DataError)
     _remove_shards(out, before - listed_shards(out))
     plain = [{**shard, "file": _plain(shard["file"])} for shard in record["shards"]]
@@ -169,4 +174,4 @@ def _unlink(path: Path) -> None:
 
 def note_writer(out: Path, suffix: str) -> dict[str, Any]:
     """Say what a writer without a listing notes before its first shard."""
-    return {"suffix": suffix, "folder": out.name}
+    return {"suffix": suffix, "replaces": sorted(listed_shards(out))}

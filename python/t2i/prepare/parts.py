@@ -9,7 +9,7 @@ always the same images of the listing. pack.json is written when the last shard 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from t2i.prepare.outputs import (
     NOTES,
     SHARD,
     free_suffix,
+    listed_shards,
     output_lock,
     refuse_replacing,
     remove_notes,
@@ -46,6 +47,7 @@ class Listing:
     notes: list[str]
     account: dict[str, Any] | None  # what became of the source's files, every listed image counted as packed
     suffix: str = ""  # of the shards' names, in this folder
+    replaces: list[str] = field(default_factory=list)  # shards of the pack that was there
 
     @classmethod
     def read(cls, folder: Path) -> "Listing | None":
@@ -120,7 +122,7 @@ def begin(out: Path, listing: Listing, *, shared: bool) -> tuple[Listing, list[i
     if not shared:
         remove_unfinished(out)
     make_folder(out, DataError)
-    listing = replace(listing, suffix=free_suffix(out))
+    listing = replace(listing, suffix=free_suffix(out), replaces=sorted(listed_shards(out)))
     listing.write(out)
     return listing, []
 
