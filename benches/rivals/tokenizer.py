@@ -1,5 +1,6 @@
 """The usual tokenizer: a dictionary and a loop, as the ports of the released program to PyTorch have it."""
 
+import itertools
 import re
 import zlib
 
@@ -31,7 +32,7 @@ def one_hot(ids: np.ndarray) -> torch.Tensor:
 def ngrams(caption: str, words: int, characters: int) -> set[int]:
     """Hash words, pairs of words and pieces of 3 to 5 characters: a regular expression, slices and crc32."""
     found = re.findall(r"[^\W_]+", caption.lower())
-    pairs = [f"{first} {second}" for first, second in zip(found, found[1:], strict=False)]
+    pairs = [f"{first} {second}" for first, second in itertools.pairwise(found)]
     tokens = {1 + zlib.crc32(text.encode()) % words for text in found + pairs}
     for word in set(found):
         marked = f"<{word}>"
