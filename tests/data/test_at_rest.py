@@ -52,7 +52,6 @@ def flip(shard, place):
 def read_all(data):
     data.read_images(range(len(data)))
     data.native.caption_texts(np.arange(data.captions))
-    data.extra("style")
 
 
 def places(count):
