@@ -14,6 +14,7 @@ from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.images import Fit, load_images
 from t2i.prepare.items import Item, Report, root_of
 from t2i.prepare.leftovers import account_for_items
+from t2i.prepare.outputs import output_lock, refuse_replacing
 from t2i.prepare.parts import Done, Listing, begin, join, note_done
 from t2i.prepare.sources.arrow import huggingface, parquet
 from t2i.prepare.sources.coco import coco
@@ -23,7 +24,7 @@ from t2i.prepare.sources.stackgan import stackgan
 from t2i.prepare.sources.table import table
 from t2i.prepare.sources.webdataset import is_shard, webdataset
 from t2i.prepare.tree import is_zip
-from t2i.prepare.writer import VERSION, Row, refuse_replacing, remove_pack, shard_capacity, write_shard
+from t2i.prepare.writer import VERSION, Row, shard_capacity, write_shard
 
 BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar
 SOURCES: dict[str, Callable[[Path, Report, SourceOptions], Iterable[Item]]] = {
@@ -100,23 +101,22 @@ def pack(
     options = dataclasses.replace(options, boxes=boxes or options.boxes)
     settings = _Settings(kind, source, size, fit, options, classes, max_pixels, shard_capacity(size, shard_images))
     part, parts = _checked_part(settings, shard, shard_images, force)
-    before = Listing.read(out)  # beside a pack.json: of a process that was killed in its very last moments
-    if before is None:
+    if Listing.read(out) is None:  # refused before the source is read, which may take long
         refuse_replacing(out, force)
     report = Report()
     items = _items(settings, report)
     listing = _listing(settings, items, report)
-    if before is None or before.digest != listing.digest:
-        refuse_replacing(out, force)
-        if (out / "pack.json").exists():
-            remove_pack(out)
-    done = set(begin(out, listing, shared=shard is not None))
-    wanted = range(part * listing.shards // parts, (part + 1) * listing.shards // parts)
-    todo = [number for number in wanted if number not in done]
-    if done and show_progress:
-        print(f"going on: {len(done)} of {listing.shards} shards are there", file=sys.stderr)
-    _write_shards(settings, out, items, listing, todo, show_progress)
-    return join(out, listing)
+    with output_lock(out, shared=shard is not None):
+        before = Listing.read(out)  # beside a pack.json: one that replaces it, or was killed in its very last moments
+        if before is None or before.digest != listing.digest:
+            refuse_replacing(out, force)
+        listing, done = begin(out, listing, shared=shard is not None)
+        wanted = range(part * listing.shards // parts, (part + 1) * listing.shards // parts)
+        todo = [number for number in wanted if number not in done]
+        if done and show_progress:
+            print(f"going on: {len(done)} of {listing.shards} shards are there", file=sys.stderr)
+        _write_shards(settings, out, items, listing, todo, show_progress)
+        return join(out, listing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,5 +263,5 @@ def _write_shards(
                     class_number = class_numbers[item.class_name or ""] if class_numbers else -1
                     rows.append(Row(image, item.captions, class_number, item.test, item.name(root), item.extra))
                 bar.update(len(block))
-            shard = write_shard(out, number, rows) if rows else None
+            shard = write_shard(out, number, rows, listing.suffix) if rows else None
             note_done(out, number, listing.digest, Done(shard, skipped))
