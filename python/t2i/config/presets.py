@@ -95,8 +95,8 @@ PRESETS: dict[str, TrainConfig] = {
         ema=0.998,
         halve_every=0,
         text=TextOptions(
-            width=256, channels=(192, 256), dim=256, objective="contrastive", steps=2000, batch=64, learning_rate=1e-3,
-            decay=1.0, image_width=32,
+            kind="ngrams", image_features="efficientnet-lite0-stages", dim=128, objective="class-contrastive", steps=800,
+            batch=256, learning_rate=5e-3,
         ),
     ),
 }  # fmt: skip
