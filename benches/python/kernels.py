@@ -52,7 +52,7 @@ def main() -> None:
         ratios = [b / a for a, b in zip(own, rival, strict=True)]
         row = {"name": f"kernels in the step, batch {size}", "ratio": statistics.median(ratios), "n": options.rounds}
         row |= {"spread": [min(ratios), max(ratios)], "self": 20 * size / statistics.median(own), "unit": "pictures/s"}
-        print(json.dumps(row | {"loss_apart": apart} | timing.facts(device)), flush=True)
+        print(json.dumps(row | {"loss_apart": apart} | timing.environment(device)), flush=True)
 
 
 if __name__ == "__main__":

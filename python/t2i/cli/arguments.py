@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from t2i.blossoms.languages import CaptionLanguage, LanguageCode
 from t2i.config.fields import check_bounds, option, required
 from t2i.config.sizes import MAX_PIXELS
 
@@ -82,6 +83,9 @@ class Prepare:
         "with a space for each underscore.",
     )
     no_classes: bool = option(False, "Pack without classes, whatever labels and subfolders there are.")
+    language: CaptionLanguage = option(
+        "en", "blossoms: language of the captions; all gives every image two captions in each language."
+    )
     boxes: bool = option(False, "cub: crop each image to its bounding box first.")
     images: str | None = option(
         None,
@@ -162,9 +166,17 @@ class EvaluateImages:
     count: int = option(1000, "Generated images, one per caption, and at most as many real ones.")
     features: str | None = option(
         None,
-        "Feature network of FID-768 and KID-768, a .safetensors. Without it: neither is computed.",
+        "Feature network of FID-768 and KID-768, a .safetensors (docs/metrics.md). Without it: neither is computed.",
     )
-    full: bool = option(False, "Also the standard FID and Inception Score, by torch-fidelity: pip install 't2i[eval]'.")
+    scorer: str | None = option(
+        None,
+        "Run of t2i-train text that scores R-precision. Without it: the model's own joint embedding, which flatters it.",
+    )
+    full: bool = option(
+        False,
+        "Also FID and KID of 768 and 2,048 features and Inception Score, by torch-fidelity: pip install 't2i[eval]'.",
+    )
+    language: LanguageCode = option("en", "blossoms: language of the captions whose attributes a probe checks.")
     captions: int = option(
         200,
         "blossoms: captions of held-out classes whose attributes a probe checks in the generated images.",

@@ -96,7 +96,14 @@ def _prepare(arguments: Sequence[str]) -> None:
     out = Path(config.out)
     if config.kind == "blossoms":
         count = _count(config.images)
-        report = pack_blossoms(out, images=count, size=config.size, seed=config.seed, force=config.force)
+        report = pack_blossoms(
+            out,
+            images=count,
+            size=config.size,
+            seed=config.seed,
+            force=config.force,
+            language=config.language,
+        )
     elif not config.source:
         raise ConfigError(f"which folder? t2i-prepare {config.kind} FOLDER --out DIR")
     else:
