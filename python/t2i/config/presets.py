@@ -99,8 +99,8 @@ PRESETS: dict[str, TrainConfig] = {
         halve_every=0,
         sample_every=500,
         text=TextOptions(
-            kind="ngrams", dim=128, objective="class-contrastive", steps=300, batch=128, captions=3, dropout=0.2,
-            learning_rate=3e-3, image_width=32,
+            kind="ngrams", buckets=(16384, 8192), dim=128, objective="class-contrastive", steps=300, batch=128, captions=3,
+            dropout=0.2, learning_rate=3e-3, image_width=32,
         ),
     ),
     # Photographs: frozen ImageNet features and pixels judge together, text in every block.
