@@ -292,8 +292,8 @@ def test_a_file_without_an_ending_is_an_image_by_its_bytes(tmp_path):
     data, report = packed("folder", write(tmp_path / "mine", files), tmp_path)
     assert captions(data) == {"0001": ["x"], "b.img": ["y"]}
     assert report.account.record()["ignored"] == {
-        "no image, and nothing that is read": 1,
-        "text without an image of its name": 1,
+        "of other kinds": 1,
+        "text files without an image of the same name": 1,
     }
 
 

@@ -24,7 +24,7 @@ PACKED = {
     ("04-hub-cache", "huggingface", "datasets--you--squares/snapshots/0123abc"): ((3, 3, 0, 0), ""),
     ("04-hub-cache", "folder", "datasets--you--squares/snapshots/0123abc"): ((3, 3, 0, 0), ""),
     ("04-hub-cache", "huggingface", "datasets--you--parquet/snapshots/0123abc"): ((3, 3, 0, 0), ""),
-    ("07-mac-zip", "folder", "pictures"): ((3, 3, 0, 0), "0 skipped; 11 hidden"),
+    ("07-mac-zip", "folder", "pictures"): ((3, 3, 0, 0), "0 skipped, 11 ignored (11 hidden"),
     ("08-dots-in-names", "webdataset", "parts"): ((3, 3, 0, 0), ""),
     ("08-dots-in-names", "webdataset", "stereo"): ((3, 3, 0, 0), "s002.right.jpg: a second image of its sample"),
     ("08-dots-in-names", "webdataset", "imgcap"): ((3, 3, 0, 0), ""),

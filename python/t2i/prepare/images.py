@@ -1,4 +1,4 @@
-"""Pictures of a source to square uint8 pixels, on all cores: by the native module, by Pillow for formats it does not know."""
+"""Decode and resize images to square uint8 arrays on all cores: the native module, and Pillow for formats it lacks."""
 
 import contextlib
 import io
@@ -69,9 +69,9 @@ def _load_files(items: Sequence[Item], fit: Fit, max_pixels: int, out: NDArray[n
 
 
 def _ask_pillow(kind: str, message: str) -> bool:
-    """Say whether Pillow is asked too: for other formats, and for dirt between the headers of a JPEG that is whole.
+    """Return whether to retry with Pillow: other formats, and complete JPEGs with stray bytes between their headers.
 
-    The native module has found the end of the image before it decodes, so that nothing that was cut is let in.
+    The native module checks the end-of-image marker before it decodes, so truncated files are still refused.
     """
     return kind == "unsupported" or (kind == "broken" and "Extra bytes between headers" in message)
 
@@ -152,10 +152,10 @@ def _formats() -> list[str]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring a deep grey image to 8 bits: the upper eight of its bits, as PNG's own rule for 16 has it.
+    """Reduce a grey image of more than 8 bits to its upper 8 bits.
 
     Raises:
-        DataError: it has 32 bits or floating-point samples, of which nobody can say what is black and what is white.
+        DataError: it has 32-bit or floating-point samples, whose black and white levels are unknown.
     """
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PPM", "PNG")):
         what = "floating-point" if image.mode == "F" else "32-bit"
@@ -172,7 +172,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _unidentified(file: Path | io.BytesIO) -> str:
-    """Say why a file is no image that can be read: it is of a format that is known by name only, or of none."""
+    """Return the reason for a file that Pillow does not identify: a known but unsupported format, or none."""
     try:
         if isinstance(file, Path):
             with open(file, "rb") as opened:
@@ -193,7 +193,7 @@ XMP_BYTES = 1 << 18  # from the front of a file: XMP and EXIF stand before the p
 
 
 def _for_pillow(start: bytes, whole: Callable[[], bytes]) -> bool:
-    """Say whether Pillow finds an orientation that the native decoders do not look for."""
+    """Return whether the file may have an orientation that only Pillow reads."""
     if start[:4] == b"RIFF" and start[12:16] == b"VP8X" and len(start) > 20 and start[20] & 4:  # XMP, at its end
         return _TURNED.search(whole()) is not None
     return _TURNED.search(start) is not None

@@ -1,8 +1,8 @@
-"""A folder (or zip) of one's own images, or a Hugging Face image folder.
+"""A folder or zip of the user's own images, or a Hugging Face ImageFolder.
 
-Captions stand in `metadata.jsonl`, `.csv`, `.parquet` or `.json` (file_name, text), or in a text file that has the image's
-name: beside it, or in a folder of texts beside the folder of images. With metadata the class is its label column, else the
-subfolder. A folder named for a split (test, val, validation ...) marks what is held out.
+Captions are in `metadata.jsonl`, `.csv`, `.parquet` or `.json` (file_name, text), or in a text file with the image's
+name, beside it or in a folder of texts beside the folder of images. The class is the label column of the metadata, otherwise
+the subfolder. A folder named after a split (test, val, validation ...) is held out.
 """
 
 import json
@@ -37,7 +37,7 @@ CONTAINERS = frozenset({"image", "images", "img", "imgs", "picture", "pictures",
 
 
 def folder(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
-    """List the images of a folder or zip, with a metadata file or a text of captions for each."""
+    """List the captioned images of a folder or zip."""
     tree = open_tree(source, report)
     images = FolderTree(options.images, report) if options.images is not None else None
     read, items = set[str](), list[Item]()
@@ -59,7 +59,7 @@ def folder(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> I
 
 
 def is_image(tree: Tree, name: str) -> bool:
-    """Say whether a file is an image: by its ending, or by its bytes where its ending says nothing."""
+    """Return whether a file is an image: by its extension, otherwise by its first bytes."""
     if looks_like_image(name):
         return True
     if ending(name) in TEXT_ENDINGS or ending(name) in RAW_ENDINGS:
@@ -68,7 +68,7 @@ def is_image(tree: Tree, name: str) -> bool:
 
 
 def _by_name(images: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Make the names of files captions: without the ending and a copy's number, `_` for a space."""
+    """Use file names as captions: without extension and copy number, underscores as spaces."""
     for name in images:
         base = name.rpartition("/")[2]
         caption = re.sub(r" *\(\d+\)$", "", base.removesuffix(ending(base)) if looks_like_image(base) else base)
@@ -76,7 +76,7 @@ def _by_name(images: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 class _Texts:
-    """Finds the caption file of an image: of its name beside it, else in another folder of the source."""
+    """Finds the caption file of an image: beside it, otherwise by name in another folder."""
 
     def __init__(self, tree: Tree, images: list[str]) -> None:
         self._present = set(tree.names)
@@ -96,7 +96,7 @@ class _Texts:
                     ).append(name)
 
     def of(self, image: str) -> list[str]:
-        """Return its caption files: the one to read, and others that say something else."""
+        """Return its caption files, the one to read first."""
         stem = _stem(image)
         beside = [f"{base}{end}" for base in (stem, image) for end in CAPTION_ENDINGS]
         found = [name for name in beside if name in self._present]
@@ -120,7 +120,7 @@ def _stem(name: str) -> str:
 
 
 def _differ_once(left: list[str], right: list[str]) -> bool:
-    """Say whether two paths are alike but for one folder: train/images and train/text."""
+    """Return whether two paths differ in one folder only: train/images and train/text."""
     return len(left) == len(right) and sum(a != b for a, b in zip(left, right, strict=True)) == 1
 
 
@@ -165,7 +165,7 @@ def _read_captions(tree: Tree, name: str) -> tuple[str, ...]:
 def _with_classes(
     found: Iterable[tuple[str, tuple[str, ...]]], report: Report
 ) -> Iterator[tuple[str, tuple[str, ...], tuple[str | None, bool]]]:
-    """Read class and split of each image off its folders; folders that are no classes make none."""
+    """Read class and split of each image from its folders."""
     listed = list(found)
     splits, classes = [], []
     for name, _ in listed:

@@ -1,4 +1,4 @@
-"""The rows of a file that lists images, whichever form it has: comma or tab separated, JSON lines, a JSON list, Parquet."""
+"""Read the rows of a file that lists images: CSV, TSV, JSON lines, a JSON list or Parquet."""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def import_pyarrow() -> Any:
 
 
 def read_listing(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
-    """Read a file that lists images; what cannot be read is reported with its place."""
+    """Read the rows of a file; invalid rows are reported with their location."""
     kind = ending(name)
     if kind == ".parquet":
         reader = _parquet_rows
@@ -104,7 +104,7 @@ def _json_list(tree: Tree, name: str, report: Report, options: SourceOptions) ->
 
 
 def rows_of_json(content: Any, place: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
-    """Make rows of what a JSON file holds: a list of objects, or an object of captions by image.
+    """Convert the content of a JSON file to rows: a list of objects, or an object of captions by image.
 
     Raises:
         DataError: it is neither.

@@ -54,7 +54,7 @@ class Fault:
 
 
 class _DamagedError(Exception):
-    """After this nothing in the archive can be trusted."""
+    """The rest of the archive cannot be read reliably."""
 
 
 def members(path: Path) -> Iterator[Member | Fault]:
@@ -85,11 +85,11 @@ FREE_BYTES = 16 << 20  # that a small compressed archive may be unpacked to
 
 
 class _BombError(Exception):
-    """A compressed archive grows beyond what one of images can."""
+    """A compressed archive unpacks to more than one of images can."""
 
 
 class _Unpacked:
-    """A compressed archive as a file that can be read and moved in; forward is cheap, backward begins anew."""
+    """A compressed archive as a seekable file; seeking backward restarts the decompression."""
 
     def __init__(self, file: BinaryIO, stream: Any) -> None:
         self._file, self._stream = file, stream
@@ -109,7 +109,7 @@ class _Unpacked:
 
 
 class _Opened:
-    """An archive while it is open: its content as a file, and how long it is (None: only its end will tell)."""
+    """An open archive: its content as a file, and its length (None if compressed)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -128,23 +128,23 @@ class _Opened:
 
 
 def open_archive(path: Path) -> _Opened:
-    """Open a tar, plain or compressed, as what it holds."""
+    """Open a tar, plain or compressed."""
     return _Opened(path)
 
 
 def is_compressed(path: Path) -> bool:
-    """Say whether an archive is compressed, by its first bytes."""
+    """Return whether an archive is compressed, by its first bytes."""
     with open(path, "rb") as file:
         return file.read(8).startswith(tuple(COMPRESSED))
 
 
 class Reader:
-    """Reads members of one archive, from many threads at once; a compressed one is unpacked once, front to back.
+    """Reads members of one archive from several threads; a compressed archive is unpacked once, front to back.
 
     Args:
         path: The archive.
 
-    A thread that asks for a member ahead of the others leaves those between in memory for them.
+    Members that are skipped on the way to a later one are kept for the threads that read them next.
     """
 
     KEPT = 64  # members left for threads that are behind
@@ -247,7 +247,7 @@ def _members(file: Any, length: int | None) -> Iterator[tuple[int, Member | Faul
 
 
 def _behind_end(file: Any, at: int) -> int | None:
-    """Find what stands behind the end of an archive, as where two were written into one file; None where it is zeros."""
+    """Return the position of data after the end of an archive, such as a second archive; None if there is none."""
     for start in range(at, at + MAX_PADDING, 1 << 20):
         data = _read(file, start, 1 << 20)
         if data.strip(b"\0"):
