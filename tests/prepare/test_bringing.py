@@ -287,6 +287,20 @@ def test_the_keys_of_a_sample_are_chosen_by_flags(tmp_path, image, caption, foun
         assert list(captions(data).values()) == [[found]]
 
 
+@pytest.mark.parametrize("count", [3, 5])
+def test_names_with_dots_are_named_one_by_one(tmp_path, count):
+    """2024.01.00.jpg and its fellows are one sample, 2024, of several images and captions: none is guessed at."""
+    members = [(f"2024.01.{n:02}.{end}", PNG if end == "jpg" else b"x") for n in range(count) for end in ("jpg", "txt")]
+    with pytest.raises(t2i.DataError, match=f"2024.*{count} images and {count} captions") as caught:
+        packed("webdataset", tar_file(tmp_path / "a.tar", *members), tmp_path)
+    assert all(f"2024.01.{n:02}.jpg" in str(caught.value) for n in range(3))
+    assert ("and 2 more" in str(caught.value)) == (count == 5)
+    good = [("a.jpg", PNG), ("a.txt", b"y")]
+    data, report = packed("webdataset", tar_file(tmp_path / "a.tar", *good, *members), tmp_path)
+    assert captions(data) == {"a.jpg": ["y"]}
+    assert len(report.skipped) == count == report.account.skipped
+
+
 def test_a_file_without_an_ending_is_an_image_by_its_bytes(tmp_path):
     files = {"0001": PNG, "0001.txt": "x", "b.img": PNG, "b.txt": "y", "c.dat": "no image", "c.txt": "z"}
     data, report = packed("folder", write(tmp_path / "mine", files), tmp_path)

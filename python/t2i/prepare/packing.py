@@ -168,6 +168,17 @@ def _other_kind(source: Path) -> str:
     return f"a table is read by t2i-prepare csv {source}"
 
 
+def _first_reason(report: Report) -> str:
+    """Return the first reason why something was skipped, with what it applies to."""
+    reasons = [each for each in report.skipped if "a link" not in each[1]] or report.skipped
+    if not reasons:
+        return ""
+    first = reasons[0][1]
+    places = [place for place, reason in reasons if reason == first]
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+    return f"; the first reason: {', '.join(places[:3])}{more}: {first}"
+
+
 def _items(settings: _Settings, report: Report) -> list[Item]:
     """List the images of the source; DataError if it has no captioned image."""
     kind, source = settings.kind, settings.source
@@ -175,8 +186,7 @@ def _items(settings: _Settings, report: Report) -> list[Item]:
     if report.account is None and source.is_dir():
         account_for_items(source, report, items)
     if not items:
-        reasons = [each for each in report.skipped if "a link" not in each[1]] or report.skipped
-        some = f"; the first reason: {reasons[0][0]}: {reasons[0][1]}" if reasons else ""
+        some = _first_reason(report)
         hints = f"; perhaps: {'; '.join(report.hints[:3])}" if report.hints else ""
         raise DataError(f"{source} has no captioned images (looked for {LOOKED_FOR.get(kind, kind)}){hints}{some}")
     if not settings.classes:
