@@ -287,6 +287,19 @@ def test_the_keys_of_a_sample_are_chosen_by_flags(tmp_path, image, caption, foun
         assert list(captions(data).values()) == [[found]]
 
 
+def test_the_caption_of_a_json_beside_an_image_is_chosen_by_its_key(tmp_path):
+    source = write(tmp_path / "mine", {"a.png": PNG, "a.json": {"caption": "x", "Long": "y"}})
+    options = SourceOptions(caption_column="long")
+    assert captions(packed("folder", source, tmp_path, options=options)[0]) == {"a.png": ["y"]}
+
+
+@pytest.mark.parametrize("text", ["", None, []])
+def test_a_column_that_is_empty_gives_way_to_one_that_is_not(tmp_path, text):
+    row = {"file_name": "a.png", "text": text, "caption": "x"}
+    source = write(tmp_path / "mine", {"metadata.jsonl": row, "a.png": PNG})
+    assert captions(packed("folder", source, tmp_path)[0]) == {"a.png": ["x"]}
+
+
 @pytest.mark.parametrize("count", [3, 5])
 def test_names_with_dots_are_named_one_by_one(tmp_path, count):
     """2024.01.00.jpg and its fellows are one sample, 2024, of several images and captions: none is guessed at."""

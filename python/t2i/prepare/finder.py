@@ -1,6 +1,7 @@
 """Find the images listed in tables: beside the table, in an images folder, in a zip beside it, or in the user's folder."""
 
 import os
+import shlex
 import unicodedata
 from functools import cached_property
 
@@ -122,7 +123,7 @@ class Finder:
             return ""
         folder, _, base = near[0].rpartition("/")
         if folder and base == name.rpartition("/")[2]:
-            return f" (there is {shown(near[0])}: --images {self.tree.path / folder})"
+            return f" (there is {shown(near[0])}: --images {shlex.quote(str(self.tree.path / folder))})"
         return f" (there is {shown(near[0])})"
 
 

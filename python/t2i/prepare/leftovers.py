@@ -1,5 +1,6 @@
 """Account for files that no reader used: listed in the report if they may hold images or captions, otherwise counted."""
 
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:
 
 def _hint(name: str, kind: str, place: str, start: bytes) -> str | None:
     """Suggest what to do with an unused file that holds images or captions; None if it holds neither."""
+    place = shlex.quote(place)
     if kind == ".parquet":
         return f"Parquet, which is read by t2i-prepare parquet {place}"
     if kind == ".arrow":

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -161,11 +162,12 @@ def _by_name(settings: _Settings) -> bool:
 
 def _other_kind(source: Path) -> str:
     """Return which kind reads a file that `folder` does not."""
+    quoted = shlex.quote(str(source))
     if is_shard(source.name):
-        return f"tar shards are read by t2i-prepare webdataset {source}"
+        return f"tar shards are read by t2i-prepare webdataset {quoted}"
     if source.suffix.lower() == ".parquet":
-        return f"Parquet is read by t2i-prepare parquet {source}"
-    return f"a table is read by t2i-prepare csv {source}"
+        return f"Parquet is read by t2i-prepare parquet {quoted}"
+    return f"a table is read by t2i-prepare csv {quoted}"
 
 
 def _first_reason(report: Report) -> str:

@@ -52,7 +52,7 @@ def folder(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> I
     items += collector.items()
     named = collector.named
     alone = [name for name in tree.names if name not in named and not is_hidden(name) and is_image(tree, name)]
-    found = _by_name(alone) if options.captions == "name" else _sidecars(tree, alone, report, read)
+    found = _by_name(alone) if options.captions == "name" else _sidecars(tree, alone, report, read, options)
     items += [tree.item(name, captions, *where) for name, captions, where in _with_classes(found, report)]
     account_for_collected(tree, report, items, read, collector, alone)
     yield from items
@@ -124,7 +124,9 @@ def _differ_once(left: list[str], right: list[str]) -> bool:
     return len(left) == len(right) and sum(a != b for a, b in zip(left, right, strict=True)) == 1
 
 
-def _sidecars(tree: Tree, images: list[str], report: Report, read: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _sidecars(
+    tree: Tree, images: list[str], report: Report, read: set[str], options: SourceOptions
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     texts = _Texts(tree, images)
     for image in images:
         found = texts.of(image)
@@ -139,7 +141,7 @@ def _sidecars(tree: Tree, images: list[str], report: Report, read: set[str]) -> 
             report.skip(tree.place(other), f"not read: {found[0]} has the captions of its image")
         read.add(found[0])
         try:
-            captions = _read_captions(tree, found[0])
+            captions = _read_captions(tree, found[0], options)
         except (DataError, TypeError, UnicodeError) as error:
             place = image if str(error) == "no captions" else found[0]
             report.skip(tree.place(place), str(error))
@@ -147,7 +149,7 @@ def _sidecars(tree: Tree, images: list[str], report: Report, read: set[str]) -> 
         yield image, captions
 
 
-def _read_captions(tree: Tree, name: str) -> tuple[str, ...]:
+def _read_captions(tree: Tree, name: str, options: SourceOptions) -> tuple[str, ...]:
     try:
         data = read_text_file(tree, name)
     except DataError as error:
@@ -156,7 +158,7 @@ def _read_captions(tree: Tree, name: str) -> tuple[str, ...]:
         return checked_captions(caption_lines(data))
     try:
         content = json.loads(data[:MAX_LINE_BYTES])
-        columns = find_in(("file_name", *content))
+        columns = find_in(("file_name", *content), "file_name", options.caption_column)
         return checked_captions(captions_in_cell(content[columns.caption]))
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"no captions in it: {error}") from error

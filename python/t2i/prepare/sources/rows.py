@@ -84,8 +84,14 @@ def _json_row(where: str, row: Any, report: Report, options: SourceOptions) -> I
     if not isinstance(row, dict):
         report.skip(where, "broken line: an object was expected")
         return
+    wanted = (options.image_column, options.caption_column)
+    filled = tuple(name for name, value in row.items() if value not in (None, "", []))
     try:
-        yield ListedRow(where, row, find_in(tuple(row), options.image_column, options.caption_column))
+        try:
+            columns = find_in(filled, *wanted)
+        except DataError:  # an empty cell is no reason to say that there is no such column
+            columns = find_in(tuple(row), *wanted)
+        yield ListedRow(where, row, columns)
     except DataError as error:
         report.skip(where, f"broken line: {error}")
 
