@@ -7,6 +7,7 @@ import json
 import lzma
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -257,6 +258,32 @@ def test_a_compressed_shard_that_is_a_bomb_or_damaged_is_named(tmp_path, data, s
     _, report = packed("webdataset", tmp_path / "mine", tmp_path)
     assert report.images == 1
     assert any(part in reason for _, reason in report.skipped for part in says.split("|")), report.skipped
+
+
+def test_a_compressed_shard_is_closed_after_its_last_image(tmp_path):
+    source = tar_file(tmp_path / "a.tar.gz", *SHARD, mode="w:gz")
+    items = list(prepare.SOURCES["webdataset"](source, prepare.Report(), SourceOptions()))
+    limit = 1 << 20
+    wanted = [data for name, data in SHARD if name.endswith(".png")]
+    order = [5, 0, 3, 39, 1, 38, 2]  # as threads that overtake each other, and one that starts again
+    assert [items[row].read(limit) == wanted[row] for row in order] == [True] * len(order)
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    assert items[39].read(limit) == wanted[39]
+    assert (len(list(Path("/proc/self/fd").iterdir())) if before else 0) <= before
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"PK\x03\x04 a zip", "a zip archive, not a tar; use t2i-prepare folder"),
+        (b"(\xb5/\xfd and more", "a zstandard archive, not a tar; unpack it"),
+        (b"Rar!\x1a\x07", "a rar archive, not a tar; unpack it"),
+    ],
+)
+def test_another_archive_given_as_a_shard_is_told_what_it_is(tmp_path, data, says):
+    source = write(tmp_path, {"a.tar": data}) / "a.tar"
+    with pytest.raises(t2i.DataError, match=says):
+        packed("webdataset", source, tmp_path)
 
 
 @pytest.mark.parametrize("start", ["./", "data/", "./data/train/"])

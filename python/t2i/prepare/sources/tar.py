@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from t2i.errors import DataError
-from t2i.prepare.kinds import looks_like_image
+from t2i.prepare.kinds import archive_kind, looks_like_image
 from t2i.prepare.lines import MAX_LINE_BYTES
 from t2i.prepare.tree import MAX_RATIO, unusable
 
@@ -72,6 +72,8 @@ def members(path: Path) -> Iterator[Member | Fault]:
             for position, found in _members(file, length):
                 at = position
                 yield found
+    except _OtherArchiveError as error:
+        yield Fault(path.name, str(error))
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, _BombError) as error:
         yield Fault(f"byte {at}", f"cannot be unpacked further: {' '.join(str(error).split())}")
 
@@ -82,6 +84,10 @@ COMPRESSED: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
 FREE_BYTES = 16 << 20  # that a small compressed archive may be unpacked to
+
+
+class _OtherArchiveError(Exception):
+    """The file is another kind of archive than a tar."""
 
 
 class _BombError(Exception):
@@ -121,6 +127,12 @@ class _Opened:
         for magic, opener in COMPRESSED.items():
             if start.startswith(magic):
                 return _Unpacked(self._file, opener(self._file)), None
+        kind = archive_kind(start)
+        if kind is not None and kind != "tar":
+            self._file.close()
+            raise _OtherArchiveError(
+                f"a {kind} archive, not a tar; {'use t2i-prepare folder' if kind == 'zip' else 'unpack it'}"
+            )
         return self._file, os.fstat(self._file.fileno()).st_size
 
     def __exit__(self, *error: object) -> None:
@@ -147,7 +159,8 @@ class Reader:
     Members that are skipped on the way to a later one are kept for the threads that read them next.
     """
 
-    KEPT = 64  # members left for threads that are behind
+    KEPT = 64  # members kept for threads that are behind
+    KEPT_BYTES = 256 << 20  # of all of them; a larger one is unpacked again
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -176,6 +189,14 @@ class Reader:
     def _unpack(self, offset: int, size: int) -> bytes:
         if offset in self._kept:
             return self._kept.pop(offset)
+        try:
+            return self._read_on(offset, size)
+        finally:
+            if self._next == len(self.expected) and self._opened is not None:  # do not hold a file for every shard
+                self._opened.__exit__()
+                self._file = self._opened = None
+
+    def _read_on(self, offset: int, size: int) -> bytes:
         if self._file is None:
             self._opened = open_archive(self.path)
             self._file = self._opened.__enter__()[0]
@@ -184,7 +205,8 @@ class Reader:
         place = self._order.get(offset, -1)
         if place >= self._next:
             for at, length in self.expected[max(self._next, place - self.KEPT) : place]:
-                self._kept[at] = _exactly(self._file, at, length)
+                if length <= self.KEPT_BYTES // self.KEPT:
+                    self._kept[at] = _exactly(self._file, at, length)
                 while len(self._kept) > self.KEPT:
                     del self._kept[min(self._kept)]
             self._next = place + 1
