@@ -72,6 +72,8 @@ FORMS = {
     "a json beside": ("folder", {"a.png": PNG, "a.json": {"caption": "x", "url": "elsewhere"}}),
     "text/ beside images/": ("folder", {"images/a.png": PNG, "text/a.txt": "x"}),
     "captions/ by the whole name": ("folder", {"images/a.png": PNG, "captions/a.png.txt": "x"}),
+    "text/ beside images of upper-case endings": ("folder", {"images/a.PNG": PNG, "text/a.txt": "x"}),
+    "text/ beside images without endings": ("folder", {"images/0001": PNG, "text/0001.txt": "x"}),
     "text below the images": ("folder", {"a.png": PNG, "text/a.txt": "x"}),
     "images/ and text/ of a split": ("folder", {"train/images/a.png": PNG, "train/text/a.txt": "x"}),
     "a table beside images/": ("csv", {"captions.csv": "image,caption\na.png,x\n", "images/a.png": PNG}),
@@ -173,7 +175,10 @@ def test_links_out_of_the_folder_of_images_are_not_followed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "caption"),
     [
-        ("a red square.png", "a red square"), ("a_red_square.png", "a red square"), ("a red square (2).png", "a red square"),
+        ("a red square.png", "a red square"), ("a_red_square.png", "a red square"),
+        ("A red square.PNG", "A red square"),
+        ("a red v1.5 square", "a red v1.5 square"),
+        ("a red square (2).png", "a red square"),
         ("a red  square.jpeg.png", "a red square.jpeg"), ("sub/a red square.png", "a red square"),
     ],
 )  # fmt: skip
@@ -182,6 +187,15 @@ def test_the_name_of_a_file_is_its_caption_where_that_is_asked_for(tmp_path, nam
     with pytest.raises(t2i.DataError, match="--captions name"):
         packed("folder", source, tmp_path)
     assert captions(packed("folder", source, tmp_path, options=SourceOptions(captions="name"))[0]) == {name: [caption]}
+
+
+def test_metadata_that_a_flag_passes_over_is_named(tmp_path):
+    source = write(tmp_path / "mine", {"a kite.png": PNG, "metadata.jsonl": {"file_name": "a kite.png", "text": "x"}})
+    data, report = packed("folder", source, tmp_path, options=SourceOptions(captions="name"))
+    assert captions(data) == {"a kite.png": ["a kite"]}
+    assert [reason for _, reason in report.skipped] == [
+        "not read: metadata of images, which is read by t2i-prepare folder (without --captions name)"
+    ]
 
 
 def test_two_texts_that_could_be_an_images_are_named_and_neither_is_taken(tmp_path):

@@ -37,6 +37,7 @@ KNOWN = frozenset(
     }
 )
 OTHER_OF_COCO = ("instances_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
+METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json"})
 TABLES = (".csv", ".tsv", ".txt", ".token")
 
 
@@ -126,6 +127,8 @@ def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:
 def _hint(name: str, kind: str, place: str, start: bytes) -> str | None:
     """Suggest what to do with an unused file that holds images or captions; None if it holds neither."""
     place = shlex.quote(place)
+    if name.rpartition("/")[2].casefold() in METADATA:
+        return "metadata of images, which is read by t2i-prepare folder (without --captions name)"
     if kind == ".parquet":
         return f"Parquet, which is read by t2i-prepare parquet {place}"
     if kind == ".arrow":

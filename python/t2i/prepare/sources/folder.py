@@ -70,9 +70,9 @@ def is_image(tree: Tree, name: str) -> bool:
 def _by_name(images: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Use file names as captions: without extension and copy number, underscores as spaces."""
     for name in images:
-        base = name.rpartition("/")[2]
-        caption = re.sub(r" *\(\d+\)$", "", base.removesuffix(ending(base)) if looks_like_image(base) else base)
-        yield name, checked_captions(caption.replace("_", " ") or base)
+        base = _base(name)
+        caption = re.sub(r" *\(\d+\)$", "", base).replace("_", " ").strip()
+        yield name, checked_captions(caption or base)
 
 
 class _Texts:
@@ -85,15 +85,13 @@ class _Texts:
         stems = {_stem(name) for name in images}
         self._images: dict[str, list[str]] = {}
         for name in images:
-            self._images.setdefault(name.rpartition("/")[2].removesuffix(ending(name)), []).append(name)
+            self._images.setdefault(_base(name), []).append(name)
         for name in tree.names:
             if ending(name) in CAPTION_ENDINGS and not is_hidden(name):
                 stem = _stem(name)
                 if stem not in stems and stem not in self._present:
-                    base = stem.rpartition("/")[2]
-                    self._elsewhere.setdefault(
-                        base.removesuffix(ending(base)) if looks_like_image(base) else base, []
-                    ).append(name)
+                    base = _base(stem) if looks_like_image(stem) else stem.rpartition("/")[2]
+                    self._elsewhere.setdefault(base, []).append(name)
 
     def of(self, image: str) -> list[str]:
         """Return its caption files, the one to read first."""
@@ -107,7 +105,7 @@ class _Texts:
         return found or self._parallel(image)
 
     def _parallel(self, image: str) -> list[str]:
-        base = image.rpartition("/")[2].removesuffix(ending(image))
+        base = _base(image)
         texts = self._elsewhere.get(base, [])
         if len(texts) == 1 and len(self._images[base]) == 1:
             return texts
@@ -116,7 +114,13 @@ class _Texts:
 
 
 def _stem(name: str) -> str:
-    return name.removesuffix(name[len(name) - len(ending(name)) :]) if ending(name) else name
+    """Return a name without its extension."""
+    return name[: len(name) - len(ending(name))]
+
+
+def _base(name: str) -> str:
+    """Return the name of a file without its folders and its extension; of a file that has none, all of it."""
+    return _stem(name.rpartition("/")[2]) if looks_like_image(name) else name.rpartition("/")[2]
 
 
 def _differ_once(left: list[str], right: list[str]) -> bool:
