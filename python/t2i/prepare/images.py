@@ -125,7 +125,7 @@ def _load_with_pillow(
         ):
             if opened.width * opened.height > max_pixels:
                 return f"too large: {opened.width} x {opened.height} pixels, the limit is {max_pixels}"
-            image = ImageOps.exif_transpose(_eight_bits(opened)).convert("RGBA")
+            image = _on_white(ImageOps.exif_transpose(_eight_bits(opened)))
     except Image.DecompressionBombError as error:  # Pillow's own limit is higher, but asked at once
         return f"too large: {error}"
     except UnidentifiedImageError:
@@ -134,8 +134,7 @@ def _load_with_pillow(
         return str(error)
     except Exception as error:  # Pillow's parsers raise whatever they meet: struct.error, IndexError, EOFError, ...
         return f"broken: {' '.join(str(error).split()) or type(error).__name__}"
-    white = Image.new("RGBA", image.size, "white")
-    array = np.ascontiguousarray(Image.alpha_composite(white, image).convert("RGB"))
+    array = np.ascontiguousarray(image)
     if box is not None:
         x, y, width, height = (round(value) for value in box)
         array = np.ascontiguousarray(array[max(0, y) : y + height, max(0, x) : x + width])
@@ -143,6 +142,14 @@ def _load_with_pillow(
             return "broken: the bounding box lies outside the image"
     _native.resize(array, out, fit)
     return None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Convert to RGB; transparent pixels are laid on white. An image without alpha needs a third of the memory."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 @cache
