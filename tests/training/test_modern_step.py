@@ -53,12 +53,12 @@ def settings(**changes: object) -> TrainConfig:
     return TrainConfig(**(plain | changes))  # type: ignore[arg-type]
 
 
-def made(config: TrainConfig, seed: int = 0) -> ModernStep:
+def made(config: TrainConfig, seed: int = 0, precision: torch.dtype = torch.float32) -> ModernStep:
     torch.manual_seed(seed)
     text = FrozenText(3 + 2 * torch.randn(40, config.text.dim), None)
     images = torch.rand(16, 3, config.size, config.size) * 2 - 1
     reference = Reference(images, torch.arange(30), torch.arange(30) % 10)
-    return ModernStep(config, text, torch.device("cpu"), torch.float32, reference=reference)
+    return ModernStep(config, text, torch.device("cpu"), precision, reference=reference)
 
 
 def weights(step: ModernStep) -> dict[str, torch.Tensor]:
@@ -113,6 +113,16 @@ def test_the_discriminators_are_not_moved_by_the_generators_update() -> None:
     judges = ("discriminator.", "feature_discriminator.", "text_head.")
     assert same >= {name for name in found[0] if name.startswith(judges)}
     assert any(name.startswith("generator.") for name in set(found[0]) - same)
+
+
+def test_in_bfloat16_no_gradient_of_the_generators_update_reaches_a_discriminator() -> None:
+    """autocast keeps casts of weights; those of weights that want no gradient are made anew."""
+    found = []
+    for weight in (0.5, 5.0):
+        step = made(settings(feature_weight=weight, pixel_weight=weight), precision=torch.bfloat16)
+        step(batch_of(0, size=32), 0)
+        found.append({name: value.grad.clone() for name, value in step.discriminator.named_parameters()})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_seed_others() -> None:
