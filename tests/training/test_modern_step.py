@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from helpers import TEXT, call
+from processes import results
 from t2i import runtime
 from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
+from t2i.distributed import Ranks
 from t2i.errors import ConfigError
 from t2i.models import image_features
 from t2i.models.efficientnet import EfficientNetLite0
@@ -51,12 +53,12 @@ def settings(**changes: object) -> TrainConfig:
     return TrainConfig(**(plain | changes))  # type: ignore[arg-type]
 
 
-def made(config: TrainConfig, seed: int = 0) -> ModernStep:
+def made(config: TrainConfig, seed: int = 0, precision: torch.dtype = torch.float32) -> ModernStep:
     torch.manual_seed(seed)
     text = FrozenText(3 + 2 * torch.randn(40, config.text.dim), None)
     images = torch.rand(16, 3, config.size, config.size) * 2 - 1
     reference = Reference(images, torch.arange(30), torch.arange(30) % 10)
-    return ModernStep(config, text, torch.device("cpu"), torch.float32, reference=reference)
+    return ModernStep(config, text, torch.device("cpu"), precision, reference=reference)
 
 
 def weights(step: ModernStep) -> dict[str, torch.Tensor]:
@@ -111,6 +113,16 @@ def test_the_discriminators_are_not_moved_by_the_generators_update() -> None:
     judges = ("discriminator.", "feature_discriminator.", "text_head.")
     assert same >= {name for name in found[0] if name.startswith(judges)}
     assert any(name.startswith("generator.") for name in set(found[0]) - same)
+
+
+def test_in_bfloat16_no_gradient_of_the_generators_update_reaches_a_discriminator() -> None:
+    """autocast keeps casts of weights; those of weights that want no gradient are made anew."""
+    found = []
+    for weight in (0.5, 5.0):
+        step = made(settings(feature_weight=weight, pixel_weight=weight), precision=torch.bfloat16)
+        step(batch_of(0, size=32), 0)
+        found.append({name: value.grad.clone() for name, value in step.discriminator.named_parameters()})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_seed_others() -> None:
@@ -227,6 +239,26 @@ def test_a_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(tmp_path, 
     assert whole == parts
     code, _, err = call("t2i-generate", "a red flower", "--model", tmp_path / "whole", "--out", tmp_path / "a.png")
     assert code == 0, err
+
+
+def two_steps(ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Train on this process's rows: every learned weight, and the noise it drew."""
+    torch.manual_seed(0)
+    config = settings(feature_weight=0.0, contrastive_weight=0.0)
+    text = FrozenText(torch.randn(40, config.text.dim), None)
+    step = ModernStep(config, text, torch.device("cpu"), torch.float32, ranks=ranks)
+    rows = ranks.rows(config.batch)
+    for number in range(2):
+        step(batch_of(2 * number + ranks.rank, rows=rows, size=32), number)
+    return weights(step) | {"noise": step.inputs(batch_of(0, rows=rows, size=32), 5)["noise"]}
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_hold_the_same_weights_and_draw_different_rows_of_the_same_noise() -> None:
+    first, second = results(2, two_steps)
+    drawn = torch.cat([first.pop("noise"), second.pop("noise")])
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    torch.testing.assert_close(drawn, runtime.noise((8, 6), torch.device("cpu"), 0, 5, "generator"))
 
 
 @pytest.mark.timeout(600)

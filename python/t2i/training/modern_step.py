@@ -78,6 +78,9 @@ class ModernStep:
         self.text_head: nn.Linear | None = None
         if config.feature_weight:
             self._add_features()
+        rows = ranks.rows(config.batch)
+        # Made once: a copy from the host could not be captured in a CUDA graph.
+        self.order = torch.tensor(modern_losses.repeated_rows(rows, int(rows * REPEATED)), device=device)
         self._fit(reference)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
         self._add_optimizers()
@@ -190,8 +193,7 @@ class ModernStep:
     def update(self, inputs: Inputs) -> dict[str, Tensor]:
         """Do what `__call__` does, from collected inputs."""
         self.guard.begin()
-        count = len(inputs["captions"])
-        order = torch.tensor(modern_losses.repeated_rows(count, int(count * REPEATED)), device=self.device)
+        order = self.order
         with runtime.autocast(self.device, self.precision):
             text = self.text(inputs["captions"], None)  # (B, T)
             shown = text[order]
@@ -200,8 +202,6 @@ class ModernStep:
                 real_taps = self.read(inputs["images"], inputs["real_augmentation"])
             own, wrong = self.generator.standardise(text), self._mismatched(inputs, text)
             measured = self.update_discriminators(inputs, own, wrong, own[order], fakes, real_taps, fake_taps)
-            # The casts of the discriminators' weights are of before their update, and would carry gradients back to them.
-            torch.clear_autocast_cache()
             given: Inputs = {name: inputs[name] for name in ("bank", "bank_classes") if name in inputs}
             given |= {"noise": inputs["noise"], "images": inputs["images"], "classes": inputs["classes"][order]}
             measured |= self.update_generator(given, shown, own[order], fakes, real_taps, fake_taps)
