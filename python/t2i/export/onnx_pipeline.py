@@ -45,6 +45,7 @@ class OnnxPipeline:
 
         Raises:
             ConfigError: an empty caption, or a count below 1.
+            CheckpointError: the graph fails, or returns something else than pictures.
         """
         sentences = check_captions(captions, count)
         tokens = self.tokenizer(sentences)
