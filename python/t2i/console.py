@@ -16,28 +16,39 @@ class Tolerant:
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
+        self.stream = stream
 
     def write(self, text: str) -> int:
         """Write, or drop the text."""
         with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
-            if self._stream is not None:
-                self._stream.write(text)
+            if self.stream is not None:
+                self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush, or do not."""
         with contextlib.suppress(OSError, ValueError):
-            if self._stream is not None:
-                self._stream.flush()
+            if self.stream is not None:
+                self.stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
+
+
+_last = Tolerant(None)
 
 
 def errors() -> TextIO:
-    """Take the present stderr, tolerantly: where bars and warnings go."""
-    return cast(TextIO, sys.stderr if isinstance(sys.stderr, Tolerant) else Tolerant(sys.stderr))
+    """Take the present stderr, tolerantly: where bars and warnings go.
+
+    It is the same object for the same stream, or a bar would not make way for a warning.
+    """
+    global _last
+    if isinstance(sys.stderr, Tolerant):
+        return cast(TextIO, sys.stderr)
+    if _last.stream is not sys.stderr:
+        _last = Tolerant(sys.stderr)
+    return cast(TextIO, _last)
 
 
 def say(line: str) -> None:

@@ -6,6 +6,7 @@
 """
 
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,11 @@ from t2i.files import check_file
 from t2i.text.inputs import CaptionInputs
 from t2i.text.protocol import TextEncoder
 from t2i.weights import read_tensors
+
+# What numpy.load raises: a header is Python source, whose parser has errors of its own.
+UNREADABLE = (
+    OSError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError, ArithmeticError, TypeError, LookupError, TokenError,
+)  # fmt: skip
 
 
 @torch.no_grad()
@@ -73,18 +79,7 @@ def _table(path: Path, data: PackedDataset) -> NDArray[Any]:
             found = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(found, np.ndarray):
                 raise ValueError("an archive of arrays")
-        # A header is Python source: its parser has errors of its own.
-        except (
-            OSError,
-            ValueError,
-            EOFError,
-            SyntaxError,
-            RecursionError,
-            MemoryError,
-            ArithmeticError,
-            TypeError,
-            LookupError,
-        ) as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{path} is not a readable .npy of numbers; write one with numpy.save (arrays of objects are never loaded)"
             ) from error
