@@ -71,14 +71,14 @@ def _check(model: Any, size: int, noise: int, kinds: Any) -> None:
             raise ValueError(f"its tensor {tensor.name!r} is in another file")
     found = {value.name: _type(value) for value in (*model.graph.input, *model.graph.output)}
     captions = found.get("captions", (0, []))
-    if set(found) != {"captions", "noise", "pictures"} or [value.name for value in model.graph.output] != ["pictures"]:
+    if set(found) != {"captions", "noise", "images"} or [value.name for value in model.graph.output] != ["images"]:
         raise ValueError(f"its inputs and outputs are {', '.join(sorted(found))}")
     if captions[0] not in (kinds.UINT8, kinds.INT64) or len(captions[1]) != 2:
         raise ValueError("its captions are no table of numbers")
     if found["noise"][0] != kinds.FLOAT or found["noise"][1][1:] != [noise]:
         raise ValueError(f"its noise must be (batch, {noise}) float32")
-    if found["pictures"][0] != kinds.FLOAT or len(found["pictures"][1]) != 4:
-        raise ValueError("its pictures must be (batch, 3, size, size) float32")
+    if found["images"][0] != kinds.FLOAT or len(found["images"][1]) != 4:
+        raise ValueError("its images must be (batch, 3, size, size) float32")
 
 
 def _type(value: Any) -> tuple[int, list[int]]:

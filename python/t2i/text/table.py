@@ -25,7 +25,8 @@ from t2i.weights import read_tensors
 
 # What numpy.load raises: a header is Python source, whose parser has errors of its own.
 UNREADABLE = (
-    OSError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError, ArithmeticError, TypeError, LookupError, TokenError,
+    OSError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError, ArithmeticError, TypeError, LookupError,
+    TokenError,
 )  # fmt: skip
 
 
