@@ -176,15 +176,29 @@ def killed_in_write(data, folder, at, **changes):
 
 def signalled(data, folder, at, number, out, twice=False, **changes):
     """Train, and send oneself a signal at call `at`; write down how many steps began before it and after it."""
+    from t2i.training.loop import Loop
     from t2i.training.step import GanStep
     from t2i.training.style import StyleStep
     from t2i.training.text_objectives import ClassContrastiveObjective, JointObjective
 
     seen = {"text": 0, "gan": 0, "style": 0, "after": 0}
-    sent = []
+    sent, active = [], [False]
+    enter, leave = Loop.__enter__, Loop.__exit__
+
+    def entered(self):
+        enter(self)
+        active[0] = True
+        return self
+
+    def left(self, *exception):
+        active[0] = False
+        return leave(self, *exception)
+
+    Loop.__enter__, Loop.__exit__ = entered, left
 
     def send():
         sent.append(number)
+        Path(f"{out}.inside").write_text(str(active[0]))  # now: the process may not outlive the signal
         os.kill(os.getpid(), number)
         if twice:
             os.kill(os.getpid(), number)
@@ -329,6 +343,10 @@ def two_runs(data, folder, way):
     assert os.read(reading, 4) == b"held"
     with pytest.raises(CheckpointError) as caught:
         train(data, str(folder))
+    if way == "without its lock file":
+        (folder / ".lock").unlink()
+        with pytest.raises(CheckpointError):
+            train(data, str(folder))
     expected = f"{folder} is in use by another run (process {pid}); wait for it or choose another --out"
     require(expected in str(caught.value), str(caught.value))
     os.kill(pid, signal.SIGTERM if way == "ended" else signal.SIGKILL)
