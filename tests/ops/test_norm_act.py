@@ -60,11 +60,12 @@ def test_it_is_one_library_call_a_group(shape, groups, slope, has_residual):
         torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("shape", "groups", "slope", "has_residual"), [case for case in CASES if case[1] > 1])
+@pytest.mark.parametrize(("shape", "groups", "slope", "has_residual"), CASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-6)])
-def test_its_gradient_is_that_of_the_definition(shape, groups, slope, has_residual, dtype, tolerance):
+def test_its_gradient_is_that_of_the_definition(shape, groups, slope, has_residual, dtype, tolerance, monkeypatch):
     """Derived by autograd, in float64, from the same rounded input; what comes back to it is rounded in bfloat16."""
     x, more, norm = made(shape, dtype)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # where one group is the library's otherwise
     found = everything(lambda x, n, m: norm_act(x, n, slope, m, groups), x, more, norm, has_residual)[:5]
     exact = [t.detach().double().requires_grad_() for t in (x, more)]
     norm = made(shape, dtype)[2].double()

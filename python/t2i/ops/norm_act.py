@@ -35,7 +35,8 @@ def norm_act(
     Returns:
         x's shape and dtype.
     """
-    if not norm.training or groups == 1 or not isinstance(norm, LIBRARY):
+    library = groups == 1 and not torch.compiler.is_compiling()  # one call; its gradient reads the output as well
+    if not norm.training or library or not isinstance(norm, LIBRARY):
         y: Tensor = norm(x)
         return activate(y if residual is None else y + residual, slope)
     if norm.num_batches_tracked is not None:

@@ -153,6 +153,8 @@ class Loop:
         log = self.due(self.config.log_every)
         if not log and self.guard.device.type != "cpu":
             return {}  # reading the counters would wait for every step
+        if log:  # meet on the host first: a read from a GPU would wait for an exchange with a process that has ended
+            self.ranks.any(False)
         skipped = self.guard.check(self.done, self.checkpoints.newest(), self.rate_flag)
         if not log:
             return {}

@@ -202,7 +202,8 @@ class GanStep:
         self.discriminator_adam.zero_grad(set_to_none=True)
         loss.backward()
         self.guard.step(self.discriminator_adam, loss)
-        return {"d_loss": loss.detach()} | {k: torch.sigmoid(v.detach()).mean() for k, v in scores.items()}
+        means = torch.sigmoid(torch.stack(list(scores.values())).detach()).mean(1)  # all kinds at once
+        return {"d_loss": loss.detach()} | dict(zip(scores, means, strict=True))
 
     def score_pairs(
         self, images: Tensor, wrong: Tensor | None, text: Tensor, other: Tensor | None, fakes: Tensor, weight: float
