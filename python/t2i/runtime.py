@@ -131,9 +131,7 @@ def compiled(function: Callable[P, T], name: str) -> Callable[P, T]:
         function: Without side effects but those of batch normalisation; it is traced when first called.
         name: For the warning.
     """
-    fast = torch.compile(
-        function, fullgraph=True, dynamic=False, options={"combo_kernels": True, "combo_kernels_pointwise_only": True}
-    )
+    fast = torch.compile(function, fullgraph=True, dynamic=False, options={"combo_kernels": True})
     with_backward = torch._functorch.config.patch(force_non_lazy_backward_lowering=True)
     failed = False
 
