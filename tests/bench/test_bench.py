@@ -202,6 +202,18 @@ def test_a_command_that_runs_into_the_end_of_a_piece_is_asked_to_end(tmp_path):
     assert (code, "begun" in text) == (None, True)
 
 
+def test_the_commit_is_known_from_a_wheel_too(tmp_path, monkeypatch):
+    assert len(timing.commit()) >= 7  # of this checkout
+    monkeypatch.setattr(timing, "__file__", str(tmp_path / "site-packages/t2i/bench/timing.py"))
+    monkeypatch.delenv("T2I_COMMIT", raising=False)
+    assert timing.commit() == "unknown"
+    (tmp_path / "site-packages/t2i").mkdir(parents=True)
+    (tmp_path / "site-packages/t2i/commit.txt").write_text("0123abc\n")
+    assert timing.commit() == "0123abc"
+    monkeypatch.setenv("T2I_COMMIT", "4567def")
+    assert timing.commit() == "4567def"
+
+
 def test_a_step_that_is_recorded_is_recorded_before_it_is_timed(monkeypatch):
     """The rounds timed the recording: two calls came before them, and the fourth records."""
     calls, timed = [], []

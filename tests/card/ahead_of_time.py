@@ -92,7 +92,9 @@ def main() -> None:
             triton.runtime.driver.set_active(Driver(architecture))
             given = [MockTensor(a.dtype, list(a.shape)) if isinstance(a, torch.Tensor) else a for a in arguments]
             compiled = kernel.warmup(*given, grid=grid, **options)
-            found.append({"case": tag, "architecture": architecture, "grid": list(grid), **resources(compiled.asm["cubin"])})
+            found.append(
+                {"case": tag, "architecture": architecture, "grid": list(grid), **resources(compiled.asm["cubin"])}
+            )
     print(json.dumps(found))
 
 
