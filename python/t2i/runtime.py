@@ -16,6 +16,10 @@ from t2i.errors import ConfigError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST_HEAP_BLOCK = 32 * 2**20  # bytes; mallopt refuses more
 
+# Of torch.compile's code generator. Independent small kernels are joined; a value that several kernels need is computed again
+# by each, from bfloat16 maps, and not written and read in float32 (the gradient behind an activation: 2 GB a step at 512).
+INDUCTOR = {"combo_kernels": True, "realize_opcount_threshold": 200, "realize_reads_threshold": 16}
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -125,13 +129,13 @@ def compiled(function: Callable[P, T], name: str) -> Callable[P, T]:
     """Compile a function whole, for fixed shapes; where that fails, go on with the function as it is and say so once.
 
     Its backward pass is compiled with it, in the first call, and not when a gradient is first asked for: a failure there would
-    be past catching. Small independent kernels are joined on a GPU (`combo_kernels`): casts of weights, running statistics.
+    be past catching.
 
     Args:
         function: Without side effects but those of batch normalisation; it is traced when first called.
         name: For the warning.
     """
-    fast = torch.compile(function, fullgraph=True, dynamic=False, options={"combo_kernels": True})
+    fast = torch.compile(function, fullgraph=True, dynamic=False, options=INDUCTOR)
     with_backward = torch._functorch.config.patch(force_non_lazy_backward_lowering=True)
     failed = False
 
