@@ -25,12 +25,15 @@ use crate::threads::{choose, run};
 
 /// How much more work a byte of a caption is than a byte that is copied.
 const WORK_PER_BYTE: usize = 64;
-/// Lengths of the character n-grams of a word.
-const SHORTEST: usize = 3;
-const LONGEST: usize = 5;
 /// Odd multipliers of the polynomial hash and of its finaliser, and what tells pairs and triples from single units.
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 const MIX: u64 = 0xD6E8_FEB8_6659_FD93;
+/// Lengths of the character n-grams of a word, with BASE to that power.
+const PIECES: [(usize, u64); 3] = [
+    (3, BASE.wrapping_mul(BASE).wrapping_mul(BASE)),
+    (4, BASE.wrapping_mul(BASE).wrapping_mul(BASE).wrapping_mul(BASE)),
+    (5, BASE.wrapping_mul(BASE).wrapping_mul(BASE).wrapping_mul(BASE).wrapping_mul(BASE)),
+];
 const PAIR: u64 = 0xA5A5_5A5A_1234_5677;
 const TRIPLE: u64 = 0x5A5A_A5A5_7654_3211;
 
@@ -151,8 +154,7 @@ fn extend(hash: u64, value: u64) -> u64 {
 fn bucket(hash: u64, count: u32) -> u32 {
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(MIX);
     let mixed = mixed ^ (mixed >> 29);
-    let place = (((mixed >> 32) * u64::from(count)) >> 32) as u32;
-    place
+    (((mixed >> 32) * u64::from(count)) >> 32) as u32
 }
 
 /// The unit before the one that is being read.
@@ -166,10 +168,12 @@ struct Before {
 /// Memory of one thread.
 struct Tokenizer {
     buckets: Buckets,
-    stamps: Vec<u32>,
-    generation: u32,
+    /// A bit a token: 12 KB for the default buckets, which the first-level cache holds.
+    seen: Vec<u64>,
     text: String,
     unit: Vec<u32>,
+    /// Hashes of the beginnings of the word that is being read, so that a piece of it costs one multiplication.
+    prefixes: Vec<u64>,
     kind: Class,
     before: Option<Before>,
 }
@@ -178,10 +182,10 @@ impl Tokenizer {
     fn new(buckets: Buckets) -> Self {
         Self {
             buckets,
-            stamps: vec![0; buckets.tokens()],
-            generation: 0,
+            seen: vec![0; buckets.tokens().div_ceil(64)],
             text: String::new(),
             unit: Vec::new(),
+            prefixes: Vec::new(),
             kind: Class::Letter,
             before: None,
         }
@@ -189,9 +193,9 @@ impl Tokenizer {
 
     /// Appends a token unless the caption has it already.
     fn emit(&mut self, token: u32, out: &mut Vec<i32>) {
-        let stamp = &mut self.stamps[token as usize];
-        if *stamp != self.generation {
-            *stamp = self.generation;
+        let (word, bit) = (&mut self.seen[token as usize / 64], 1 << (token % 64));
+        if *word & bit == 0 {
+            *word |= bit;
             out.push(token.cast_signed());
         }
     }
@@ -219,11 +223,7 @@ impl Tokenizer {
     /// Appends the tokens of a caption.
     fn read(&mut self, caption: &str, out: &mut Vec<i32>) {
         self.normalise(caption);
-        self.generation = self.generation.wrapping_add(1);
-        if self.generation == 0 {
-            self.stamps.fill(0);
-            self.generation = 1;
-        }
+        let first = out.len();
         self.before = None;
         self.unit.clear();
         let text = std::mem::take(&mut self.text);
@@ -249,6 +249,9 @@ impl Tokenizer {
         }
         self.finish(out);
         self.text = text;
+        for &token in &out[first..] {
+            self.seen[token.cast_unsigned() as usize / 64] = 0;
+        }
     }
 
     /// Ends the unit that is being read and appends what it adds.
@@ -277,19 +280,23 @@ impl Tokenizer {
 
     /// Appends the character n-grams of the word that is being read.
     fn pieces(&mut self, out: &mut Vec<i32>) {
-        let mut unit = std::mem::take(&mut self.unit);
-        unit.insert(0, u32::from('<'));
-        unit.push(u32::from('>'));
-        for start in 0..=unit.len() - SHORTEST {
-            let mut hash = 0;
-            for (length, &code) in (1..=LONGEST).zip(&unit[start..]) {
-                hash = extend(hash, u64::from(code));
-                if length >= SHORTEST {
-                    self.characters(hash, out);
-                }
+        let mut prefixes = std::mem::take(&mut self.prefixes);
+        prefixes.clear();
+        prefixes.push(0);
+        let mut last = extend(0, u64::from('<'));
+        prefixes.push(last);
+        for &code in &self.unit {
+            last = extend(last, u64::from(code));
+            prefixes.push(last);
+        }
+        prefixes.push(extend(last, u64::from('>')));
+        for (start, before) in prefixes.iter().enumerate() {
+            for (length, power) in PIECES {
+                let Some(whole) = prefixes.get(start + length) else { break };
+                self.characters(whole.wrapping_sub(before.wrapping_mul(power)), out);
             }
         }
-        self.unit = unit;
+        self.prefixes = prefixes;
     }
 }
 
@@ -299,7 +306,7 @@ type Block = (Vec<i32>, Vec<usize>);
 fn read_block<S: AsRef<str>>(block: &[S], buckets: Buckets) -> Block {
     let mut tokenizer = Tokenizer::new(buckets);
     let bytes: usize = block.iter().map(|caption| caption.as_ref().len()).sum();
-    let mut tokens = Vec::with_capacity(2 * bytes + 8);
+    let mut tokens = Vec::with_capacity(3 * bytes + 8);
     let mut ends = Vec::with_capacity(block.len());
     for caption in block {
         tokenizer.read(caption.as_ref(), &mut tokens);

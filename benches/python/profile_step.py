@@ -68,7 +68,7 @@ def main() -> None:
             noise = torch.randn(2, options.batch, config.noise_dim, device=device)
             show("the usual step", lambda _: usual(batch.images, other, text, *noise), device)  # noqa: B023
         show(name, lambda step: gan(batch, step), device)  # noqa: B023
-    print(timing.facts(device), file=sys.stderr)
+    print(timing.environment(device), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """The usual tokenizer: a dictionary and a loop, as the ports of the released program to PyTorch have it."""
 
+import itertools
+import re
+import zlib
+
 import numpy as np
 import torch
 
@@ -23,3 +27,16 @@ def one_hot(ids: np.ndarray) -> torch.Tensor:
         if 1 <= number <= len(ALPHABET):
             columns[int(number) - 1, place] = 1.0
     return columns
+
+
+def ngrams(caption: str, words: int, characters: int) -> set[int]:
+    """Hash words, pairs of words and pieces of 3 to 5 characters: a regular expression, slices and crc32."""
+    found = re.findall(r"[^\W_]+", caption.lower())
+    pairs = [f"{first} {second}" for first, second in itertools.pairwise(found)]
+    tokens = {1 + zlib.crc32(text.encode()) % words for text in found + pairs}
+    for word in set(found):
+        marked = f"<{word}>"
+        for length in (3, 4, 5):
+            for start in range(len(marked) - length + 1):
+                tokens.add(1 + words + zlib.crc32(marked[start : start + length].encode()) % characters)
+    return tokens

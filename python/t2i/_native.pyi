@@ -21,6 +21,7 @@ __all__ = [
     "encode",
     "image_format",
     "load_images",
+    "ngrams",
     "one_hot",
     "resize",
 ]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fixture::{self, Item, pixel};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fs::File;
 
@@ -171,15 +172,19 @@ fn text_that_is_not_a_manifest_is_refused() {
     assert!(message.contains("must be a folder"), "{message}");
 }
 
+/// The pack.json of a single shard.
+fn manifest_of(shard: &[u8], images: usize, captions: usize) -> Value {
+    json!({
+        "format": "t2i-pack", "version": 2, "image_size": 2, "images": images, "captions": captions,
+        "classes": ["rose", "bluebell"], "splits": {"train": images, "test": 0},
+        "shards": [fixture::entry("s", shard, images, captions)],
+    })
+}
+
 fn open_with_shard(bytes: &[u8], images: usize, captions: usize) -> Result<Pack> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("s"), bytes).unwrap();
-    let manifest = json!({
-        "format": "t2i-pack", "version": 2, "image_size": 2, "images": images, "captions": captions,
-        "classes": ["rose", "bluebell"], "splits": {"train": images, "test": 0},
-        "shards": [fixture::entry("s", bytes, images, captions)],
-    });
-    std::fs::write(folder.path().join("pack.json"), manifest.to_string()).unwrap();
+    std::fs::write(folder.path().join("pack.json"), manifest_of(bytes, images, captions).to_string()).unwrap();
     Pack::open(folder.path(), true)
 }
 
@@ -509,4 +514,37 @@ fn of_many_shards_each_is_looked_at_in_its_turn() {
     std::fs::remove_file(folder.path().join("shard-00033.safetensors")).unwrap();
     let noticed = (0..3).filter(|_| pack.check_unchanged().is_err()).count();
     assert_eq!(noticed, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_offsets_and_bytes_are_captions_or_an_error_in_memory_as_in_the_file(
+        text in prop::collection::vec(prop::sample::select(vec![b'a', b' ', 0xC3, 0xA9, 0xF0, 0xFF]), 0..6),
+        inner in prop::collection::vec(-2_i64..8, 2)
+    ) {
+        let length = i64::try_from(text.len()).unwrap();
+        let offsets = [0, inner[0], inner[1], length];
+        let mut tensors = fixture::tensors(&[Item::new(0, 0, &["a", "b"]), Item::new(1, 0, &["c"])], 0, 2);
+        tensors.insert("caption_bytes", (Dtype::U8, vec![text.len()], text.clone()));
+        let bytes = offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+        tensors.insert("caption_byte_offsets", (Dtype::I64, vec![4], bytes));
+        let expected: Option<Vec<String>> = offsets
+            .windows(2)
+            .map(|pair| {
+                let range = usize::try_from(pair[0]).ok()?..usize::try_from(pair[1]).ok()?;
+                String::from_utf8(text.get(range)?.to_vec()).ok()
+            })
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        let shard = fixture::shard(&tensors);
+        std::fs::write(folder.path().join("s"), &shard).unwrap();
+        std::fs::write(folder.path().join("pack.json"), manifest_of(&shard, 2, 3).to_string()).unwrap();
+        for memory in [2 << 30, 0] {
+            let pack = Pack::open_within(folder.path(), false, memory).ok();
+            let found = pack.map(|pack| (0..3).map(|row| pack.caption(row).unwrap().into_owned()).collect::<Vec<_>>());
+            prop_assert_eq!(&found, &expected);
+        }
+    }
 }

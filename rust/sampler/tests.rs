@@ -332,6 +332,20 @@ fn one_image_without_the_caption_among_many_is_found() {
 }
 
 #[test]
+fn an_image_with_a_caption_of_its_own_is_preferred_over_many_whose_captions_all_fit() {
+    // Of image 0, "b" is a caption too: as a mismatched text it would match. Only the last image has another.
+    let mut items = vec![Item::new(0, 0, &["a", "b"])];
+    items.extend((0..2000).map(|_| Item::new(1, 0, &["b"])));
+    items.push(Item::new(1, 0, &["c"]));
+    let pack = open(&[items], &["x", "y"], 1);
+    let sampler = Sampler::new(Arc::clone(&pack), Options { crop: 1, ..Options::default() }).unwrap();
+    let plan = sampler.plan(0);
+    let rows: Vec<usize> = (0..64).filter(|&row| plan.image[row] == 0).collect();
+    assert!(rows.iter().any(|&row| plan.caption[row] == 0) && rows.iter().any(|&row| plan.caption[row] == 1));
+    assert!(rows.iter().all(|&row| plan.mismatched_image[row] == 2001));
+}
+
+#[test]
 fn data_sets_in_which_every_caption_is_everywhere_are_refused() {
     let pack = open(&[vec![Item::new(0, 0, &["a photo"]), Item::new(1, 0, &["A photo", "a  photo"])]], &["x", "y"], 8);
     let message = Sampler::new(Arc::clone(&pack), small(Options::default())).unwrap_err().to_string();

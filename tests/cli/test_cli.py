@@ -37,9 +37,9 @@ def made(tmp_path_factory):
 def one_class(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one-class")
     for number in range(3):
-        (folder / "roses").mkdir(exist_ok=True)
-        Image.new("RGB", (24, 24), (number, 0, 0)).save(folder / "roses" / f"{number}.png")
-        (folder / "roses" / f"{number}.txt").write_text(f"rose {number}\n")
+        Image.new("RGB", (24, 24), (number, 0, 0)).save(folder / f"{number}.png")
+    rows = [{"file_name": f"{number}.png", "text": f"rose {number}", "label": "roses"} for number in range(3)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     prepare.pack("folder", folder, folder / "pack", size=19, show_progress=False)
     return folder / "pack"
 
@@ -49,7 +49,7 @@ def test_from_nothing_to_a_picture(made, tmp_path, monkeypatch):
     code, out, _ = prepared
     assert code == 0
     assert out.splitlines()[0].startswith("150 images, 1500 captions, ")
-    assert f"next: t2i-train --data {pack}" in out
+    assert f"next: t2i-train --data {shlex.quote(str(pack))}" in out
     code, out, err = trained
     assert code == 0
     assert "img/s" in err  # the bar
@@ -155,13 +155,16 @@ def folder(tmp_path, *pictures):
 
 WRONG = {
     # What the issue names.
-    "prepare: no such folder": (lambda m, o, t: ["t2i-prepare", "folder", t / "none"], "no such folder: .*none"),
+    "prepare: no such folder": (
+        lambda m, o, t: ["t2i-prepare", "folder", t / "none"],
+        "no such file or folder: .*none",
+    ),
     "train: no such folder": (lambda m, o, t: ["t2i-train", "--data", t / "none"], "no such folder: .*t2i-prepare"),
-    "prepare: an empty folder": (lambda m, o, t: ["t2i-prepare", "folder", folder(t)], "has no captioned pictures"),
+    "prepare: an empty folder": (lambda m, o, t: ["t2i-prepare", "folder", folder(t)], "has no captioned images"),
     "train: an empty folder": (lambda m, o, t: ["t2i-train", "--data", folder(t)], r"no pack\.json.*t2i-prepare"),
     "pictures without captions": (
         lambda m, o, t: ["t2i-prepare", "folder", folder(t, "a.png", "b.png")],
-        r"has no captioned pictures .*no captions: neither a line in metadata\.jsonl nor a \.txt beside it",
+        r"has no captioned images .*no captions: neither a line in metadata\.jsonl nor a \.txt beside it",
     ),
     "one class": (
         lambda m, o, t: ["t2i-train", "--data", o, "--out", t / "run", *TINY],

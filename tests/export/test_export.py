@@ -159,7 +159,7 @@ def test_a_graph_that_draws_something_else_is_refused_and_not_written(pipe, tmp_
 
     original = exporting.trace
     monkeypatch.setattr(exporting, "trace", spoiled)
-    with pytest.raises(t2i.ConfigError, match="draws other pictures than PyTorch") as caught:
+    with pytest.raises(t2i.ConfigError, match="generates other images than PyTorch") as caught:
         exporting.export(pipe, tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -84,7 +84,7 @@ def test_rounding_in_empty_directions_does_not_add_up():
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (torch.zeros(1, 4), r"2 pictures or more, got \(1, 4\)"),
+        (torch.zeros(1, 4), r"2 images or more, got \(1, 4\)"),
         (torch.zeros(4), r"got \(4,\)"),
         (torch.full((3, 2), float("nan")), "finite features"),
     ],
@@ -133,5 +133,5 @@ def test_the_kernel_distance_of_one_distribution_is_zero_on_average_and_grows_wi
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_subsets_that_cannot_be_drawn_are_refused(size):
-    with pytest.raises(ConfigError, match=f"subsets of 2 to 6 pictures, got {size}"):
+    with pytest.raises(ConfigError, match=f"subsets of 2 to 6 images, got {size}"):
         kernel_distance(rows(6, 3), rows(9, 3), size=size)

@@ -10,18 +10,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 
 import t2i
 from helpers import SHARED, call
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.records import to_json
 from t2i.data.dataset import PackedDataset
-from t2i.errors import CheckpointError, ConfigError
-from t2i.metrics import captions, diversity, fidelity, images, scoring
+from t2i.errors import CheckpointError, ConfigError, ScorerError
+from t2i.metrics import captions, diversity, fidelity, figures, images, retrieval, scoring
 from t2i.metrics.fid import Gaussian, frechet_distance
-from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of, resize_as_tensorflow
-from t2i.metrics.scoring import draw
+from t2i.metrics.inception import FeatureNetwork, features_of, resize_as_tensorflow
+from t2i.metrics.inputs import middle
+from t2i.metrics.scoring import sample_images
 from t2i.models.encoders import ImageEncoder
 from t2i.weights import save_weights
 
@@ -82,23 +83,26 @@ def test_the_network_has_the_layers_of_the_data_notes():
         assert (tuple(layer.weight.shape), layer.stride, layer.padding) == expected, name
 
 
-def test_the_network_equals_torch_fidelitys_where_that_is_installed(monkeypatch):
+def test_the_network_equals_torch_fidelitys_where_that_is_installed(monkeypatch, tmp_path):
+    """With random weights in torch-fidelity's network, the feature file that is written from it gives its features."""
     rival = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     monkeypatch.setattr(rival, "load_state_dict_from_url", lambda *args, **named: {})
     monkeypatch.setattr(rival.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
     torch.manual_seed(0)
     theirs = rival.FeatureExtractorInceptionV3("rival", ["768"]).eval()
-    blocks = [m for name, m in theirs.named_modules() if isinstance(m, rival.BasicConv2d) and "Mixed_7" not in name]
-    ours = FeatureNetwork().eval()
+    for block in theirs.modules():
+        if isinstance(block, rival.BasicConv2d):
+            torch.nn.init.kaiming_normal_(block.conv.weight, nonlinearity="relu")
+            for values in (block.bn.bias, block.bn.running_mean):
+                torch.nn.init.uniform_(values, -0.1, 0.1)
+            torch.nn.init.uniform_(block.bn.running_var, 0.8, 1.2)
+    monkeypatch.setattr(rival, "FeatureExtractorInceptionV3", lambda name, layers: theirs)
+    fidelity.write_feature_file(tmp_path / "features.safetensors")
+    pictures = torch.from_numpy(noise(1, 40, 30, 3))
     with torch.no_grad():
-        for block, layer in zip(blocks, ours.layers.values(), strict=True):
-            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            block.conv.weight.copy_(layer.weight)
-            block.bn.bias.copy_(layer.bias)
-            block.bn.running_var.fill_(1 - block.bn.eps)
-        pictures = torch.from_numpy(noise(1, 40, 30, 3))
         expected = theirs(pictures.permute(0, 3, 1, 2))[0]
-        torch.testing.assert_close(ours(pictures), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        found = FeatureNetwork.load(tmp_path / "features.safetensors")(pictures)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 BROKEN = {
@@ -189,7 +193,7 @@ def test_feature_distance_is_one_minus_the_cosine_round_the_centre():
 
 
 def test_a_group_of_one_has_no_diversity():
-    with pytest.raises(ConfigError, match=r"at least 2 pictures, got \(3, 1\)"):
+    with pytest.raises(ConfigError, match=r"at least 2 images, got \(3, 1\)"):
         diversity.pixel_distances(np.zeros((3, 1, 2, 2, 3), np.uint8))
 
 
@@ -233,6 +237,9 @@ class Probe:
         return "petals 50%"
 
 
+FEW = 12  # features: distances of 768 take seconds
+
+
 @pytest.fixture
 def cheap(monkeypatch, tmp_path):
     """Features of the mean colours in place of the network's, with a count of the pictures read, and no probe."""
@@ -240,13 +247,14 @@ def cheap(monkeypatch, tmp_path):
 
     def features(network, pictures, batch=32, title=""):
         read.append(len(pictures))
-        coarse = torch.from_numpy(pictures).float().view(len(pictures), -1)[:, :FEATURES]
-        return coarse.repeat(1, FEATURES // coarse.shape[1] + 1)[:, :FEATURES] / 255
+        return torch.from_numpy(pictures).float().view(len(pictures), -1)[:, :FEW] / 255
 
     asked = []
     for module in (images, scoring):
         monkeypatch.setattr(module, "features_of", features)
-    monkeypatch.setattr(scoring.FeatureNetwork, "load", classmethod(lambda cls, path: torch.nn.Identity()))
+        monkeypatch.setattr(module, "FEATURES", FEW)
+    monkeypatch.setattr(images.FeatureNetwork, "load", classmethod(lambda cls, path: torch.nn.Identity()))
+    monkeypatch.setattr(retrieval, "check_scorer", lambda real, images: None)  # the networks are random
     monkeypatch.setattr(captions, "caption_accuracy_of_run", lambda run, **named: asked.append(named) or Probe())
     (tmp_path / "features.safetensors").write_bytes(b"network")
     return types.SimpleNamespace(read=read, asked=asked, file=tmp_path / "features.safetensors")
@@ -266,62 +274,79 @@ def test_every_figure_stands_beside_its_protocol(run, cheap):
     code, out, err = command(run, "--count", 20, "--features", cheap.file, "--split", "all", "--captions", 30, "--json")
     assert code == 0, err
     found = json.loads(out.splitlines()[-1])
-    for name in ("fid_768", "kid_768", "r_precision", "diversity_pixels", "diversity_features"):
+    names = ["fid_768", "kid_768", "precision", "recall", "density", "coverage", "kid_pixels", "copies", "r_precision",
+             "diversity_pixels", "diversity_features"]  # fmt: skip
+    for name in names:
         protocol = found[name]["protocol"]
         assert np.isfinite(found[name]["value"]), name
+        assert "diversity" in name or np.isfinite(found[name]["real"]), name  # of 20 images no class has 4
         expected = {
             "generated": 20,
             "real": 20,
             "split": "all",
             "size": 16,
             "seed": 0,
-            "real_pictures": "middle 16 of 19 px",
+            "real_images": "middle 16 of 19 px",
         }
         assert expected.items() <= protocol.items(), name
     assert "768 features" in found["fid_768"]["protocol"]["features"]
     assert found["r_precision"]["protocol"]["mismatched"] == 99
     assert found["r_precision"]["protocol"]["compared_by"] == "cosine"
+    assert not found["r_precision"]["protocol"]["independent"]
+    assert found["protocol"]["further_real"] == 20
     assert found["not_measured"] == {}
     assert found["caption_accuracy"] == Probe.figures
-    assert cheap.asked == [{"captions": 30, "seed": 0, "device": "cpu"}]
+    assert cheap.asked == [{"captions": 30, "seed": 0, "device": "cpu", "language": "en"}]
     for title in (
         "FID-768",
         "KID-768",
         "R-precision",
         "diversity, pixels",
         "petals 50%",
-        "20 drawn and 20 real",
+        "20 generated and 20 real",
         "seed 0",
     ):
         assert title in out
 
 
+def spoilt(data):
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def without_checksum(data):
+    return save({"evaluation-features": load(data)["evaluation-features"] * 0})
+
+
 def test_the_features_of_real_pictures_are_kept_beside_the_pack(run, cheap):
     flags = ("--count", 20, "--split", "all", "--features", cheap.file, "--json")
     first = figures_of(command(run, *flags))
-    (kept,) = (run.parent / "pack").glob("features-*.safetensors")
-    assert load_file(kept)["features"].shape == (20, FEATURES)
+    kept = list((run.parent / "pack").glob("evaluation-features-*.safetensors"))
+    assert [load_file(each)["evaluation-features"].shape for each in kept] == [(20, FEW)] * 2  # and further ones
     cheap.read.clear()
     assert figures_of(command(run, *flags)) == first
-    assert cheap.read == [20, 80]  # drawn, and 20 x 4 for diversity: no real ones
+    assert cheap.read == [20, 80]  # generated, and 20 x 4 for diversity: no real ones
     for other in (("--seed", 1), ("--count", 19)):
         cheap.read.clear()
         command(run, *flags, *other)
-        assert len(cheap.read) == 3, other
+        assert len(cheap.read) == 4, other
     cheap.file.write_bytes(b"another network")
     cheap.read.clear()
     command(run, *flags)
-    assert len(cheap.read) == 3
-    for file in (run.parent / "pack").glob("features-*"):
-        file.write_bytes(b"damaged")
-    assert figures_of(command(run, *flags)) is not None
+    assert len(cheap.read) == 4
+    cheap.file.write_bytes(b"network")
+    for spoil in (spoilt, without_checksum):  # a file of a broken run is not used, however well it reads
+        for file in (run.parent / "pack").glob("evaluation-features-*"):
+            file.write_bytes(spoil(file.read_bytes()))
+        cheap.read.clear()
+        assert figures_of(command(run, *flags)) == first
+        assert len(cheap.read) == 4
     assert PackedDataset(run.parent / "pack", verify=True).images == 150
 
 
 def test_a_seed_draws_the_same_pictures_and_another_seed_others(run):
     pipe, pack = t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack")
-    one, same, other = (draw(pipe, pack, "train", 12, seed) for seed in (0, 0, 1))
-    assert (one.drawn == same.drawn).all()
+    one, same, other = (sample_images(pipe, pack, "train", 12, seed) for seed in (0, 0, 1))
+    assert (one.generated == same.generated).all()
     assert (one.chosen == same.chosen).all()
     assert (one.chosen != other.chosen).any()
     assert set(one.chosen) <= set(pack.split("train"))
@@ -333,7 +358,7 @@ def test_a_seed_draws_the_same_pictures_and_another_seed_others(run):
 def test_more_pictures_than_the_split_has_begin_anew(run):
     pipe, pack = t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack")
     split = pack.split("test")
-    found = draw(pipe, pack, "test", 2 * len(split) + 1, 0)
+    found = sample_images(pipe, pack, "test", 2 * len(split) + 1, 0)
     assert (found.chosen == split).all()
     assert sorted(np.bincount(found.own)) == [2] * (len(split) - 1) + [3]
 
@@ -345,9 +370,9 @@ def test_what_cannot_be_measured_is_said(run, cheap):
     found = json.loads(out.splitlines()[-1])
     assert "fid_768" not in found
     assert "r_precision" not in found
-    assert "not measured: FID-768 and KID-768: give the feature network: --features FILE" in out
+    assert "not measured: FID-768 and KID-768: give the feature network: --features FILE (docs/metrics.md)" in out
     assert "not measured: R-precision:" in out
-    assert "has no joint embedding of its own" in found["not_measured"]["R-precision"]
+    assert "has no joint embedding (no text.safetensors)" in found["not_measured"]["R-precision"]
 
 
 def test_caption_accuracy_is_for_blossoms_only(run, cheap):
@@ -359,6 +384,64 @@ def test_caption_accuracy_is_for_blossoms_only(run, cheap):
     assert cheap.asked == []
 
 
+def test_a_figure_whose_scorer_fails_on_real_images_is_not_printed(run, cheap, monkeypatch):
+    """Random networks: their R-precision of real images is chance, and the probe is said to fail."""
+    monkeypatch.undo()
+
+    def fails(run, **named):
+        raise ScorerError("the probe fails on real blossoms: petal colour 13% (at least 95%)")
+
+    monkeypatch.setattr(captions, "caption_accuracy_of_run", fails)
+    code, out, err = command(run, "--count", 40, "--split", "all", "--json")
+    assert code == 0, err
+    found = json.loads(out.splitlines()[-1])
+    assert "r_precision" not in found
+    assert "caption_accuracy" not in found
+    assert "not measured: R-precision: the scorer fails on real images:" in out
+    assert "not measured: caption accuracy: the probe fails on real blossoms: petal colour 13%" in out
+
+
+def test_another_run_scores_r_precision_independently(run, cheap, tmp_path):
+    scorer = tmp_path / "scorer"
+    scorer.mkdir()
+    torch.manual_seed(5)
+    text = t2i.CharCnnRnn("short", 8, 16, (8, 8))
+    save_weights(scorer / "text.safetensors", {"text": text, "image": ImageEncoder(16, 4, 16)})
+    shutil.copy(run / "config.json", scorer)
+    flags = ("--count", 20, "--split", "all", "--json")
+    own, other = figures_of(command(run, *flags)), figures_of(command(run, *flags, "--scorer", scorer))
+    assert not own["r_precision"]["protocol"]["independent"]
+    assert other["r_precision"]["protocol"]["independent"]
+    assert other["r_precision"]["protocol"]["scorer"] == "joint embedding of another run"
+
+
+def test_copies_of_training_images_are_found_mirrored_or_not(run):
+    pipe, pack = t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack")
+    sample = sample_images(pipe, pack, "test", 20, 0)
+    train = middle(pack.read_images(pack.split("train")[:20]), 16)
+    half = np.concatenate([train[:10], train[10:, :, ::-1]])
+    found = figures.copy_figure(half, sample.real, sample.chosen, pack, {})
+    assert found["value"] == 1
+    assert found["ratio"] < 0.01
+    held_out = figures.copy_figure(sample.real, sample.real, sample.chosen, pack, {})
+    assert held_out["value"] == held_out["real"] <= 0.05
+    own = figures.copy_figure(train, train, pack.split("train")[:20], pack, {})
+    assert own["real"] <= 0.05  # a training image is not compared with itself
+    assert own["value"] == 1
+
+
+@pytest.mark.parametrize(("split", "further", "source"), [("all", 50, "all split"), ("test", None, "all splits")])
+def test_further_real_images_are_others_of_the_split_where_it_has_enough(run, split, further, source):
+    pipe, pack = t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack")
+    count = 50 if split == "all" else len(pack.split("test"))
+    sample = sample_images(pipe, pack, split, count, 0)
+    assert len(sample.other) == (further or count)
+    assert not set(sample.other) & set(sample.chosen)
+    assert source in sample.other_from
+    everything = sample_images(pipe, pack, "all", pack.images, 0)
+    assert len(everything.other) == 0
+
+
 def fake_fidelity(monkeypatch, calculate):
     monkeypatch.setitem(sys.modules, "torch_fidelity", types.SimpleNamespace(calculate_metrics=calculate))
 
@@ -367,23 +450,28 @@ def test_the_full_figures_come_from_torch_fidelity(run, cheap, monkeypatch):
     asked = {}
 
     def calculate(**named):
-        asked.update(named)
-        return {"frechet_inception_distance": 12.5, "inception_score_mean": 2.5, "inception_score_std": 0.25}
+        asked[named["feature_layer_fid"]] = named
+        assert named["feature_layer_kid"] == named["feature_layer_fid"]
+        fid = {"frechet_inception_distance": float(named["feature_layer_fid"])}
+        kid = {"kernel_inception_distance_mean": 0.5, "kernel_inception_distance_std": 0.125}
+        return fid | kid | ({"inception_score_mean": 2.5, "inception_score_std": 0.25} if named["isc"] else {})
 
     fake_fidelity(monkeypatch, calculate)
     found = figures_of(command(run, "--count", 20, "--split", "all", "--full", "--json"))
-    assert (found["fid"]["value"], found["inception_score"]["value"], found["inception_score"]["spread"]) == (
-        12.5,
-        2.5,
-        0.25,
-    )
+    values = {name: found[name]["value"] for name in ("fid", "fid_768", "kid", "kid_768", "inception_score")}
+    assert values == {"fid": 2048, "fid_768": 768, "kid": 0.5, "kid_768": 0.5, "inception_score": 2.5}
+    assert (found["kid"]["spread"], found["inception_score"]["spread"]) == (0.125, 0.25)
     assert "2,048" in found["fid"]["protocol"]["features"]
+    assert "FID-768 and KID-768" not in found["not_measured"]
+    assert set(asked) == {"768", "2048"}
+    asked = asked["2048"]
     assert len(asked["input1"]) == len(asked["input2"]) == 20
+    assert asked["kid_subset_size"] == 10
     pipe, pack = t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack")
-    drawn = draw(pipe, pack, "all", 20, 0)
+    sample = sample_images(pipe, pack, "all", 20, 0)
     assert asked["input1"][3].dtype == torch.uint8
-    assert (asked["input1"][3].permute(1, 2, 0).numpy() == drawn.drawn[3]).all()
-    assert (asked["input2"][4].permute(1, 2, 0).numpy() == drawn.real[4]).all()
+    assert (asked["input1"][3].permute(1, 2, 0).numpy() == sample.generated[3]).all()
+    assert (asked["input2"][4].permute(1, 2, 0).numpy() == sample.real[4]).all()
 
 
 def offline(**named):
@@ -393,18 +481,21 @@ def offline(**named):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (None, r"--full needs the extra: pip install 't2i\[eval\]'"),
-        (types.SimpleNamespace(calculate_metrics=offline), "weights of torch-fidelity cannot be had.*leave --full out"),
+        (None, r"--full needs torch_fidelity: pip install 't2i\[eval\]'"),
+        (
+            types.SimpleNamespace(calculate_metrics=offline),
+            "cannot be downloaded.*docs/metrics.md.*leave --full out",
+        ),
     ],
 )
 def test_full_figures_that_cannot_be_had_are_one_clear_line(monkeypatch, module, message):
     monkeypatch.setitem(sys.modules, "torch_fidelity", module)
     with pytest.raises(ConfigError, match=message):
-        fidelity.full_inception(noise(4, 8, 8, 3), noise(4, 8, 8, 3), torch.device("cpu"))
+        fidelity.full_figures(noise(4, 8, 8, 3), noise(4, 8, 8, 3), torch.device("cpu"), 2, 0, {})
 
 
 WRONG = {
-    "too few pictures": (lambda run: ["--count", 3], "--count must be at least 4"),
+    "too few pictures": (lambda run: ["--count", 3], "--count must be at least 6"),
     "no batch": (lambda run: ["--batch", 0], "--batch at least 1"),
     "no such feature file": (lambda run: ["--features", run / "none.safetensors"], "no such weight file"),
     "a feature file of something else": (

@@ -1,4 +1,4 @@
-"""R-precision: chance and perfection, a slow reference, and runs that cannot be judged."""
+"""R-precision: chance and perfection, a slow reference, and runs without a scorer."""
 
 import zlib
 
@@ -9,12 +9,13 @@ from safetensors.torch import save_file
 
 import t2i
 from t2i.config.options import TextOptions, TrainConfig
-from t2i.errors import CheckpointError, ConfigError
+from t2i.errors import CheckpointError, ConfigError, ScorerError
 from t2i.metrics.retrieval import (
     JointEmbedding,
-    as_networks_read,
     captions_of_split,
+    check_scorer,
     mismatched_rows,
+    network_input,
     r_precision,
     r_precision_of,
 )
@@ -31,25 +32,25 @@ def rows(count, width, seed):
 
 
 @pytest.fixture
-def judged():
+def asked():
     """3,000 pictures and captions of 50 classes, and 99 captions of other classes for each."""
     classes = np.arange(3000) % 50
     own = np.arange(3000)
     return own, mismatched_rows(classes, own, seed=0)
 
 
-def test_random_embeddings_are_at_chance_of_one_percent(judged):
-    found = r_precision(rows(3000, 16, 1), rows(3000, 16, 2), *judged)
+def test_random_embeddings_are_at_chance_of_one_percent(asked):
+    found = r_precision(rows(3000, 16, 1), rows(3000, 16, 2), *asked)
     assert found == pytest.approx(0.01, abs=0.006)  # three standard errors
 
 
-def test_perfect_embeddings_are_always_right(judged):
+def test_perfect_embeddings_are_always_right(asked):
     captions = torch.nn.functional.normalize(rows(3000, 64, 1), dim=1)
-    assert r_precision(captions, captions, *judged) == 1.0
+    assert r_precision(captions, captions, *asked) == 1.0
 
 
-def test_an_embedding_that_tells_nothing_apart_is_at_chance_exactly(judged):
-    assert r_precision(rows(3000, 4, 1), torch.ones(3000, 4), *judged) == pytest.approx(0.01)
+def test_an_embedding_that_tells_nothing_apart_is_at_chance_exactly(asked):
+    assert r_precision(rows(3000, 4, 1), torch.ones(3000, 4), *asked) == pytest.approx(0.01)
 
 
 def test_r_precision_equals_a_loop_over_pictures():
@@ -98,7 +99,7 @@ def test_without_classes_each_picture_is_its_own(tiny_blossoms, monkeypatch):
 
 
 class Seer:
-    """A judge that knows: a caption's embedding is drawn from its text, and so is a picture's from its first pixel."""
+    """A scorer that knows: a caption's embedding is drawn from its text, and so is a picture's from its first pixel."""
 
     text = t2i.CharCnnRnn(width=8, text_dim=16, first_channels=(8, 8))  # for its tokens alone
 
@@ -107,11 +108,11 @@ class Seer:
             torch.stack([rows(1, 32, zlib.crc32(row.numpy().tobytes()))[0] for row in ids]), dim=1
         )
 
-    def embed_pictures(self, images):
+    def embed_images(self, images):
         return self.embed_captions(self.seen[images[:, 0, 0, 0].long()])
 
 
-def test_each_picture_is_judged_against_its_own_caption(tiny_blossoms):
+def test_each_image_is_scored_against_its_own_caption(tiny_blossoms):
     split = tiny_blossoms.split("all")
     generator = np.random.default_rng(0)
     captions = tiny_blossoms.caption_offsets[generator.permutation(split)[:40]] + generator.integers(0, 10, 40)
@@ -132,17 +133,17 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize(("objective", "by_cosine"), [("contrastive", True), ("sje", False)])
-def test_the_judge_is_the_runs_own_and_compares_as_it_was_trained(run, objective, by_cosine):
+def test_the_scorer_is_the_runs_own_and_compares_as_it_was_trained(run, objective, by_cosine):
     folder, modules = run
     config = TrainConfig(size=16, text=TextOptions(width=8, channels=(8, 8), dim=16, objective=objective))
-    joint = JointEmbedding.of_run(folder, config, CPU)
+    joint = JointEmbedding.load(folder, config.text, 16, CPU)
     ids = torch.from_numpy(t2i.encode(["a red flower", "a blue one"]))
-    images = as_networks_read(np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8))
+    images = network_input(np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8))
     texts, pictures = modules["text"](ids), modules["image"].eval()(images)
     if by_cosine:
         texts, pictures = texts / texts.norm(dim=1, keepdim=True), pictures / pictures.norm(dim=1, keepdim=True)
     torch.testing.assert_close(joint.embed_captions(ids), texts.detach())
-    torch.testing.assert_close(joint.embed_pictures(images), pictures.detach())
+    torch.testing.assert_close(joint.embed_images(images), pictures.detach())
 
 
 def without_image(folder):
@@ -160,9 +161,9 @@ def of_another_width(folder):
 
 
 UNFIT = {
-    "learned with the GAN": (lambda f: (f / "text.safetensors").unlink(), ConfigError, "has no joint embedding of its own"),
+    "learned with the GAN": (lambda f: (f / "text.safetensors").unlink(), ConfigError, "has no joint embedding"),
     "no image side": (without_image, ConfigError, "no image side that reads pixels"),
-    "another size": (of_another_size, ConfigError, "reads pictures of 32 px; the model draws 16 px"),
+    "another size": (of_another_size, ConfigError, "reads images of 32 px; the model generates 16 px"),
     "another width": (of_another_width, CheckpointError, "made with other sizes"),
     "damaged": (lambda f: (f / "text.safetensors").write_bytes(b"nothing"), CheckpointError, "not a readable safetensors"),
     "half an image side": (
@@ -173,9 +174,22 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("name", UNFIT)
-def test_a_run_that_cannot_judge_is_one_clear_line(run, name):
+def test_a_run_that_cannot_score_is_one_clear_line(run, name):
     spoil, kind, message = UNFIT[name]
     spoil(run[0])
     with pytest.raises(kind, match=message) as error:
-        JointEmbedding.of_run(run[0], CONFIG, CPU)
+        JointEmbedding.load(run[0], CONFIG.text, 16, CPU)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("real", "images", "passes"),
+    [(0.01, 1000, False), (0.019, 1000, False), (0.02, 1000, True), (0.05, 20, False), (0.08, 20, True), (1, 1, True),
+     (float("nan"), 1000, False)],
+)  # fmt: skip
+def test_a_scorer_at_chance_on_real_images_is_refused(real, images, passes):
+    """Three standard errors above 1%: 1.94% of 1,000 images, 7.7% of 20."""
+    if passes:
+        return check_scorer(real, images)
+    with pytest.raises(ScorerError, match=f"fails on real images: .* of {images}, chance is 1.0%"):
+        check_scorer(real, images)

@@ -1,13 +1,11 @@
 """The modern generator: shapes, what the text and the noise can change, and its parts against slow references."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from t2i.errors import ConfigError
-from t2i.models.modern import ConditionalNorm, ModernGenerator, Position, block_channels
+from t2i.models.modern import ConditionalNorm, ModernGenerator, block_channels
 
 
 @pytest.mark.parametrize(
@@ -66,38 +64,6 @@ def test_conditional_norm_is_batch_norm_then_an_affine_map_then_leaky_relu_in_fl
     scale, shift = (condition @ layer.affine.weight.T + layer.affine.bias).split(5, dim=1)
     expected = (x - mean) / (variance + 1e-5).sqrt() * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
     torch.testing.assert_close(layer(x, condition), torch.where(expected > 0, expected, 0.2 * expected))
-
-
-def test_position_waves_equal_the_formula_at_every_place_in_float64() -> None:
-    torch.manual_seed(0)
-    layer = Position(6, side=4, frequencies=3).double()
-    condition = torch.randn(2, 6, dtype=torch.float64)
-    waves = layer(condition)
-    for row in range(2):
-        change = layer.transform.weight @ condition[row] + layer.transform.bias
-        for y in range(4):
-            for x in range(4):
-                px, py = (x + 0.5) / 4 - 0.5, (y + 0.5) / 4 - 0.5
-                qx = px + change[0] * px + change[1] * py + change[4]
-                qy = py + change[2] * px + change[3] * py + change[5]
-                for k in range(3):
-                    angle = 2 * math.pi * (layer.waves[k, 0] * qx + layer.waves[k, 1] * qy) + layer.phases[k]
-                    assert float(waves[row, k, y, x].detach()) == pytest.approx(
-                        math.sin(float(angle.detach())), abs=1e-12
-                    )
-
-
-def test_a_shift_of_the_position_moves_the_waves_by_whole_places() -> None:
-    torch.manual_seed(0)
-    layer = Position(1, side=8, frequencies=4).double()
-    with torch.no_grad():
-        layer.transform.weight.zero_()
-        layer.transform.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0.25, 0]))  # two of eight places to the left
-    moved = layer(torch.zeros(1, 1, dtype=torch.float64))
-    with torch.no_grad():
-        layer.transform.bias.zero_()
-    still = layer(torch.zeros(1, 1, dtype=torch.float64))
-    torch.testing.assert_close(moved[..., :6], still[..., 2:])
 
 
 def test_bfloat16_draws_nearly_what_float32_does() -> None:

@@ -127,7 +127,9 @@ def test_metadata_holds_captions_as_a_string_or_a_list(tmp_path):
 def test_one_class_packs_and_the_sampler_says_that_it_needs_two(tmp_path):
     source = tmp_path / "mine"
     for number in range(3):
-        captioned(source / "only" / f"{number}.png", f"picture {number}")
+        picture(source / f"{number}.png")
+    rows = [{"file_name": f"{number}.png", "text": f"picture {number}", "label": "only"} for number in range(3)]
+    lines(source / "metadata.jsonl", *rows)
     data, report = packed(source, tmp_path)
     assert report.classes == 1
     with pytest.raises(t2i.DataError, match=r"at least two classes; .* has one \(only\)"):
@@ -177,7 +179,7 @@ def test_cub_can_be_cropped_to_its_boxes(tmp_path):
         ("images.txt", "1\n", "2 columns, got '1'"),
         ("bounding_boxes.txt", "1 2 3\n", "5 columns, got '1 2 3'"),
         ("bounding_boxes.txt", "1 a b c d\n", "must hold numbers"),
-        ("images.txt", None, "list of pictures"),
+        ("images.txt", None, "list of images"),
     ],
 )
 def test_a_broken_list_of_cub_is_named(tmp_path, file, text, says):
@@ -198,7 +200,7 @@ def test_pictures_and_captions_that_cub_lists_and_lacks_are_reported(tmp_path):
     assert len(data) == 1
     assert reasons(report, source) == {
         "text_c10/003.None/bird_c.txt": "No such file or directory",
-        "CUB_200_2011/images/002.Auklet/bird_b.jpg": "no such picture",
+        "CUB_200_2011/images/002.Auklet/bird_b.jpg": "no such image",
         "../../../secret.jpg": "leads out of the source folder",
     }
 
@@ -346,7 +348,10 @@ def test_a_bad_picture_is_left_out_and_reported_with_its_reason(tmp_path, name, 
     assert "\n" not in why
     record = json.loads((data.path / "report.json").read_text())
     whole = {"captions": 1, "char_cnn_rnn": {"truncated": 0, "unknown": 0}}
+    counts = record.pop("source")
     assert record == {**whole, "skipped": 1, "reasons": {reason: 1}, "files": [[path, why]]}
+    assert counts["images"] == 1
+    assert counts["images"] + counts["read"] + counts["skipped"] + sum(counts["ignored"].values()) == counts["files"]
     assert f"1 skipped:\n  {path}: {why}" in report.summary()
 
 
@@ -361,9 +366,13 @@ def test_a_bad_picture_is_left_out_and_reported_with_its_reason(tmp_path, name, 
         ("null", "broken line"),
         ("7" * 5000, "broken line"),  # more digits than Python reads
         ("[" * 100_000, "broken line"),
-        ({"text": "no name"}, "broken line: no 'file_name'"),
-        ({"file_name": "bad.png"}, "broken line: no 'text'"),
-        ({"file_name": 3, "text": "x"}, "broken line: file_name must be a string"),
+        ({"text": "no name"}, "broken line: no column of images; the columns are text: .* --image-column"),
+        (
+            {"file_name": "bad.png"},
+            "broken line: no column of captions; the columns are file_name: .* --caption-column",
+        ),
+        ({"file_name": 3, "text": "x"}, "no such image: 3"),
+        ({"file_name": [3], "text": "x"}, "broken line: file_name must be a string"),
         ({"file_name": "bad.png", "text": 3}, "broken line: .* a list of strings"),
         ({"file_name": "bad.png", "text": ["x", 3]}, "broken line: .* a list of strings"),
         ({"file_name": "bad.png", "text": {"x": 1}}, "broken line: .* a list of strings"),
@@ -371,18 +380,18 @@ def test_a_bad_picture_is_left_out_and_reported_with_its_reason(tmp_path, name, 
         ({"file_name": "bad.png", "text": "  "}, "no captions"),
         ({"file_name": "bad.png", "text": []}, "no captions"),
         ({"file_name": "bad.png", "text": "x" * 65_537}, "a caption of over 65536 bytes"),
-        ({"file_name": "", "text": "x"}, "leads out"),
+        ({"file_name": "", "text": "x"}, "no path"),
         ({"file_name": "../outside.png", "text": "x"}, "leads out"),
         ({"file_name": "sub/../../outside.png", "text": "x"}, "leads out"),
         ({"file_name": "ABSOLUTE", "text": "x"}, "leads out"),
         ({"file_name": "link.png", "text": "x"}, "leads out"),
         ({"file_name": "linked/outside.png", "text": "x"}, "leads out"),
-        ({"file_name": "loop/a.png", "text": "x"}, "leads out|no such picture"),
+        ({"file_name": "loop/a.png", "text": "x"}, "leads out|no such image"),
         ({"file_name": "nul\0.png", "text": "x"}, "leads out"),
-        ({"file_name": "half\ud83c.png", "text": "x"}, "leads out|no such picture"),
-        ({"file_name": "missing.png", "text": "x"}, "no such picture: missing.png"),
-        ({"file_name": "x" * 5000 + ".png", "text": "x"}, "no such picture"),
-        ({"file_name": ".", "text": "x"}, "no such picture"),
+        ({"file_name": "half\ud83c.png", "text": "x"}, "leads out|no such image"),
+        ({"file_name": "missing.png", "text": "x"}, "no such image: missing.png"),
+        ({"file_name": "x" * 5000 + ".png", "text": "x"}, "no such image"),
+        ({"file_name": ".", "text": "x"}, "no such image"),
     ],
 )
 def test_a_bad_line_of_metadata_is_reported_with_its_number_and_the_rest_is_kept(tmp_path, row, reason):
@@ -418,6 +427,8 @@ def test_links_that_lead_out_of_an_image_folder_are_not_followed(tmp_path):
     assert [data.captions_of(row) for row in range(len(data))] == [["a good one"]]
     assert reasons(report, source) == {
         "a.png": "a link out of the source folder",
+        "b.png": "no captions: neither a line in metadata.jsonl nor a .txt beside it (--captions name takes the file's name)",
+        "folder": "a link out of the source folder",
         "b.txt": "a link out of the source folder",
         "metadata.jsonl": "a link out of the source folder",
     }
@@ -426,10 +437,13 @@ def test_links_that_lead_out_of_an_image_folder_are_not_followed(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (None, "no captions: neither a line in metadata.jsonl nor a .txt beside it"),
+        (
+            None,
+            "no captions: neither a line in metadata.jsonl nor a .txt beside it (--captions name takes the file's name)",
+        ),
         (b"", "no captions"),
         (b" \n\n", "no captions"),
-        (b"caf\xe9", "captions are not UTF-8 text"),
+        (b"caf\xe9", "it is not UTF-8 text (byte 0xe9); save it as UTF-8"),
         (b"x" * 2_000_001, "caption file of over 2 MB"),
     ],
 )
@@ -499,11 +513,11 @@ def test_a_file_name_that_is_no_text_is_packed_and_can_be_printed(tmp_path):
 @pytest.mark.parametrize(
     ("fill", "says"),
     [
-        (lambda source: None, "has no captioned pictures"),
-        (lambda source: picture(source / "a.png"), "has no captioned pictures.*no captions: neither"),
-        (lambda source: captioned(source / "a.png", ""), "has no captioned pictures.*no captions"),
-        (lambda source: lines(source / "metadata.jsonl", "{"), "has no captioned pictures.*jsonl:1: broken line"),
-        (lambda source: (captioned(source / "a.png", "x"), cut(source / "a.png", 9)), "none of the 1 pictures"),
+        (lambda source: None, "has no captioned images"),
+        (lambda source: picture(source / "a.png"), "has no captioned images.*no captions: neither"),
+        (lambda source: captioned(source / "a.png", ""), "has no captioned images.*no captions"),
+        (lambda source: lines(source / "metadata.jsonl", "{"), "has no captioned images.*jsonl:1: broken line"),
+        (lambda source: (captioned(source / "a.png", "x"), cut(source / "a.png", 9)), "none of the 1 images"),
     ],
 )
 def test_a_folder_with_nothing_usable_is_refused_in_one_line(tmp_path, fill, says):
@@ -518,7 +532,7 @@ def test_a_folder_with_nothing_usable_is_refused_in_one_line(tmp_path, fill, say
 
 
 def test_no_such_folder_and_impossible_sizes_are_refused(tmp_path):
-    with pytest.raises(t2i.DataError, match=r"no such folder: .*nothing"):
+    with pytest.raises(t2i.DataError, match=r"no such file or folder: .*nothing"):
         packed(tmp_path / "nothing", tmp_path)
     for size in (8, 5000):
         with pytest.raises(t2i.ConfigError, match=f"from 16 to 2048, got {size}"):
@@ -535,7 +549,7 @@ def test_a_pack_that_is_there_is_kept_unless_it_may_be_replaced(tmp_path):
     data, _ = packed(source, tmp_path)
     with pytest.raises(t2i.DataError, match=r"already holds a packed data set; .* --force"):
         packed(source, tmp_path)
-    with pytest.raises(t2i.DataError, match="no captioned pictures"):
+    with pytest.raises(t2i.DataError, match="no captioned images"):
         packed(empty, tmp_path, force=True)
     assert PackedDataset(data.path, verify=True).fingerprint == data.fingerprint
     captioned(source / "b.png", "two")

@@ -207,7 +207,7 @@ def test_samples_without_a_picture_or_a_caption_and_broken_pictures_are_named(tm
     }  # fmt: skip
     found = {place.removeprefix(f"{source}: "): why for place, why in report.skipped}
     assert set(found) == {"lonely.txt", "silent.png", "blank.png", "cut.png", "odd.png", "bytes.png", "big.png"}
-    assert found["lonely.txt"] == "no picture in its sample"
+    assert found["lonely.txt"] == "no image in its sample"
     assert found["cut.png"].startswith("broken: ")
     assert found["big.png"].startswith("too large: ")
 
@@ -266,10 +266,10 @@ def test_parquet_with_pictures_inside_is_read(tmp_path):
     ]
     assert found["test-00000-of-00001.parquet:0"] == (["One", "Two"], None, 1, BLUE)
     named = reasons(report, source)
-    assert named["test-00000-of-00001.parquet: test-00000-of-00001.parquet:1"] == "broken: the row has no picture"
+    assert named["test-00000-of-00001.parquet: test-00000-of-00001.parquet:1"] == "broken: the row has no image"
     assert named["test-00000-of-00001.parquet: test-00000-of-00001.parquet:2"].startswith("broken: ")
     assert "cannot be used" in named["odd.parquet"]
-    assert "no column of pictures" in named["words.parquet"]
+    assert "no column of images" in named["words.parquet"]
     only, _ = packed("parquet", source / "train-00000-of-00001.parquet", tmp_path, force=True)
     assert [row[1] for row in content(only).values()] == ["kite", "boat", "kite", "boat", "kite"]
 

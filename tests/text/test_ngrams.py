@@ -154,9 +154,9 @@ def test_settings_that_cannot_work_are_refused(options, message):
         JointOptions(**options)
 
 
-def test_end_to_end_is_for_the_papers_network():
-    with pytest.raises(ConfigError, match=r"add --text\.kind char-cnn-rnn"):
-        TextOptions(encoder="end-to-end", kind="ngrams", objective="contrastive")
+def test_a_teacher_of_an_encoder_that_learns_with_the_gan_is_refused():
+    with pytest.raises(ConfigError, match=r"--text\.teacher teaches before the GAN"):
+        TextOptions(encoder="end-to-end", teacher="runs/text")
 
 
 def test_rows_of_any_length_are_padded_with_zeros():

@@ -384,7 +384,7 @@ def test_zero_shot_figures_of_a_case_done_by_hand():
     assert average_precision(scores, classes, labels, 1) == pytest.approx((1 + 1) / 2)
     assert average_precision(scores, classes, labels, 2) == pytest.approx((1 / 2 + 1 / 2) / 2)
     assert average_precision(scores, classes, labels, 3) == pytest.approx((2 / 3 + 2 / 3) / 2)
-    with pytest.raises(ConfigError, match=r"AP@6 needs at least 6 pictures of the split, there are 5"):
+    with pytest.raises(ConfigError, match=r"AP@6 needs at least 6 images of the split, there are 5"):
         average_precision(scores, classes, labels, 6)
 
 
@@ -406,7 +406,7 @@ def test_eval_text_prints_a_table_and_json(run, tiny_blossoms_folder, monkeypatc
 def test_too_few_pictures_for_ap_50_are_one_clear_line(run, tiny_blossoms):
     few = len(tiny_blossoms.split("test"))
     assert 0 < few < 50
-    with pytest.raises(ConfigError, match=rf"AP@50 needs at least 50 pictures of the split, there are {few}"):
+    with pytest.raises(ConfigError, match=rf"AP@50 needs at least 50 images of the split, there are {few}"):
         zero_shot_of_run(run, device="cpu")
 
 

@@ -24,7 +24,7 @@ from t2i.metrics.clusters import border_colour, kmeans
 from t2i.metrics.roc import roc
 from t2i.models.encoders import StyleEncoder, blurred
 from t2i.pipeline import Pipeline
-from t2i.plots.roc import roc_picture
+from t2i.plots.roc import roc_figure, roc_picture
 from t2i.style import StyleReader
 from t2i.training import losses
 from t2i.training import style as training
@@ -185,17 +185,19 @@ def test_a_curve_that_cannot_be_is_refused(scores, same):
         roc(scores, np.array(same, bool))
 
 
-def test_the_picture_shows_the_curve():
+def test_the_plot_shows_the_curve():
+    pytest.importorskip("matplotlib")
     perfect, useless = roc(SCORES, np.array([1, 1, 0, 0, 0], bool)), roc(np.zeros(5), np.array([1, 0, 1, 0, 1], bool))
-    empty, one, two = (np.asarray(roc_picture(c, side=120)) for c in ({}, {"a": perfect}, {"a": perfect, "b": useless}))
-    assert one.shape == (212, 212, 3)
-    assert not np.array_equal(empty, one)
-    red = lambda p: ((p[..., 0] > 150) & (p[..., 1] < 110)).nonzero()  # noqa: E731
-    assert len(red(empty)[0]) == 0
-    rows, columns = red(one)
-    assert (abs(rows - 46) < 3).sum() > 80  # along the top
-    assert (abs(columns - 46) < 3).sum() > 80  # and the left edge
-    assert not np.array_equal(one, two)
+    (axes,) = roc_figure({"a": perfect, "b": useless}).axes
+    chance, one, two = axes.lines
+    assert np.array_equal(one.get_xydata(), np.stack([perfect.false_positive, perfect.true_positive], axis=1))
+    assert chance.get_xydata().tolist() == two.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a: area 1.000", "b: area 0.500"]
+    image = roc_picture({"a": perfect}, side=200)
+    assert (image.size, image.mode) == ((200, 200), "RGB")
+    pixels = np.asarray(image).astype(int)
+    assert ((pixels[..., 0] > 150) & (pixels[..., 1] < 110)).sum() > 100  # the red curve
+    assert roc_picture({}, side=200).size == (200, 200)
 
 
 def test_kmeans_finds_clusters_that_are_plain_to_see():

@@ -16,6 +16,7 @@ from t2i.models import image_features
 from t2i.models.efficientnet import STAGES, EfficientNetLite0
 from t2i.models.encoders import WhitenedEncoder
 from t2i.pipeline import Pipeline
+from t2i.text.build import text_encoder
 from t2i.training import gan, loop
 from t2i.training import text as training
 from t2i.training.losses import class_contrastive_loss
@@ -174,6 +175,21 @@ def test_a_teacher_that_does_not_fit_is_refused(changes, message, teacher, tiny_
         training.run(
             dataclasses.replace(CONFIG, out=str(tmp_path), text=text, size=changes.get("size", 16)), tiny_blossoms
         )
+
+
+def test_a_bag_of_ngrams_learns_with_the_gan(tiny_blossoms, tmp_path):
+    text = TextOptions(encoder="end-to-end", kind="ngrams", buckets=(512, 256), objective="class-contrastive", dim=16)
+    settings = TrainConfig(
+        size=16, batch=4, steps=2, generator_width=8, discriminator_width=8, noise_dim=4, projection_dim=8,
+        precision="float32", captions_per_image=2, text=text,
+    )  # fmt: skip
+    gan.train(settings, tiny_blossoms, tmp_path)
+    torch.manual_seed(0)
+    before, after = text_encoder(text).vectors, Pipeline.from_pretrained(tmp_path).encoder
+    seen = after.idf > 0
+    changed = (after.vectors != before).any(dim=1)
+    assert changed.any()
+    assert not changed[~seen].any()  # nothing teaches what no caption says
 
 
 @pytest.mark.parametrize("kind", ["ngrams", "char-cnn-rnn-bytes"])

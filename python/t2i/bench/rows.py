@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from t2i import _native, prepare, runtime
-from t2i.bench.timing import Row, facts, memory_speed, product_speed, rivals, row
+from t2i.bench.timing import Row, environment, memory_speed, product_speed, rivals, row
 from t2i.blossoms.pack import pack_blossoms
 from t2i.config.options import TrainConfig
 from t2i.config.presets import preset
@@ -33,14 +33,15 @@ CAPTIONS = 1024
 SENTENCE = "this flower has petals that are pink and has a yellow center with many thin stamens. "
 
 
-# Operations a picture of one update of D and one of G at the paper's sizes, shared trunk: with fresh fakes, with reused ones.
+# Operations per image of one update of D and one of G at the paper's sizes, shared trunk: with fresh fakes, with reused ones.
 STEP_OPERATIONS = {"step_paper": 6.08e9, "step_fast": 5.05e9}
 GENERATOR_OPERATIONS = 1.031e9
 
 
 def data_rows(data: str | None, rivals: dict[str, ModuleType], rounds: int, files: Sequence[Path]) -> list[Row]:
     """Measure the data path on one core: tokenize, one_hot, fill; and prepare on all cores where files are given."""
-    rows = [_tokenize(rivals.get("tokenizer"), rounds), _one_hot(rivals.get("tokenizer"), rounds)]
+    rival = rivals.get("tokenizer")
+    rows = [_tokenize(rival, rounds), _tokenize_ngrams(rival, rounds), _one_hot(rival, rounds)]
     with tempfile.TemporaryDirectory() as folder:
         if data is None:
             pack_blossoms(Path(folder) / "pack", images=1000, size=76, show_progress=False)
@@ -63,11 +64,41 @@ def _tokenize(rival: ModuleType | None, rounds: int) -> Row:
 
     size = sum(map(len, captions))
     found = row(
-        "tokenize", "bytes", size, lambda: _native.encode(captions, own), usual if rival else None, rounds,
-        rival_amount=sum(map(len, few)), note="one core",
-    )  # fmt: skip
+        "tokenize",
+        "bytes",
+        size,
+        lambda: _native.encode(captions, own),
+        usual if rival else None,
+        rounds,
+        rival_amount=sum(map(len, few)),
+        note="one core",
+    )
     if rival:
         assert np.array_equal(own[: len(few)], np.stack(other)), "tokenizers disagree"
+    return found
+
+
+def _tokenize_ngrams(rival: ModuleType | None, rounds: int) -> Row:
+    """Hash the n-grams of captions; the two hashes differ, so that what must agree is how many tokens each caption has."""
+    captions = [f"{SENTENCE}number {number}" for number in range(CAPTIONS)]
+    few = captions[:64]
+    values, offsets = np.empty(CAPTIONS * 512, np.int32), np.empty(CAPTIONS + 1, np.int64)
+    buckets = 1 << 24  # so many that two n-grams of a caption do not meet
+    other: list[int] = []
+
+    def usual() -> None:
+        assert rival is not None
+        other[:] = [len(rival.ngrams(caption, 65536, 32768)) for caption in few]
+
+    size = sum(map(len, captions))
+    found = row(
+        "tokenize_ngrams", "bytes", size, lambda: _native.ngrams(captions, values, offsets, 65536, 32768),
+        usual if rival else None, rounds, rival_amount=sum(map(len, few)), note="all cores",
+    )  # fmt: skip
+    if rival:
+        _native.ngrams(few, values, offsets[: len(few) + 1], buckets, buckets)
+        exact = [len(rival.ngrams(caption, 1 << 30, 1 << 30)) for caption in few]
+        assert np.diff(offsets[: len(few) + 1]).tolist() == exact, "n-gram tokenizers disagree"
     return found
 
 
@@ -96,9 +127,9 @@ def _one_hot(rival: ModuleType | None, rounds: int) -> Row:
 
 
 def _fill(pack: PackedDataset, rival: ModuleType | None, rounds: int, folder: Path, originals: Sequence[Path]) -> Row:
-    """Carry a plan out: two pictures a row (matching and mismatched) and a caption, one core against one core.
+    """Execute a plan: two images a row (matching and mismatched) and a caption, one core against one core.
 
-    The rival decodes picture files: `originals`, or, where there are none, the pack's pictures written as JPEGs.
+    The rival decodes image files: `originals`, or, where there are none, the pack's images written as JPEGs.
     """
     from PIL import Image
 
@@ -128,12 +159,12 @@ def _fill(pack: PackedDataset, rival: ModuleType | None, rounds: int, folder: Pa
         usual = usual_batch
     floor = memory_speed() / (crop * crop * 3)
     note = f"one core; the rival decodes {'the files given' if originals else 'JPEGs of the size of the pack'}"
-    found = row("fill", "pictures", 2 * batch, ours, usual, rounds, rival_amount=2 * few, floor=floor, note=note)
+    found = row("fill", "images", 2 * batch, ours, usual, rounds, rival_amount=2 * few, floor=floor, note=note)
     plan = sampler.plan(0)
     pack.native.fill(plan, images=images, threads=1)
     top, left = plan.crop[0]
     expected = pack.read_images(plan.image[:1])[0, top : top + crop, left : left + crop]
-    assert np.array_equal(images[0], expected[:, ::-1] if plan.flip[0] else expected), "a filled picture is wrong"
+    assert np.array_equal(images[0], expected[:, ::-1] if plan.flip[0] else expected), "a filled image is wrong"
     return found
 
 
@@ -149,15 +180,15 @@ def _prepare(files: Sequence[Path], rival: ModuleType | None, rounds: int) -> Ro
         assert rival is not None
         found["rival"] = rival.prepare(files)
 
-    result = row("prepare", "pictures", len(files), ours, usual if rival else None, rounds, note="all cores")
+    result = row("prepare", "images", len(files), ours, usual if rival else None, rounds, note="all cores")
     if rival:
         apart = np.abs(found["own"].astype(int) - found["rival"].astype(int)).mean()
-        assert apart < 2, f"prepared pictures differ by {apart:.2f} grey levels"
+        assert apart < 2, f"prepared images differ by {apart:.2f} grey levels"
     return result
 
 
 def random_batch(rows: int, device: torch.device, texts: int) -> Batch:
-    """Make a batch of noise and of random rows of `texts` captions: (B, 3, 64, 64) pictures, on `device`."""
+    """Make a batch of noise and of random rows of `texts` captions: (B, 3, 64, 64) images, on `device`."""
     rng = torch.Generator().manual_seed(0)
     images = (torch.rand(rows, 3, 64, 64, generator=rng) * 2 - 1).to(device, memory_format=torch.channels_last)
     captions, others = (torch.randint(0, texts, (rows, 1), generator=rng).to(device) for _ in range(2))
@@ -214,12 +245,12 @@ def _step(name: str, rival: ModuleType | None, rounds: int, rows: int, device: t
     floor = product_speed(device, precision) / STEP_OPERATIONS[name]
     note = f"batch {rows}, {str(precision).removeprefix('torch.')}"
     run = theirs if usual is not None else None
-    return row(name, "pictures", rows, ours, run, rounds, floor=floor, device=device, note=note)
+    return row(name, "images", rows, ours, run, rounds, floor=floor, device=device, note=note)
 
 
 @torch.no_grad()
 def generate_rows(model: str | None, rounds: int, rows: int, device: torch.device) -> list[Row]:
-    """Measure drawing: of a run's generator, or of the paper's with random weights."""
+    """Measure image generation: by a run's generator, or the paper's with random weights."""
     precision = runtime.pick_precision("auto", device)
     made = Pipeline.from_pretrained(model, str(device)).generator if model else generator(TrainConfig()).to(device)
     made = made.eval().to(memory_format=torch.channels_last)
@@ -235,29 +266,37 @@ def generate_rows(model: str | None, rounds: int, rows: int, device: torch.devic
 
     floor = None if model else product_speed(device, precision) / GENERATOR_OPERATIONS
     note = f"batch {rows}, {str(precision).removeprefix('torch.')}; rival: the same in float32"
-    return [row("generate", "pictures", rows, draw, usual, rounds, floor=floor, device=device, note=note)]
+    return [row("generate", "images", rows, draw, usual, rounds, floor=floor, device=device, note=note)]
 
 
 def measure(
-    what: Iterable[What], *, data: str | None, model: str | None, device: str, rounds: int, batch: int,
-    folder: str | None, threads: int = 0, pictures: str | None = None,
-) -> tuple[list[Row], dict[str, Any]]:  # fmt: skip
-    """Measure.
+    what: Iterable[What],
+    *,
+    data: str | None,
+    model: str | None,
+    device: str,
+    rounds: int,
+    batch: int,
+    folder: str | None,
+    threads: int = 0,
+    pictures: str | None = None,
+) -> tuple[list[Row], dict[str, Any]]:
+    """Measure the chosen parts beside their rivals.
 
     Args:
         what: "data", "step", "generate".
-        data: Packed data set for the data rows; None draws blossoms.
+        data: Packed data set for the data rows; None renders blossoms.
         model: Run folder for "generate"; None: a generator of the paper's size with random weights.
         device: "auto", "cpu", "cuda" or "cuda:N".
         rounds: Timed rounds of each row.
-        batch: Pictures a step.
+        batch: Images per step.
         folder: Of the rivals.
         threads: Of torch; 0 leaves them.
-        pictures: Folder of picture files for the row `prepare`; None leaves the row out.
+        pictures: Folder of image files for the row `prepare`; None leaves the row out.
 
     Raises:
         ConfigError: no such device, folder of rivals or model.
-        DataError: no such pictures or data set.
+        DataError: no such images or data set.
     """
     if rounds < 1:
         raise ConfigError(f"--rounds must be at least 1, got {rounds}")
@@ -273,7 +312,7 @@ def measure(
             rows += step_rows(others, rounds, batch, on)
         else:
             rows += generate_rows(model, rounds, batch, on)
-    return rows, facts(on)
+    return rows, environment(on)
 
 
 def _files(folder: str | None) -> Sequence[Path]:

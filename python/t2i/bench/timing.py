@@ -1,4 +1,4 @@
-"""t2i-bench: how fast the parts are, beside what a user would pick instead, on the same input and in turn.
+"""t2i-bench: how fast the parts are, beside what a user would use instead, on the same input, alternately.
 
 * A row alternates rival and self, `rounds` times after one round that warms up, and reports the median of each, the median of
   the ratios and their spread: a machine that is busy for a while slows both.
@@ -45,17 +45,25 @@ class Row:
     note: str = ""
     memory: int = 0  # bytes: the GPU's peak, or on a CPU the process's
 
-    def record(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Say it as one JSON object."""
+    def record(self, known: dict[str, Any]) -> dict[str, Any]:
+        """Return the row as a JSON object."""
         spread = [round(min(self.ratios), 3), round(max(self.ratios), 3)] if self.ratios else None
         return {
-            "name": self.name, "self": self.own, "rival": self.rival, "unit": self.unit,
-            "ratio": round(statistics.median(self.ratios), 3) if self.ratios else None, "n": self.rounds,
-            "spread": spread, "roofline": self.floor, "note": self.note, "peak_memory": self.memory, **facts,
-        }  # fmt: skip
+            "name": self.name,
+            "self": self.own,
+            "rival": self.rival,
+            "unit": self.unit,
+            "ratio": round(statistics.median(self.ratios), 3) if self.ratios else None,
+            "n": self.rounds,
+            "spread": spread,
+            "roofline": self.floor,
+            "note": self.note,
+            "peak_memory": self.memory,
+            **known,
+        }
 
     def line(self) -> str:
-        """Say it in one line of a table."""
+        """Return the row as a line of the table."""
         rival = f"{_short(self.rival):>8}" if self.rival else f"{'':>8}"
         ratio = ""
         if self.ratios:
@@ -90,22 +98,31 @@ def alternate(own: Run, rival: Run | None, rounds: int, device: torch.device | N
 
 
 def row(
-    name: str, unit: str, amount: float, own: Run, rival: Run | None, rounds: int, *, rival_amount: float | None = None,
-    floor: float | None = None, device: torch.device | None = None, note: str = "",
-) -> Row:  # fmt: skip
+    name: str,
+    unit: str,
+    amount: float,
+    own: Run,
+    rival: Run | None,
+    rounds: int,
+    *,
+    rival_amount: float | None = None,
+    floor: float | None = None,
+    device: torch.device | None = None,
+    note: str = "",
+) -> Row:
     """Time one row.
 
     Args:
         name: Of the row.
         unit: What is counted.
-        amount: Units that `own` does in a call.
+        amount: Units that `own` processes per call.
         own: Ours.
         rival: The other; None where it cannot be had.
         rounds: Timed calls of each.
-        rival_amount: Units that `rival` does in a call, where these are fewer.
+        rival_amount: Units that `rival` processes per call, where fewer.
         floor: Units a second that the roofline allows.
-        device: Waited for, where it is a GPU.
-        note: About the row.
+        device: Synchronised, where it is a GPU.
+        note: Remark on the row.
     """
     on_gpu = device is not None and device.type == "cuda"
     if on_gpu:
@@ -160,8 +177,8 @@ def commit() -> str:
     return os.environ.get("T2I_COMMIT") or (written.read_text().strip() if written.exists() else "unknown")
 
 
-def facts(device: torch.device) -> dict[str, Any]:
-    """Say what the figures were measured with."""
+def environment(device: torch.device) -> dict[str, Any]:
+    """Describe the device and the versions of a measurement."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     versions = {"t2i": _native.__version__, "torch": torch.__version__, "numpy": np.__version__}
     return {"device": name, "commit": commit(), "versions": {**versions, "python": sys.version.split()[0]}}

@@ -1,6 +1,6 @@
 """Captions of the embedded data set, in English here; `languages.py` has the words of the other languages."""
 
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.random import Generator
@@ -16,7 +16,7 @@ from t2i.blossoms.classes import (
     class_generator,
     held_out_classes,
 )
-from t2i.blossoms.languages import CODES, LANGUAGES, LanguageCode
+from t2i.blossoms.languages import CODES, LANGUAGES, CaptionLanguage, LanguageCode
 
 COUNT_WORDS: Final[dict[int, str]] = {4: "four", 5: "five", 6: "six", 8: "eight"}
 SHAPE_WORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -100,9 +100,7 @@ def _translated(blossom: BlossomClass, language: LanguageCode, wording: str, rng
     )
 
 
-def captions_for(
-    blossom: BlossomClass, rng: Generator, count: int = 10, language: LanguageCode | Literal["all"] = "en"
-) -> list[str]:
+def captions_for(blossom: BlossomClass, rng: Generator, count: int = 10, language: CaptionLanguage = "en") -> list[str]:
     """Word a class `count` times, differently; one in five leaves out count or shape, none leaves out a colour.
 
     Args:

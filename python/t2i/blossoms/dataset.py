@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +9,8 @@ from numpy.typing import NDArray
 from t2i.blossoms.captions import captions_for
 from t2i.blossoms.classes import Purpose, blossom_classes, class_generator, draw_style, held_out_classes
 from t2i.blossoms.drawing import draw_blossom
-from t2i.blossoms.languages import LanguageCode
+from t2i.blossoms.languages import CaptionLanguage
 from t2i.errors import ConfigError
-
-CaptionLanguage = LanguageCode | Literal["all"]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 LanguageCode = Literal["en", "zh", "es", "ar", "hi"]
+CaptionLanguage = Literal["en", "zh", "es", "ar", "hi", "all"]  # all: every language in turn
 CODES: Final[tuple[LanguageCode, ...]] = ("en", "zh", "es", "ar", "hi")
 
 

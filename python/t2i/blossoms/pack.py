@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from t2i.blossoms.classes import VERSION
-from t2i.blossoms.dataset import CaptionLanguage, make_blossoms
+from t2i.blossoms.dataset import make_blossoms
+from t2i.blossoms.languages import CaptionLanguage
 from t2i.config.sizes import stored_size
 from t2i.errors import DataError
 from t2i.files import cache_folder

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from t2i.blossoms.languages import CaptionLanguage, LanguageCode
 from t2i.config.fields import check_bounds, option, required
 from t2i.config.sizes import MAX_PIXELS
 
@@ -47,15 +48,17 @@ class Prepare:
 
     kind: Kind = required(
         "Format of the source. folder: images with metadata.jsonl (file_name, text) or a .txt of captions beside "
-        "each, class = subfolder; huggingface: a saved data set of the datasets library; csv: a table of path and "
-        "caption; coco: captions_*.json; webdataset: tar shards of img2dataset; parquet: with embedded images; "
+        "each, class = label column or subfolder; huggingface: a repository of the Hub or a saved data set of the "
+        "datasets library; csv: a table of path and caption (.csv, .tsv, .jsonl, Flickr8k's and Flickr30k's); coco: "
+        "captions_*.json, also Karpathy's; webdataset: tar shards of img2dataset; parquet: with embedded images; "
         "stackgan: also AttnGAN's and DF-GAN's pickles; oxford102, cub: the official layouts; blossoms: synthetic "
         "flowers (no source). `t2i-prepare merge PART PART ... --out DIR` joins parts that --shard wrote.",
         positional=True,
     )
     source: str = option(
         "",
-        "Folder of the source as it was unpacked; for csv, coco, webdataset and parquet also a single file.",
+        "Folder of the source as it was unpacked; for csv, coco, webdataset and parquet also a single file, for folder,"
+        " csv and coco also a .zip.",
         positional=True,
     )
     out: str = option("data/pack", OUT_HELP)
@@ -68,8 +71,28 @@ class Prepare:
         "stretch",
         "How images become square: stretch ignores the aspect ratio (the paper), crop is a centre crop.",
     )
+    image_column: str | None = option(
+        None, "Column that names the images, or holds them, where it has none of the usual names; webdataset: the key."
+    )
+    caption_column: str | None = option(
+        None, "Column of the captions, where it has none of the usual names; webdataset: the key."
+    )
+    captions: Literal["files", "name"] = option(
+        "files",
+        "folder: where captions are read from. files: metadata or a text for each image; name: the image's file name, "
+        "with a space for each underscore.",
+    )
+    no_classes: bool = option(False, "Pack without classes, whatever labels and subfolders there are.")
+    language: CaptionLanguage = option(
+        "en", "blossoms: language of the captions; all gives every image two captions in each language."
+    )
     boxes: bool = option(False, "cub: crop each image to its bounding box first.")
-    images: int = option(6000, "blossoms: number of images.")
+    images: str | None = option(
+        None,
+        "Folder of the images that a table names, where it is neither the table's own nor images/ beside it; blossoms: "
+        "number of images (6000 without it).",
+        metavar="DIR",
+    )
     seed: int = option(0, "blossoms: random seed.")
     max_pixels: int = option(MAX_PIXELS, "Larger images are refused before they are decoded.")
     shard: str | None = option(
@@ -143,9 +166,17 @@ class EvaluateImages:
     count: int = option(1000, "Generated images, one per caption, and at most as many real ones.")
     features: str | None = option(
         None,
-        "Feature network of FID-768 and KID-768, a .safetensors. Without it: neither is computed.",
+        "Feature network of FID-768 and KID-768, a .safetensors (docs/metrics.md). Without it: neither is computed.",
     )
-    full: bool = option(False, "Also the standard FID and Inception Score, by torch-fidelity: pip install 't2i[eval]'.")
+    scorer: str | None = option(
+        None,
+        "Run of t2i-train text that scores R-precision. Without it: the model's own joint embedding, which flatters it.",
+    )
+    full: bool = option(
+        False,
+        "Also FID and KID of 768 and 2,048 features and Inception Score, by torch-fidelity: pip install 't2i[eval]'.",
+    )
+    language: LanguageCode = option("en", "blossoms: language of the captions whose attributes a probe checks.")
     captions: int = option(
         200,
         "blossoms: captions of held-out classes whose attributes a probe checks in the generated images.",

@@ -33,7 +33,8 @@ def _evaluate_images(arguments: Sequence[str]) -> None:
     run = Path(config.model)
     result = images_of_run(
         run, data=config.data, split=config.split, count=config.count, features=config.features,
-        captions=config.captions, seed=config.seed, device=config.device, batch=config.batch, full=config.full,
+        scorer=config.scorer, captions=config.captions, seed=config.seed, device=config.device, batch=config.batch,
+        full=config.full, language=config.language,
     )  # fmt: skip
     print(result.table())
     evaluated(run, from_json(run / "config.json"), result.figures)
@@ -58,8 +59,10 @@ def _evaluate_style(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--out must end in .png, .jpg or .webp, got {config.out}")
     from t2i.images import save_image
     from t2i.metrics import style
+    from t2i.plots.canvas import require_matplotlib
     from t2i.plots.roc import roc_picture
 
+    require_matplotlib("t2i-eval style")
     result = style.style_of_run(
         Path(config.model), data=config.data, images=config.images, pairs=config.pairs, clusters=config.clusters,
         seed=config.seed, device=config.device,

@@ -3,6 +3,7 @@
 Torch is imported only after the flags were read, so that `--help` and a mistyped flag answer at once.
 """
 
+import io
 import os
 import shlex
 import sys
@@ -13,6 +14,7 @@ from t2i.blossoms.pack import pack_blossoms
 from t2i.cli.arguments import Bench, Demo, Export, Merge, Prepare
 from t2i.cli.evaluate import run_evaluate
 from t2i.cli.generate import run_generate
+from t2i.cli.next_step import packed_message
 from t2i.cli.parsing import parse
 from t2i.cli.train import run_train
 from t2i.config.presets import EXAMPLE
@@ -21,6 +23,9 @@ from t2i.errors import ConfigError, T2IError
 
 def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
     """Run a command; a user's error is one line on stderr and exit code 2, a stop on request 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console code page, LC_ALL=C: what it cannot say is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         command(sys.argv[1:])
     except T2IError as error:
@@ -90,21 +95,52 @@ def _prepare(arguments: Sequence[str]) -> None:
 
     out = Path(config.out)
     if config.kind == "blossoms":
-        report = pack_blossoms(out, images=config.images, size=config.size, seed=config.seed, force=config.force)
+        count = _count(config.images)
+        report = pack_blossoms(
+            out,
+            images=count,
+            size=config.size,
+            seed=config.seed,
+            force=config.force,
+            language=config.language,
+        )
     elif not config.source:
         raise ConfigError(f"which folder? t2i-prepare {config.kind} FOLDER --out DIR")
     else:
+        options = preparing.SourceOptions(
+            image_column=config.image_column,
+            caption_column=config.caption_column,
+            images=None if config.images is None else Path(config.images),
+            captions=config.captions,
+            boxes=config.boxes,
+        )
         report = preparing.pack(
-            config.kind, Path(config.source), out, size=config.size, fit=config.fit, boxes=config.boxes,
-            max_pixels=config.max_pixels, force=config.force, shard=config.shard, shard_images=config.shard_images,
-        )  # fmt: skip
+            config.kind,
+            Path(config.source),
+            out,
+            size=config.size,
+            fit=config.fit,
+            options=options,
+            classes=not config.no_classes,
+            max_pixels=config.max_pixels,
+            force=config.force,
+            shard=config.shard,
+            shard_images=config.shard_images,
+        )
     print(report.summary())
     if report.missing:
         print(
             f"{report.missing} shards of {out} are left to other parts; t2i-prepare merge joins parts of other folders"
         )
         return
-    print(f"packed into {out}; next: t2i-train --data {out} --preset flowers")
+    print(packed_message(out))
+
+
+def _count(images: str | None) -> int:
+    try:
+        return 6000 if images is None else int(images)
+    except ValueError:
+        raise ConfigError(f"--images must be a whole number for blossoms, got {images}") from None
 
 
 def _merge(arguments: Sequence[str]) -> None:
@@ -113,7 +149,7 @@ def _merge(arguments: Sequence[str]) -> None:
 
     report = preparing.merge([Path(part) for part in config.parts], Path(config.out), config.force)
     print(report.summary())
-    print(f"packed into {config.out}; next: t2i-train --data {config.out} --preset flowers")
+    print(packed_message(Path(config.out)))
 
 
 def _export(arguments: Sequence[str]) -> None:

@@ -140,7 +140,5 @@ class TextOptions(JointOptions, _EncoderOption):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.encoder == "end-to-end" and (self.kind != "char-cnn-rnn" or self.teacher):
-            raise ConfigError(
-                "--text.encoder end-to-end learns the paper's network alone: add --text.kind char-cnn-rnn"
-            )
+        if self.encoder == "end-to-end" and self.teacher:
+            raise ConfigError("--text.teacher teaches before the GAN: leave it out with --text.encoder end-to-end")

@@ -1,10 +1,10 @@
-"""A trained model as one ONNX file: caption ids and noise in, pictures out, in any runtime that reads ONNX.
+"""A trained model as one ONNX file: caption ids and noise in, images out, in any runtime that reads ONNX.
 
 * The text encoder and the generator are one graph, of standard operators only; the batch is free.
-* What a caller must know (alphabet, lengths, size) stands in the file's metadata.
-* A file is written after onnxruntime has drawn the same pictures from it as PyTorch draws, and not before.
-* float16 computes in half precision. int8 keeps the weights as int8, a scale a channel, and computes in float32: a quarter
-  of the file, on every runtime. Integer arithmetic was left alone: no runtime on a CPU has transposed convolutions in it.
+* What a caller needs (alphabet, lengths, size) is in the file's metadata.
+* The file is written only after onnxruntime has generated the same images from it as PyTorch.
+* float16 computes in half precision. int8 stores the weights as int8 with a scale per channel and computes in float32: a
+  quarter of the file, on every runtime. Not integer arithmetic: no CPU runtime has integer transposed convolutions.
 """
 
 import copy
@@ -35,13 +35,13 @@ Ids = Literal["uint8", "int64"]
 OPSET = 20
 
 
-# What onnxruntime may differ from PyTorch in float32; pictures span -1..1. The largest difference of a pixel, and the mean.
+# Tolerated difference of onnxruntime from PyTorch in float32, images in -1..1: the largest of a pixel, and the mean.
 TOLERANCE: dict[Precision, tuple[float, float]] = {
     "float32": (1e-4, 1e-4),
     "float16": (0.05, 0.005),
     "int8": (0.5, 0.02),
 }
-MIN_WEIGHT_NUMBERS = 256  # numbers of a weight that is worth a scale a channel
+MIN_WEIGHT_NUMBERS = 256  # elements of a weight from which it is quantised
 CHECKED = (
     "a flower with five red petals and a yellow centre",
     "this bird is small and brown, with a white belly and a short pointed beak",
@@ -51,11 +51,11 @@ CHECKED = (
 
 
 class DrawFromIds(nn.Module):
-    """The graph: tokens (B, L), of captions, and noise (B, Z) to pictures (B, 3, size, size) float32 in [-1, 1].
+    """The graph: tokens (B, L), of captions, and noise (B, Z) to images (B, 3, size, size) float32 in [-1, 1].
 
     Args:
         encoder: Embeds captions.
-        generator: Draws.
+        generator: Maps noise and text embeddings to images.
         dtype: Of the weights and of the arithmetic.
     """
 
@@ -67,15 +67,15 @@ class DrawFromIds(nn.Module):
         )  # hidden there: a graph needs it in sight
 
     def forward(self, captions: Tensor, noise: Tensor) -> Tensor:
-        """Draw one picture a row."""
+        """Generate one image per row."""
         text = self.encoder.exportable(captions).to(self.dtype)  # (B, T)
-        pictures: Tensor = self.generator(noise.to(self.dtype), text).float()
-        return pictures
+        images: Tensor = self.generator(noise.to(self.dtype), text).float()
+        return images
 
 
 @dataclass(frozen=True)
 class Written:
-    """What an export came to: the file, its bytes, and how far onnxruntime's pictures are from PyTorch's (-1..1)."""
+    """The result of an export: the file, its size, and how far onnxruntime's images are from PyTorch's (-1..1)."""
 
     path: Path
     bytes: int
@@ -83,10 +83,10 @@ class Written:
     mean: float
 
     def summary(self) -> str:
-        """Say it in one line."""
+        """Describe it in one line."""
         return (
             f"{self.path}: {self.bytes / 1e6:.1f} MB; onnxruntime and PyTorch differ by {self.worst:.1e} at most "
-            f"and {self.mean:.1e} on average (pictures span -1..1)"
+            f"and {self.mean:.1e} on average (images span -1..1)"
         )
 
 
@@ -101,7 +101,7 @@ def export(pipe: Pipeline, path: Path, precision: Precision = "float32", ids: Id
 
     Raises:
         ConfigError: the model has no text encoder, the extra is not installed, the path does not end in .onnx, or the graph
-            draws other pictures than PyTorch: then nothing is written.
+            generates other images than PyTorch: then nothing is written.
         CheckpointError: the file cannot be written.
     """
     if path.suffix.lower() != ".onnx":
@@ -120,9 +120,9 @@ def export(pipe: Pipeline, path: Path, precision: Precision = "float32", ids: Id
     data = model.SerializeToString()
     worst, mean = compare(data, pipe, ids)
     most, most_mean = TOLERANCE[precision]
-    if not (worst <= most and mean <= most_mean):  # also where one of them is not a number
+    if not (worst <= most and mean <= most_mean):  # also catches NaN
         raise ConfigError(
-            f"the {precision} graph draws other pictures than PyTorch: they differ by {worst:.2g} at most and {mean:.2g} on "
+            f"the {precision} graph generates other images than PyTorch: they differ by {worst:.2g} at most and {mean:.2g} on "
             f"average, allowed are {most} and {most_mean}; nothing was written"
             + ("" if precision == "float32" else "; --precision float32 is exact")
         )
@@ -132,7 +132,7 @@ def export(pipe: Pipeline, path: Path, precision: Precision = "float32", ids: Id
 
 
 def _inputs(pipe: Pipeline, count: int, ids: Ids) -> tuple[Tensor, Tensor]:
-    """Take `count` captions and their noise: tokens (count, L), noise (count, Z), on the CPU."""
+    """Return `count` captions and their noise: tokens (count, L), noise (count, Z), on the CPU."""
     assert pipe.encoder is not None
     captions = pipe.encoder.tokenize([CHECKED[row % len(CHECKED)] for row in range(count)])
     noise = runtime.noise((count, pipe.config.noise_dim), torch.device("cpu"), 0, 0, "export")
@@ -148,7 +148,7 @@ def trace(pipe: Pipeline, dtype: torch.dtype, ids: Ids) -> Any:
     fixed = pipe.encoder.tokenize(["x"]).shape[1] == pipe.encoder.tokenize(CHECKED).shape[1]
     length = {} if fixed else {1: torch.export.Dim("length", min=2)}
     loud = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of packages that nobody asked for
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that are not needed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -157,7 +157,7 @@ def trace(pipe: Pipeline, dtype: torch.dtype, ids: Ids) -> Any:
                 _inputs(pipe, 3, ids),
                 dynamo=True,
                 input_names=["captions", "noise"],
-                output_names=["pictures"],
+                output_names=["images"],
                 dynamic_shapes={"captions": {0: batch, **length}, "noise": {0: batch}},
                 opset_version=OPSET,
                 verbose=False,
@@ -171,7 +171,7 @@ def trace(pipe: Pipeline, dtype: torch.dtype, ids: Ids) -> Any:
 def to_int8(model: Any) -> None:
     """Store the weights of products and convolutions as int8 with a float32 scale a channel, in place.
 
-    A weight w becomes round(w / s) with s = max |w| / 127 over its output channel; the graph multiplies it out again.
+    A weight w becomes round(w / s) with s = max |w| / 127 over its output channel; the graph multiplies it again.
     """
     import onnx
     from onnx import numpy_helper
@@ -211,34 +211,34 @@ def to_int8(model: Any) -> None:
 
 
 def describe(model: Any, pipe: Pipeline, precision: Precision) -> None:
-    """Write into the file what a caller must know, in place."""
+    """Write what a caller needs into the metadata, in place."""
     import onnx
 
     assert pipe.encoder is not None
     config = pipe.config
-    facts = {
+    metadata = {
         "tokenizer": json.dumps(pipe.encoder.tokenizer.settings()),
         "noise_length": str(config.noise_dim),
         "size": str(config.size),
         "precision": precision,
-        "pictures": "(batch, 3, size, size), RGB, -1..1: uint8 = round((x + 1) * 127.5)",
+        "images": "(batch, 3, size, size), RGB, -1..1: uint8 = round((x + 1) * 127.5)",
         "settings": json.dumps({"preset": config.preset, "text": config.text.variant, "kind": pipe.encoder.kind}),
     }
     if isinstance(pipe.encoder.tokenizer, AlphabetTokenizer):
-        facts |= {
+        metadata |= {
             "alphabet": tokenizer.ALPHABET,
             "caption_length": str(tokenizer.CAPTION_LENGTH),
             "captions": "lower-cased; id = 1 + last place in the alphabet, 71 any other character, 0 from the end on",
         }
-    onnx.helper.set_model_props(model, facts)
+    onnx.helper.set_model_props(model, metadata)
     model.producer_name, model.producer_version = "t2i", _native.__version__
-    model.doc_string = "Text to image, Reed et al. 2016: tokens (batch, length) and noise (batch, Z) to pictures."
+    model.doc_string = "Text to image, Reed et al. 2016: tokens (batch, length) and noise (batch, Z) to images."
     onnx.checker.check_model(model, full_check=True)
 
 
 @torch.no_grad()
 def compare(data: bytes, pipe: Pipeline, ids: Ids, counts: tuple[int, ...] = (1, 4, 9)) -> tuple[float, float]:
-    """Draw batches of several sizes with onnxruntime and with PyTorch: largest and mean difference of a pixel."""
+    """Generate batches of several sizes with onnxruntime and with PyTorch: largest and mean difference of a pixel."""
     import onnxruntime
 
     assert pipe.encoder is not None
@@ -247,7 +247,7 @@ def compare(data: bytes, pipe: Pipeline, ids: Ids, counts: tuple[int, ...] = (1,
     for count in counts:
         captions, noise = _inputs(pipe, count, ids)
         expected = pipe.draw(noise.to(pipe.device), pipe.encoder(captions.to(pipe.device))).float().cpu().numpy()
-        drawn = session.run(None, {"captions": captions.numpy(), "noise": noise.numpy()})[0]
-        differences.append(np.abs(drawn - expected).ravel())
+        images = session.run(None, {"captions": captions.numpy(), "noise": noise.numpy()})[0]
+        differences.append(np.abs(images - expected).ravel())
     together = np.concatenate(differences)
     return float(together.max()), float(together.mean())

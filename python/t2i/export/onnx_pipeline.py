@@ -1,4 +1,4 @@
-"""An exported model, drawn from by onnxruntime: the pictures that its run folder draws."""
+"""An exported model run by onnxruntime: it generates the images of its run folder."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from t2i.text.build import tokenizer_of
 
 
 class OnnxPipeline:
-    """Draw sentences with a file of t2i-export.
+    """Generate images from sentences with a file of t2i-export.
 
     Args:
         path: The .onnx file.
@@ -32,16 +32,16 @@ class OnnxPipeline:
             raise CheckpointError(f"no such model: {path}; t2i-export makes one")
         try:
             self.session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-            facts = self.session.get_modelmeta().custom_metadata_map
-            self.noise_dim, self.size = int(facts["noise_length"]), int(facts["size"])
-            self.tokenizer = tokenizer_of(json.loads(facts["tokenizer"]))
+            metadata = self.session.get_modelmeta().custom_metadata_map
+            self.noise_dim, self.size = int(metadata["noise_length"]), int(metadata["size"])
+            self.tokenizer = tokenizer_of(json.loads(metadata["tokenizer"]))
             self.ids = {"tensor(uint8)": "uint8", "tensor(int64)": "int64"}[self.session.get_inputs()[0].type]
         except Exception as error:  # onnxruntime has an exception class for every status, none of them public
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise CheckpointError(f"{path} is not a model that t2i-export wrote: {reason}") from error
 
     def __call__(self, captions: str | Sequence[str], count: int = 1, seed: int = 0) -> PipelineOutput:
-        """Draw `count` pictures of each caption, of the noise that `Pipeline` draws them from.
+        """Generate `count` images of each caption, from the same noise as `Pipeline`.
 
         Raises:
             ConfigError: an empty caption, or a count below 1.
@@ -53,5 +53,5 @@ class OnnxPipeline:
         ids = tokens.repeat(count, axis=0).astype(self.ids)  # (n * count, L)
         noise = runtime.noise((count, self.noise_dim), torch.device("cpu"), seed, 0, "generate")
         feed = {"captions": ids, "noise": noise.repeat(len(sentences), 1).numpy()}
-        drawn = torch.from_numpy(self.session.run(None, feed)[0])
-        return PipelineOutput(to_pil(drawn), drawn)
+        images = torch.from_numpy(self.session.run(None, feed)[0])
+        return PipelineOutput(to_pil(images), images)

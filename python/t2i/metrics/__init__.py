@@ -1,1 +1,1 @@
-"""How good the pictures are: one measure a module."""
+"""Metrics of generated images and of encoders: one family per module."""

@@ -1,4 +1,4 @@
-"""K-means, and the colour at a picture's border: what stands for the style of a photograph."""
+"""K-means, and the colour at an image's border: the style of a photograph, as far as it is measured."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Diversity: how much pictures of one caption differ from noise to noise, beside real pictures of one class.
+"""Diversity: how much images of one caption differ by their noise, beside real images of one class.
 
-A generator that ignores its noise draws one picture a caption and scores 0, which FID alone may not show.
+A generator that ignores its noise generates one image per caption and scores 0, which FID alone may not show.
 """
 
 import math
@@ -31,29 +31,29 @@ def feature_distances(features: Tensor, centre: Tensor) -> float:
 
     Args:
         features: (groups, n, D) with n of at least 2.
-        centre: (D,) taken off first, the mean over real pictures; features themselves are never negative, and all alike.
+        centre: (D,) subtracted first, the mean over real images: features are never negative, so their cosines are all high.
     """
     directions = F.normalize(features - centre, dim=2)
     return _mean_of_pairs(1 - directions @ directions.transpose(1, 2))
 
 
 def _mean_of_pairs(distances: Tensor) -> float:
-    """Average (groups, n, n) over the pairs of two different pictures."""
+    """Average (groups, n, n) over the pairs of two different images."""
     count = distances.shape[1]
     if count < 2 or not len(distances):
-        raise ConfigError(f"diversity needs groups of at least 2 pictures, got {tuple(distances.shape[:2])}")
+        raise ConfigError(f"diversity needs groups of at least 2 images, got {tuple(distances.shape[:2])}")
     first, second = torch.triu_indices(count, count, offset=1)
     return float(distances[:, first, second].double().mean())
 
 
 def groups_of_one_class(classes: NDArray[np.int64], groups: int, size: int, seed: int) -> NDArray[np.int64]:
-    """Draw groups of distinct pictures of one class each, the classes uniformly of those that are large enough.
+    """Sample groups of distinct images of one class each, the classes uniformly among those that are large enough.
 
     Args:
-        classes: (N,) class of each picture, or -1; without classes any pictures make a group.
+        classes: (N,) class of each image, or -1; without classes any images make a group.
         groups: How many.
-        size: Pictures a group.
-        seed: Of the draw.
+        size: Images per group.
+        seed: Of the sample.
 
     Returns:
         (groups, size) rows; (0, size) where no class is large enough.

@@ -1,7 +1,7 @@
-"""Distances between sets of pictures, by their features: the Frechet distance and the kernel distance.
+"""Distances between sets of images, by their features: the Frechet distance and the kernel distance.
 
-FID compares two Gaussians fitted to the features; it is biased, the more the fewer the pictures, so that only figures of
-equal counts compare. KID has no bias, and its spread over subsets says how far to trust it.
+FID compares two Gaussians fitted to the features; it is biased, more so for fewer images, so that only figures of equal
+counts compare. KID is unbiased; its spread over subsets is its uncertainty.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MAX_SUBSET = 1000
 
 @dataclass(frozen=True)
 class Gaussian:
-    """What FID keeps of a set: mean (D,) and covariance (D, D), float64."""
+    """A Gaussian fitted to a set: mean (D,) and covariance (D, D), float64."""
 
     mean: Tensor
     covariance: Tensor
@@ -28,7 +28,7 @@ class Gaussian:
         """Fit features (N, D); ConfigError for fewer than two rows or for NaN and infinity."""
         if features.dim() != 2 or len(features) < 2:
             raise ConfigError(
-                f"the Frechet distance needs features (N, D) of 2 pictures or more, got {tuple(features.shape)}"
+                f"the Frechet distance needs features (N, D) of 2 images or more, got {tuple(features.shape)}"
             )
         if not torch.isfinite(features).all():
             raise ConfigError("the Frechet distance needs finite features, got NaN or infinity")
@@ -38,10 +38,10 @@ class Gaussian:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """Take the symmetric root of a covariance (D, D).
+    """Compute the symmetric root of a covariance (D, D).
 
-    Eigenvalues that are rounding and nothing else become 0: their roots, 1e-8 of the largest, would add up over hundreds
-    of empty directions, which every set of fewer pictures than features has.
+    Eigenvalues at rounding error become 0: their roots, 1e-8 of the largest, would add up over hundreds of empty directions,
+    which every set of fewer images than features has.
     """
     values, vectors = torch.linalg.eigh(covariance)
     floor = values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
@@ -52,8 +52,8 @@ def _root(covariance: Tensor) -> Tensor:
 def frechet_distance(one: Gaussian, two: Gaussian) -> float:
     """Compute |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
-    The trace of the root of C1 C2 is the sum of the singular values of C1^(1/2) C2^(1/2): no root of a matrix that is not
-    symmetric, no complex numbers, and nothing to add to singular covariances.
+    The trace of the root of C1 C2 is the sum of the singular values of C1^(1/2) C2^(1/2): no root of an
+    asymmetric matrix, no complex numbers, and no offset for singular covariances.
 
     Source: Dowson and Landau 1982; Heusel et al. 2017, *GANs Trained by a Two Time-Scale Update Rule*.
 
@@ -86,8 +86,8 @@ def kernel_distance(
         one: Features of the first set.
         two: Features of the second set.
         subsets: How many pairs of subsets to average over.
-        size: Rows of each, drawn without replacement; None is 1000, or half of the smaller set where that is less, so that
-            subsets differ.
+        size: Rows of each, sampled without replacement; by default 1000, or half of the smaller set where that is less, so
+            that subsets differ.
         seed: Of the subsets.
 
     Raises:
@@ -98,9 +98,7 @@ def kernel_distance(
     fewest = min(len(one), len(two))
     size = min(MAX_SUBSET, fewest // 2) if size is None else size
     if not 2 <= size <= fewest:
-        raise ConfigError(
-            f"KID needs subsets of 2 to {fewest} pictures, got {size}; 4 pictures are the fewest there can be"
-        )
+        raise ConfigError(f"KID needs subsets of 2 to {fewest} images, got {size}; at least 4 images are needed")
     rng = Generator(Philox(key=seed))
     values = [
         _discrepancy(*(rows[torch.from_numpy(rng.permutation(len(rows))[:size])].double() for rows in (one, two)))
@@ -110,7 +108,7 @@ def kernel_distance(
 
 
 def _discrepancy(one: Tensor, two: Tensor) -> float:
-    """Estimate without bias from (n, D) and (n, D): rows are never compared with themselves."""
+    """Estimate without bias from (n, D) and (n, D): no row is compared with itself."""
     count, width = one.shape
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:

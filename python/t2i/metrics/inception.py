@@ -42,9 +42,7 @@ def _first_kind(name: str, pooled: int) -> tuple[Branch, ...]:
 def _second_kind(name: str, inner: int) -> tuple[Branch, ...]:
     """Lay out a block of the 17 x 17 maps, whose 7x7 convolutions are split into 1x7 and 7x1."""
     wide, tall = (1, 7), (7, 1)
-    long = _chain(
-        f"{name}_tower_1_conv", (inner, (1, 1)), (inner, tall), (inner, wide), (inner, tall), (192, wide)
-    )  # fmt: skip
+    long = _chain(f"{name}_tower_1_conv", (inner, (1, 1)), (inner, tall), (inner, wide), (inner, tall), (192, wide))
     return (
         _chain(f"{name}_conv", (192, (1, 1))),
         _chain(f"{name}_tower_conv", (inner, (1, 1)), (inner, wide), (192, tall)),
@@ -54,8 +52,12 @@ def _second_kind(name: str, inner: int) -> tuple[Branch, ...]:
 
 
 STEM: Branch = (
-    *_chain("conv", (32, (3, 3)), (32, (3, 3)), (64, (3, 3))), "max", ("conv_3", 80, (1, 1)), ("conv_4", 192, (3, 3)), "max"
-)  # fmt: skip
+    *_chain("conv", (32, (3, 3)), (32, (3, 3)), (64, (3, 3))),
+    "max",
+    ("conv_3", 80, (1, 1)),
+    ("conv_4", 192, (3, 3)),
+    "max",
+)
 BLOCKS: tuple[tuple[Branch, ...], ...] = (
     (STEM,),
     _first_kind("mixed", 32),
@@ -96,7 +98,7 @@ def resize_as_tensorflow(images: Tensor, side: int = SIDE) -> Tensor:
 
 
 class FeatureNetwork(nn.Module):
-    """Turn pictures into 768 features: 70 convolutions, each followed by ReLU, and the mean over the last map."""
+    """Turn images into 768 features: 70 convolutions, each followed by ReLU, and the mean over the last map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +145,7 @@ class FeatureNetwork(nn.Module):
         return network.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Read pictures (B, H, W, 3) uint8 of any size: (B, 768) float32."""
+        """Read images (B, H, W, 3) uint8 of any size: (B, 768) float32."""
         x = (resize_as_tensorflow(images) - 128) / 128
         x = x.contiguous(memory_format=torch.channels_last)
         for block in BLOCKS:
@@ -163,12 +165,12 @@ class FeatureNetwork(nn.Module):
 
 @torch.no_grad()
 def features_of(network: FeatureNetwork, images: NDArray[np.uint8], batch: int = 32, title: str = "features") -> Tensor:
-    """Compute features of pictures, on the network's device, with a progress bar where there is a terminal.
+    """Compute features of images, on the network's device, with a progress bar on a terminal.
 
     Args:
         network: From `FeatureNetwork.load`.
         images: (N, S, S, 3).
-        batch: Pictures at once; 299 x 299 x 32 maps take 11 MB a picture.
+        batch: Images at once; 299 x 299 x 32 maps take 11 MB per image.
         title: Shown beside the bar.
 
     Returns:
@@ -180,7 +182,7 @@ def features_of(network: FeatureNetwork, images: NDArray[np.uint8], batch: int =
     parts = []
     with (
         torch.backends.cudnn.flags(enabled=True, allow_tf32=False),  # TF32 would round the features to 10 bits
-        tqdm(total=len(images), desc=title, unit="picture", dynamic_ncols=True, disable=None) as bar,
+        tqdm(total=len(images), desc=title, unit="image", dynamic_ncols=True, disable=None) as bar,
     ):
         for part in torch.from_numpy(np.ascontiguousarray(images)).split(batch):
             parts.append(network(part.to(device)).cpu())

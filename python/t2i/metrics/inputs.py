@@ -1,4 +1,4 @@
-"""What the measures read: caption embeddings and central crops."""
+"""Inputs of the metrics: caption embeddings and central crops."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from t2i.text.inputs import CaptionInputs
 
 
 def middle(images: NDArray[np.uint8], crop: int) -> NDArray[np.uint8]:
-    """Cut the middle `crop` pixels out of (N, S, S, 3)."""
+    """Crop (N, S, S, 3) to its middle `crop` pixels."""
     edge = (images.shape[1] - crop) // 2
     return np.ascontiguousarray(images[:, edge : edge + crop, edge : edge + crop])
 

@@ -1,14 +1,16 @@
-"""R-precision: does a drawn picture pick its own caption out of a hundred?
+"""R-precision: does a generated image retrieve its own caption out of a hundred?
 
-The judge is the run's own joint embedding: `text.safetensors` holds a text encoder and the image encoder it was learned
-against. A picture counts as right when its caption scores above 99 captions of other classes.
+The scorer is a joint embedding: `text.safetensors` holds a text encoder and the image encoder trained with it. An image counts
+as right when its caption scores above 99 captions of other classes. The scorer should be independent, trained without the
+generator (`--scorer RUN`, a run of `t2i-train text` with another seed); the run's own embedding trained the generator and
+flatters it. A scorer that is at chance on real images says nothing, and no figure is reported.
 
-Source: Xu et al. 2018 (AttnGAN), with the project's own embedding in place of theirs, and mismatched captions of other
-classes only. A judge that also trained the generator flatters it; the figures say when that is so.
+Source: Xu et al. 2018 (AttnGAN). Differs: another embedding, and mismatched captions of other classes only.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +19,21 @@ from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from t2i.config.options import TrainConfig
+from t2i.config.options import JointOptions
+from t2i.config.records import text_options
 from t2i.data.dataset import PackedDataset
-from t2i.errors import CheckpointError, ConfigError
+from t2i.errors import CheckpointError, ConfigError, ScorerError
 from t2i.images import normalise
+from t2i.metrics.scoring import ImageSample
 from t2i.models.build import image_encoder
+from t2i.pipeline import Pipeline
 from t2i.text.build import text_encoder
 from t2i.text.inputs import CaptionInputs
 from t2i.text.protocol import TextEncoder
 from t2i.weights import load_weights, read_tensors
 
 MISMATCHED = 99
+DEVIATIONS = 3  # standard errors above chance that real images must reach
 
 
 @dataclass(frozen=True)
@@ -39,18 +45,24 @@ class JointEmbedding:
     by_cosine: bool
 
     @classmethod
-    def of_run(cls, run: Path, config: TrainConfig, device: torch.device) -> "JointEmbedding":
-        """Load the joint embedding that a run learned.
+    def load(cls, run: Path, options: JointOptions, size: int, device: torch.device) -> "JointEmbedding":
+        """Load the joint embedding of a run.
+
+        Args:
+            run: Run folder.
+            options: The settings of its text encoder.
+            size: Side of the images to embed, in pixels.
+            device: Where to put it.
 
         Raises:
-            ConfigError: the run has none, or none with an image side that reads pixels of the run's size.
+            ConfigError: the run has none, or none with an image side that reads pixels of that size.
             CheckpointError: the file is damaged or of another shape.
         """
         path = run / "text.safetensors"
         if not path.is_file():
             raise ConfigError(
-                f"{run} has no joint embedding of its own (no text.safetensors: --text.encoder was {config.text.encoder!r}); "
-                "R-precision needs one with an image side, as --text.encoder joint learns"
+                f"{run} has no joint embedding (no text.safetensors); R-precision needs one with an image side: "
+                "t2i-train text makes one, for --scorer"
             )
         tensors = read_tensors(path)
         convolutions = [t for name, t in tensors.items() if name.startswith("image.trunk.") and t.dim() == 4]
@@ -58,18 +70,17 @@ class JointEmbedding:
             raise ConfigError(
                 f"{path} has no image side that reads pixels; R-precision needs a joint embedding with one"
             )
-        size, width = 4 * 2 ** len(convolutions), min(len(t) for t in convolutions)
-        if size != config.size:
-            raise ConfigError(f"{path} reads pictures of {size} px; the model draws {config.size} px")
-        options = config.text
+        side, width = 4 * 2 ** len(convolutions), min(len(t) for t in convolutions)
+        if side != size:
+            raise ConfigError(f"{path} reads images of {side} px; the model generates {size} px")
         text = text_encoder(options)
         image = image_encoder(replace(options, image_features="joint", image_width=width), size)
         load_weights(path, {"text": text, "image": image})
         return cls(text.eval().to(device), image.eval().to(device), options.objective != "sje")
 
     @torch.no_grad()
-    def embed_pictures(self, images: Tensor, block: int = 256) -> Tensor:
-        """Embed pictures (n, 3, S, S) in [-1, 1]: (n, T) on the CPU, of length 1 where compared by cosine."""
+    def embed_images(self, images: Tensor, block: int = 256) -> Tensor:
+        """Embed images (n, 3, S, S) in [-1, 1]: (n, T) on the CPU, of length 1 where compared by cosine."""
         device = next(self.image.parameters()).device
         return self._scaled(torch.cat([self.image(part.to(device)).cpu() for part in images.split(block)]))
 
@@ -88,80 +99,151 @@ class JointEmbedding:
 def mismatched_rows(
     classes: NDArray[np.int64], own: NDArray[np.int64], seed: int, count: int = MISMATCHED
 ) -> NDArray[np.int64]:
-    """Draw `count` distinct captions of other classes for each picture.
+    """Sample `count` distinct captions of other classes for each image.
 
     Args:
         classes: (M,) class of each caption.
-        own: (N,) row of each picture's own caption.
-        seed: Of the draw.
-        count: Captions a picture.
+        own: (N,) row of each image's own caption.
+        seed: Of the sample.
+        count: Captions per image.
 
     Returns:
         (N, count) rows.
 
     Raises:
-        ConfigError: the other classes of some picture have fewer captions than that.
+        ConfigError: the other classes of some image have fewer captions than that.
     """
     others = {label: np.flatnonzero(classes != label) for label in np.unique(classes[own])}
     fewest = min(len(rows) for rows in others.values())
     if fewest < count:
-        raise ConfigError(f"R-precision needs {count} captions of other classes for each picture; there are {fewest}")
+        raise ConfigError(f"R-precision needs {count} captions of other classes for each image; there are {fewest}")
     rng = Generator(Philox(key=seed))
     return np.stack([others[label][rng.choice(len(others[label]), count, replace=False)] for label in classes[own]])
 
 
-def r_precision(pictures: Tensor, captions: Tensor, own: NDArray[np.int64], others: NDArray[np.int64]) -> float:
-    """Measure how often a picture scores its own caption above all others.
+def r_precision(images: Tensor, captions: Tensor, own: NDArray[np.int64], others: NDArray[np.int64]) -> float:
+    """Compute how often an image scores its own caption above all others.
 
     Args:
-        pictures: (N, T).
-        captions: (M, T).
-        own: (N,) row of each picture's caption.
+        images: (N, T) embeddings.
+        captions: (M, T) embeddings.
+        own: (N,) row of each image's caption.
         others: (N, K) rows of mismatched ones.
 
     Returns:
-        Mean over pictures, 0..1; a tie with k others counts 1 / (k + 1), so that an embedding that tells nothing apart is
-        at chance.
+        Mean over images, 0..1; a tie with k others counts 1 / (k + 1), so that a constant embedding is at chance.
     """
     right = []
-    for first in range(0, len(pictures), 256):  # bounds the gather: 256 x 100 x T
+    for first in range(0, len(images), 256):  # bounds the gather: 256 x 100 x T
         part = slice(first, first + 256)
         rows = torch.from_numpy(np.concatenate([own[part, None], others[part]], axis=1))
-        scores = torch.einsum("nt,nkt->nk", pictures[part], captions[rows])  # (n, 1 + K)
+        scores = torch.einsum("nt,nkt->nk", images[part], captions[rows])  # (n, 1 + K)
         best = scores[:, :1] >= scores[:, 1:].amax(dim=1, keepdim=True)
         right.append(best[:, 0] / (scores == scores[:, :1]).sum(dim=1))
     return float(torch.cat(right).double().mean())
 
 
-def captions_of_split(pack: PackedDataset, pictures: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """List the caption rows of pictures (n,), and the class of each; without classes, each picture is its own."""
-    counts = np.diff(pack.caption_offsets)[pictures]
-    rows = np.concatenate([np.arange(*pack.caption_offsets[[picture, picture + 1]]) for picture in pictures])
-    labels = pack.classes[pictures].astype(np.int64)
-    return rows, np.repeat(np.where(labels < 0, pictures, labels), counts)
+def captions_of_split(pack: PackedDataset, images: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """List the caption rows of images (n,), and the class of each; without classes, each image is its own class."""
+    counts = np.diff(pack.caption_offsets)[images]
+    rows = np.concatenate([np.arange(*pack.caption_offsets[[image, image + 1]]) for image in images])
+    labels = pack.classes[images].astype(np.int64)
+    return rows, np.repeat(np.where(labels < 0, images, labels), counts)
 
 
 def r_precision_of(
-    joint: JointEmbedding, pack: PackedDataset, split: NDArray[np.int64], captions: NDArray[np.int64], seed: int,
-    pictures: dict[str, Tensor],
-) -> dict[str, float]:  # fmt: skip
-    """Measure sets of pictures that belong to the same captions.
+    scorer: JointEmbedding,
+    pack: PackedDataset,
+    split: NDArray[np.int64],
+    captions: NDArray[np.int64],
+    seed: int,
+    images: dict[str, Tensor],
+) -> dict[str, float]:
+    """Compute the R-precision of sets of images that belong to the same captions.
 
     Args:
-        joint: The judge.
+        scorer: Embeds images and captions.
         pack: Where captions come from.
-        split: Pictures of the split, whose captions are the mismatched ones.
-        captions: (N,) the caption row of each picture.
+        split: Images of the split, whose captions are the mismatched ones.
+        captions: (N,) the caption row of each image.
         seed: Of the mismatched captions, which all sets share.
-        pictures: Sets by name, each (N, 3, S, S) in [-1, 1].
+        images: Sets by name, each (N, 3, S, S) in [-1, 1].
     """
     rows, classes = captions_of_split(pack, split)
     own = np.searchsorted(rows, captions)
     others = mismatched_rows(classes, own, seed)
-    embedded = joint.embed_captions(CaptionInputs(joint.text, pack, torch.device("cpu"))(rows))
-    return {name: r_precision(joint.embed_pictures(images), embedded, own, others) for name, images in pictures.items()}
+    embedded = scorer.embed_captions(CaptionInputs(scorer.text, pack, torch.device("cpu"))(rows))
+    return {name: r_precision(scorer.embed_images(each), embedded, own, others) for name, each in images.items()}
 
 
-def as_networks_read(images: NDArray[np.uint8]) -> Tensor:
-    """Turn pictures uint8 (n, S, S, 3) into (n, 3, S, S) in [-1, 1]."""
+def network_input(images: NDArray[np.uint8]) -> Tensor:
+    """Convert images uint8 (n, S, S, 3) to (n, 3, S, S) in [-1, 1]."""
     return normalise(torch.from_numpy(np.ascontiguousarray(images)))
+
+
+def retrieval_precision(
+    pipe: Pipeline, run: Path, pack: PackedDataset, sample: ImageSample, split: str, protocol: dict[str, Any]
+) -> dict[str, Any]:
+    """Compute the R-precision of a sample, and that of its real images.
+
+    Args:
+        pipe: The model.
+        run: Run folder of the scorer.
+        pack: Where captions come from.
+        sample: Generated and real images.
+        split: The split they are of.
+        protocol: Kept with the figure; its seed chooses the mismatched captions.
+
+    Raises:
+        ConfigError: the run has no joint embedding for these images, or the split has too few captions.
+        ScorerError: the scorer is at chance on real images.
+    """
+    scorer = JointEmbedding.load(run, text_options(run), pipe.config.size, pipe.device)
+    sets = {"generated": network_input(sample.generated), "real": network_input(sample.real[sample.own])}
+    found = r_precision_of(scorer, pack, pack.split(split), sample.captions, protocol["seed"], sets)
+    check_scorer(found["real"], len(sample.captions))
+    return {
+        "value": found["generated"],
+        "real": found["real"],
+        "chance": chance(),
+        "protocol": protocol
+        | {
+            "score": f"the caption against {MISMATCHED} of other classes",
+            "mismatched": MISMATCHED,
+            "scorer": "joint embedding of the run" if run == pipe.folder else "joint embedding of another run",
+            "compared_by": "cosine" if scorer.by_cosine else "product",
+            "independent": independent(scorer, pipe),
+        },
+    }
+
+
+def chance() -> float:
+    """Return the R-precision of a scorer that guesses."""
+    return 1 / (1 + MISMATCHED)
+
+
+def check_scorer(real: float, images: int) -> None:
+    """Refuse a scorer that real images do not distinguish from chance.
+
+    Args:
+        real: Its R-precision on real images.
+        images: How many they were.
+
+    Raises:
+        ScorerError: it is not DEVIATIONS standard errors above chance.
+    """
+    bar = chance() + DEVIATIONS * (chance() * (1 - chance()) / images) ** 0.5
+    if not real >= bar:
+        raise ScorerError(
+            f"the scorer fails on real images: {real:.1%} of {images}, chance is {chance():.1%}, at least {bar:.1%} is needed"
+        )
+
+
+def independent(scorer: JointEmbedding, pipe: Pipeline) -> bool:
+    """Say whether the generator was trained without this scorer: its text encoder has other weights."""
+    if pipe.encoder is None:
+        return True
+    own, theirs = pipe.encoder.state_dict(), scorer.text.state_dict()
+    return own.keys() != theirs.keys() or any(
+        own[name].shape != theirs[name].shape or not torch.equal(own[name], theirs[name]) for name in own
+    )

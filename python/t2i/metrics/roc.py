@@ -1,4 +1,4 @@
-"""ROC curves of a score that should be high for same pairs: the curve, its area, and its picture."""
+"""ROC curves of a score that should be high for pairs of the same kind: the curve and its area."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Roc:
 
 
 def roc(scores: NDArray[np.floating], same: NDArray[np.bool_]) -> Roc:
-    """Draw the curve of scores (n,) against the truth (n,).
+    """Compute the curve of scores (n,) against the truth (n,).
 
     Equal scores share one threshold, so that the order of the pairs cannot matter.
 

@@ -1,7 +1,7 @@
-"""Zero-shot recognition and retrieval: how good a text encoder is on classes whose pictures and captions it never saw.
+"""Zero-shot recognition and retrieval: how good a text encoder is on classes whose images and captions it never saw.
 
-The embeddings of all captions of a class are averaged. Top-1: each picture takes the class whose mean scores highest.
-AP@k: each class's mean is a query; the part of its k best pictures that are of the class, averaged over classes.
+The embeddings of all captions of a class are averaged. Top-1: each image takes the class whose mean scores highest.
+AP@k: each class's mean is a query; the part of its k best images that are of the class, averaged over classes.
 
 Source: Reed et al. CVPR 2016, section 5. A joint embedding that was learned by cosine is compared by cosine.
 """
@@ -27,26 +27,27 @@ from t2i.models.build import image_encoder
 from t2i.models.image_features import picture_features
 from t2i.text.inputs import CaptionInputs
 from t2i.text.pretrained import load_text
+from t2i.text.protocol import TextEncoder
 from t2i.weights import load_weights
 
-DEPTHS = (1, 5, 10, 50)  # k of AP@k; 50 is what the paper quotes
+DEPTHS = (1, 5, 10, 50)  # k of AP@k; the paper reports 50
 
 
 @dataclass(frozen=True)
 class ZeroShotResult:
-    """The figures, and how they were come by."""
+    """The figures with their protocol."""
 
     figures: dict[str, Any]
 
     def table(self) -> str:
-        """Lay the figures out for a person."""
+        """Format the figures as a table."""
         protocol = self.figures["protocol"]
         chance = f"chance {1 / protocol['classes']:.1%}"
         by_class = f"{self.figures['top1_by_class']:.1%} averaged over classes; {chance}"
-        lines = [f"top-1     {self.figures['top1']:.1%} of pictures ({by_class})"]
+        lines = [f"top-1     {self.figures['top1']:.1%} of images ({by_class})"]
         lines += [f"{'AP@' + depth:<9} {value:.1%}" for depth, value in self.figures["average_precision"].items()]
         lines.append(
-            f"{protocol['images']} pictures, {protocol['captions']} captions of {protocol['classes']} classes of the "
+            f"{protocol['images']} images, {protocol['captions']} captions of {protocol['classes']} classes of the "
             f"{protocol['split']} split; image features {protocol['image_features']}, compared by {protocol['compared_by']}"
         )
         return "\n".join(lines)
@@ -71,32 +72,32 @@ def class_means(captions: Tensor, labels: NDArray[np.int64], by_cosine: bool) ->
 
 
 def top1(scores: Tensor, classes: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float]:
-    """Measure how often a picture's best class is its own: over all pictures, and averaged over classes.
+    """Measure how often an image's best class is its own: over all images, and averaged over classes.
 
     Args:
-        scores: (N, C) of pictures against class means.
+        scores: (N, C) of images against class means.
         classes: (C,) the class of each column.
-        labels: (N,) the class of each picture.
+        labels: (N,) the class of each image.
     """
     right = classes[scores.argmax(dim=1).numpy()] == labels
     return float(right.mean()), float(np.mean([right[labels == each].mean() for each in np.unique(labels)]))
 
 
 def average_precision(scores: Tensor, classes: NDArray[np.int64], labels: NDArray[np.int64], depth: int) -> float:
-    """Measure AP@depth: the part of each class's `depth` best pictures that are its own, averaged over classes.
+    """Measure AP@depth: the part of each class's `depth` best images that are its own, averaged over classes.
 
     Args:
-        scores: (N, C) of pictures against class means.
+        scores: (N, C) of images against class means.
         classes: (C,) the class of each column.
-        labels: (N,) the class of each picture.
+        labels: (N,) the class of each image.
         depth: k.
 
     Raises:
-        ConfigError: there are fewer pictures than that.
+        ConfigError: there are fewer images than that.
     """
     if len(scores) < depth:
         raise ConfigError(
-            f"AP@{depth} needs at least {depth} pictures of the split, there are {len(scores)}; "
+            f"AP@{depth} needs at least {depth} images of the split, there are {len(scores)}; "
             "use a larger set, or --split all"
         )
     best = scores.argsort(dim=0, descending=True, stable=True)[:depth].numpy()  # (k, C)
@@ -107,7 +108,7 @@ def average_precision(scores: Tensor, classes: NDArray[np.int64], labels: NDArra
 def _embed_pictures(
     path: Path, options: JointOptions, data: PackedDataset, rows: NDArray[np.int64], size: int, device: torch.device
 ) -> Tensor:
-    """Embed pictures (n,) of a pack with the image side of a joint embedding: (n, T) on the CPU."""
+    """Embed images (n,) of a pack with the image side of a joint embedding: (n, T) on the CPU."""
     parts = []
     network = image_encoder(options, size)
     load_weights(path, {"image": network})
@@ -123,6 +124,18 @@ def _embed_pictures(
 
 
 @torch.no_grad()
+def _embed_captions(
+    encoder: TextEncoder, data: PackedDataset, rows: NDArray[np.int64], device: torch.device
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Embed all captions of images (n,): (M, T) on the CPU, and how many each image has (n,)."""
+    counts = np.diff(data.caption_offsets)[rows]
+    captions = np.concatenate([np.arange(*data.caption_offsets[[row, row + 1]]) for row in rows])
+    inputs = CaptionInputs(encoder, data, device)
+    parts = np.array_split(captions, -(-len(captions) // 512))
+    return torch.cat([encoder(inputs(part)).cpu() for part in parts]), counts
+
+
+@torch.no_grad()
 def zero_shot_of_run(
     run: Path, *, data: str | None = None, split: str = "test", device: str = "auto"
 ) -> ZeroShotResult:
@@ -135,7 +148,7 @@ def zero_shot_of_run(
         device: Where the networks run.
 
     Raises:
-        ConfigError: the run has no joint embedding, the split has fewer than two classes or than 50 pictures.
+        ConfigError: the run has no joint embedding, the split has fewer than two classes or than 50 images.
         CheckpointError: a file is missing or damaged.
         DataError: `data` is no packed data set.
     """
@@ -148,17 +161,14 @@ def zero_shot_of_run(
     labels = pack.classes[rows].astype(np.int64)
     if len(np.unique(labels)) < 2 or labels.min() < 0:
         raise ConfigError(
-            f"zero-shot evaluation needs pictures of at least two classes; the {split} split of {pack.path} has "
+            f"zero-shot evaluation needs images of at least two classes; the {split} split of {pack.path} has "
             f"{len(np.unique(labels[labels >= 0]))}"
         )
     size = text_size(run)
     if options.image_features == "joint" and size > pack.image_size:
-        raise ConfigError(f"{path} reads pictures of {size} px; those of {pack.path} have {pack.image_size} px")
+        raise ConfigError(f"{path} reads images of {size} px; those of {pack.path} have {pack.image_size} px")
     encoder = load_text(path, options).to(on)
-    inputs = CaptionInputs(encoder, pack, on)
-    counts = np.diff(pack.caption_offsets)[rows]
-    captions = np.concatenate([np.arange(*pack.caption_offsets[[row, row + 1]]) for row in rows])
-    embedded = torch.cat([encoder(inputs(part)).cpu() for part in np.array_split(captions, -(-len(captions) // 512))])
+    embedded, counts = _embed_captions(encoder, pack, rows, on)
     by_cosine = options.objective != "sje"
     classes, means = class_means(embedded, np.repeat(labels, counts), by_cosine)
     seen = _embed_pictures(path, options, pack, rows, size, on)
@@ -170,9 +180,15 @@ def zero_shot_of_run(
             "top1_by_class": over_classes,
             "average_precision": {str(k): average_precision(scores, classes, labels, k) for k in DEPTHS},
             "protocol": {
-                "split": split, "images": len(rows), "captions": len(captions), "classes": len(classes),
-                "image_features": options.image_features, "compared_by": "cosine" if by_cosine else "product",
-                "encoder": encoder.kind, "text_dim": options.dim, "data": pack.fingerprint,
+                "split": split,
+                "images": len(rows),
+                "captions": len(embedded),
+                "classes": len(classes),
+                "image_features": options.image_features,
+                "compared_by": "cosine" if by_cosine else "product",
+                "encoder": encoder.kind,
+                "text_dim": options.dim,
+                "data": pack.fingerprint,
             },
         }
-    )  # fmt: skip
+    )

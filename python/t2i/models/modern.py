@@ -1,13 +1,10 @@
-"""Generator of the modern preset: text in every block, layout from the noise.
+"""Generator of the modern preset: noise and text in every block.
 
 * The text and the noise condition every normalisation layer, so that a sentence can change shape as well as colour.
-* The 4 x 4 start is a function of position: a grid of coordinates, moved, scaled and turned by the noise and the text, so
-  that the subject can stand elsewhere without every layer learning so.
-* Feature maps at full resolution are narrow and carry no normalisation: they hold half of the activations of the whole
-  network, and their cost is memory traffic.
+* Every block adds a 1x1 skip to two convolutions, and the coarse levels add their own part of the image.
 
 Source: conditional batch normalisation as in Miyato and Koyama 2018 and in BigGAN (Brock et al. 2019); text in every block as
-in DF-GAN (Tao et al. 2022); learned Fourier features as in StyleGAN3 (Karras et al. 2021); image skips as in StyleGAN2.
+in DF-GAN (Tao et al. 2022); image skips as in StyleGAN2 (Karras et al. 2020).
 """
 
 import itertools
@@ -21,7 +18,6 @@ from t2i.config.sizes import check_size
 
 LEAK = 0.2  # slope of every LeakyReLU
 MULTIPLIERS = (1, 2, 4, 6, 10)  # channels from the image inwards, in widths; 10 for every level below 8 px
-FREQUENCIES = 32  # waves of the position features
 
 
 def block_channels(size: int, width: int) -> list[int]:
@@ -54,46 +50,6 @@ class ConditionalNorm(nn.Module):
         return F.leaky_relu(torch.addcmul(shift, self.norm(x), 1 + scale), LEAK)
 
 
-class Position(nn.Module):
-    """Waves over the plane, moved, scaled and turned by a condition: the layout's coordinates.
-
-    Wave k at place p is sin(2 pi (f_k . (M p + t)) + phase_k), with M (2 x 2) and t (2) linear in the condition and close to
-    the identity and 0 at the start; p spans -0.5..0.5.
-
-    Args:
-        condition_dim: D.
-        side: Places a side.
-        frequencies: Waves; f_k ~ N(0, 1) and phases ~ U(0, 2 pi), fixed.
-    """
-
-    grid: Tensor
-    waves: Tensor
-    phases: Tensor
-
-    def __init__(self, condition_dim: int, side: int, frequencies: int = FREQUENCIES) -> None:
-        super().__init__()
-        self.side = side
-        self.transform = nn.Linear(condition_dim, 6)
-        axis = (torch.arange(side) + 0.5) / side - 0.5
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        self.register_buffer("grid", torch.stack([x, y], dim=-1).view(-1, 2))
-        self.register_buffer("waves", torch.randn(frequencies, 2))
-        self.register_buffer("phases", 2 * math.pi * torch.rand(frequencies))
-
-    def forward(self, condition: Tensor) -> Tensor:
-        """Compute the waves under a condition (B, D): (B, frequencies, side, side) float32."""
-        change = self.transform(condition).to(self.waves.dtype)[
-            :, :, None
-        ]  # (B, 6, 1); an angle needs more than 8 bits
-        x, y = self.grid.T  # (side^2,) each; products by hand, because autocast would round a matrix product's operands
-        moved_x = x + change[:, 0] * x + change[:, 1] * y + change[:, 4]  # (B, side^2)
-        moved_y = y + change[:, 2] * x + change[:, 3] * y + change[:, 5]
-        wave_x, wave_y = self.waves.T[:, :, None]  # (frequencies, 1) each
-        angles = 2 * math.pi * (wave_x * moved_x[:, None] + wave_y * moved_y[:, None]) + self.phases[:, None]
-        waves: Tensor = torch.sin(angles).unflatten(2, (self.side, self.side))
-        return waves
-
-
 class UpBlock(nn.Module):
     """Double the side: two 3x3 convolutions, one before and one after, plus a 1x1 skip.
 
@@ -101,22 +57,21 @@ class UpBlock(nn.Module):
         before: Channels of the input.
         after: Channels of the output.
         condition_dim: D.
-        normalise: Conditional normalisation before the second convolution too; without it, LeakyReLU alone.
     """
 
-    def __init__(self, before: int, after: int, condition_dim: int, normalise: bool = True) -> None:
+    def __init__(self, before: int, after: int, condition_dim: int) -> None:
         super().__init__()
         self.norm1 = ConditionalNorm(before, condition_dim)
         self.convolution1 = nn.Conv2d(before, after, 3, padding=1)
-        self.norm2 = ConditionalNorm(after, condition_dim) if normalise else None
+        self.norm2 = ConditionalNorm(after, condition_dim)
         self.convolution2 = nn.Conv2d(after, after, 3, padding=1)
         self.skip = nn.Conv2d(before, after, 1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Turn x (B, before, S, S) into (B, after, 2 S, 2 S)."""
-        y = F.interpolate(self.convolution1(self.norm1(x, condition)), scale_factor=2.0, mode="bilinear")
-        y = F.leaky_relu(y, LEAK) if self.norm2 is None else self.norm2(y, condition)
-        out: Tensor = self.convolution2(y) + F.interpolate(self.skip(x), scale_factor=2.0, mode="bilinear")
+        # By repetition. From smooth maps the generator made edges by driving tanh to its ends: white and red blots.
+        y = F.interpolate(self.convolution1(self.norm1(x, condition)), scale_factor=2.0)
+        out: Tensor = self.convolution2(self.norm2(y, condition)) + F.interpolate(self.skip(x), scale_factor=2.0)
         return out
 
 
@@ -154,13 +109,9 @@ class ModernGenerator(nn.Module):
         self.mixed = nn.Linear(joined, projection_dim)
         condition_dim = joined + projection_dim
         self.project = nn.Linear(joined, channels[0] * 16)
-        self.position = Position(condition_dim, 8)
-        self.position_in = nn.Conv2d(FREQUENCIES, channels[1], 1)
-        self.up = nn.ModuleList(
-            UpBlock(before, after, condition_dim, normalise=level < len(channels) - 2)
-            for level, (before, after) in enumerate(itertools.pairwise(channels))
-        )
+        self.up = nn.ModuleList(UpBlock(before, after, condition_dim) for before, after in itertools.pairwise(channels))
         self.to_rgb = nn.ModuleList(nn.Conv2d(channel, 3, 1) for channel in channels[-3:-1])
+        self.norm = ConditionalNorm(channels[-1], condition_dim)
         self.to_rgb_last = nn.Conv2d(channels[-1], 3, 3, padding=1)
         self._initialise()
 
@@ -181,8 +132,6 @@ class ModernGenerator(nn.Module):
                 nn.init.zeros_(module.affine.bias)
         for layer in (self.to_rgb_last, *self.to_rgb):
             nn.init.normal_(layer.weight, 0.0, 0.02)
-        nn.init.normal_(self.position.transform.weight, 0.0, 0.02)
-        nn.init.zeros_(self.position.transform.bias)
 
     @torch.no_grad()
     def fit_text(self, embeddings: Tensor) -> None:
@@ -211,12 +160,9 @@ class ModernGenerator(nn.Module):
         image: Tensor | None = None
         for level, up in enumerate(self.up):
             x = up(x, condition)
-            if level == 0:
-                waves = self.position(condition).contiguous(memory_format=torch.channels_last)
-                x = x + self.position_in(waves.to(x.dtype))
             coarse = level - (len(self.up) - 3)
             if 0 <= coarse < len(self.to_rgb):
                 part = F.interpolate(self.to_rgb[coarse](x), (self.size, self.size), mode="bilinear")
                 image = part if image is None else image + part
-        last = self.to_rgb_last(F.leaky_relu(x, LEAK))
+        last = self.to_rgb_last(self.norm(x, condition))
         return torch.tanh(last if image is None else last + image)

@@ -1,4 +1,4 @@
-"""Picture grids and strips: what a person looks at."""
+"""Image grids and strips: what a person looks at."""
 
 import textwrap
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 from t2i.errors import ConfigError
 
-GAP = 4  # pixels between pictures
+GAP = 4  # pixels between images
 MARGIN = 10
 
 
-def grid(pictures: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96, text_width: int = 240) -> Image.Image:
-    """Lay pictures out, one caption a row, the caption to the left.
+def grid(images: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96, text_width: int = 240) -> Image.Image:
+    """Lay images out, a row for each caption, the caption at the left.
 
     Args:
-        pictures: uint8 (rows, columns, H, W, 3).
+        images: uint8 (rows, columns, H, W, 3).
         captions: one a row.
-        side: pixels a picture is shown at.
+        side: pixels an image is shown at.
         text_width: pixels the caption column takes.
     """
-    rows, columns = pictures.shape[:2]
+    rows, columns = images.shape[:2]
     width = MARGIN + text_width + columns * (side + GAP) + MARGIN - GAP
     height = 2 * MARGIN + rows * (side + GAP) - GAP
     sheet = Image.new("RGB", (width, height), "white")
@@ -37,23 +37,21 @@ def grid(pictures: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96
             lines = [*lines[: most - 1], lines[most - 1].rstrip(",. ") + " ..."]
         draw.multiline_text((MARGIN, top + side / 2), "\n".join(lines), fill="black", font=font, anchor="lm", spacing=3)
         for column in range(columns):
-            picture = Image.fromarray(pictures[row, column]).resize((side, side), Image.Resampling.BICUBIC)
-            sheet.paste(picture, (MARGIN + text_width + column * (side + GAP), top))
+            image = Image.fromarray(images[row, column]).resize((side, side), Image.Resampling.BICUBIC)
+            sheet.paste(image, (MARGIN + text_width + column * (side + GAP), top))
     return sheet
 
 
-def table(
-    down: NDArray[np.uint8], across: Sequence[str], pictures: NDArray[np.uint8], *, side: int = 96
-) -> Image.Image:
-    """Lay a style-transfer table out: style pictures down the left, captions across the top, what was drawn between.
+def table(down: NDArray[np.uint8], across: Sequence[str], images: NDArray[np.uint8], *, side: int = 96) -> Image.Image:
+    """Lay a style-transfer table out: style images at the left, captions at the top, generated images between.
 
     Args:
         down: uint8 (rows, H, W, 3).
         across: captions, one a column.
-        pictures: uint8 (rows, columns, H, W, 3).
-        side: pixels a picture is shown at.
+        images: uint8 (rows, columns, H, W, 3).
+        side: pixels an image is shown at.
     """
-    rows, columns = pictures.shape[:2]
+    rows, columns = images.shape[:2]
     font = ImageFont.load_default(size=12)
     width = max(8, int(side / 6.2))
     wrapped = [textwrap.wrap(caption, width=width) or [""] for caption in across]
@@ -63,8 +61,8 @@ def table(
     sheet = Image.new("RGB", (left + columns * (side + GAP) + MARGIN, head + rows * (side + GAP) + MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
 
-    def paste(picture: NDArray[np.uint8], x: int, row: int) -> None:
-        shown = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+    def paste(image: NDArray[np.uint8], x: int, row: int) -> None:
+        shown = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
         sheet.paste(shown, (x, head + row * (side + GAP)))
 
     for column, lines in enumerate(cut):
@@ -73,17 +71,17 @@ def table(
     for row in range(rows):
         paste(down[row], MARGIN, row)
         for column in range(columns):
-            paste(pictures[row, column], left + column * (side + GAP), row)
+            paste(images[row, column], left + column * (side + GAP), row)
     return sheet
 
 
 def save_animation(strips: NDArray[np.uint8], path: Path, *, side: int = 128, milliseconds: int = 80) -> None:
-    """Write strips as a film, .gif or .webp: all strips side by side, there and back again, for ever.
+    """Write strips as an animation, .gif or .webp: all strips side by side, forwards and backwards, in a loop.
 
     Args:
         strips: uint8 (strips, steps, H, W, 3).
         path: where to.
-        side: pixels a picture is shown at.
+        side: pixels an image is shown at.
         milliseconds: each frame is shown; the ends three times as long.
 
     Raises:

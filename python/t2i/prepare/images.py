@@ -1,9 +1,12 @@
 """Pictures of a source to square uint8 pixels, on all cores: by the native module, by Pillow for formats it does not know."""
 
+import contextlib
 import io
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,18 +17,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from t2i import _native
 from t2i.errors import DataError
 from t2i.prepare.items import Item
+from t2i.prepare.kinds import HEAD, image_kind
 
 Fit = Literal["stretch", "crop"]
 
 # What Pillow may open. Left to itself it would ask Ghostscript to run a PostScript program.
-PILLOW_FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+PILLOW_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+ORIENTATION = 0x112  # of EXIF
 FILE_OVERHEAD = 16 << 20  # bytes a file may have beside eight for each allowed pixel, as in the native module
 
 
 def load_images(
     items: Sequence[Item], size: int, fit: Fit, max_pixels: int
 ) -> tuple[NDArray[np.uint8], list[str | None]]:
-    """Decode and resize pictures: uint8 (n, size, size, 3), and for each None or the reason it cannot be used."""
+    """Decode and resize images: uint8 (n, size, size, 3), and for each None or the reason it cannot be used."""
     out = np.zeros((len(items), size, size, 3), np.uint8)
     files = [row for row, item in enumerate(items) if item.read is None]
     embedded = [row for row, item in enumerate(items) if item.read is not None]
@@ -39,7 +44,7 @@ def load_images(
         if not whole:
             out[files] = target
     if embedded:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:  # a thread holds one picture at a time
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # a thread holds one image at a time
             answers = threads.map(lambda row: _load_embedded(items[row], fit, max_pixels, out[row]), embedded)
             for row, reason in zip(embedded, answers, strict=True):
                 reasons[row] = reason
@@ -56,18 +61,36 @@ def _load_files(items: Sequence[Item], fit: Fit, max_pixels: int, out: NDArray[n
     answers = _native.load_images([str(item.path) for item in items], boxes, fit, max_pixels, out)
     reasons: list[str | None] = []
     for row, answer in enumerate(answers):
-        if answer is not None and answer[0] == "unsupported":
+        if (answer is not None and _ask_pillow(*answer)) or (answer is None and _file_for_pillow(items[row].path)):
             reasons.append(_load_with_pillow(items[row].path, items[row].box, fit, max_pixels, out[row]))
         else:
             reasons.append(None if answer is None else f"{answer[0]}: {answer[1]}")
     return reasons
 
 
+def _ask_pillow(kind: str, message: str) -> bool:
+    """Say whether Pillow is asked too: for other formats, and for dirt between the headers of a JPEG that is whole.
+
+    The native module has found the end of the image before it decodes, so that nothing that was cut is let in.
+    """
+    return kind == "unsupported" or (kind == "broken" and "Extra bytes between headers" in message)
+
+
+def _file_for_pillow(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return _for_pillow(file.read(XMP_BYTES), path.read_bytes)
+    except OSError:
+        return False
+
+
 def _load_embedded(item: Item, fit: Fit, max_pixels: int, out: NDArray[np.uint8]) -> str | None:
-    """Decode a picture that is no file of its own into `out` (size, size, 3); the reason where that cannot be done."""
+    """Decode an image that is no file of its own into `out` (size, size, 3); the reason where that cannot be done."""
     assert item.read is not None
     try:
         data = item.read(8 * max_pixels + FILE_OVERHEAD)
+        if isinstance(data, bytes) and _for_pillow(data[:XMP_BYTES], partial(bytes, data)):
+            return _load_with_pillow(io.BytesIO(data), None, fit, max_pixels, out)
         if isinstance(data, bytes):
             data = _native.decode_image(data, max_pixels)
         elif data.shape[0] * data.shape[1] > max_pixels:
@@ -77,7 +100,7 @@ def _load_embedded(item: Item, fit: Fit, max_pixels: int, out: NDArray[np.uint8]
         _native.resize(data, out, fit)
     except DataError as error:
         kind, image, message = str(error).partition(" image: ")  # as the native module says it
-        if kind == "unsupported":
+        if image and _ask_pillow(kind, message):
             assert isinstance(data, bytes)
             return _load_with_pillow(io.BytesIO(data), None, fit, max_pixels, out)
         return f"{kind}: {message}" if image else str(error)
@@ -95,22 +118,82 @@ def _load_with_pillow(
 ) -> str | None:
     """Decode what the native module does not know into `out` (size, size, 3); the reason where Pillow cannot either."""
     try:
-        with Image.open(file, formats=PILLOW_FORMATS) as opened:
+        # A file that is open, and no path: Pillow would map a TIFF, and turn a mapped one wrongly (12.3).
+        with (
+            open(file, "rb") if isinstance(file, Path) else contextlib.nullcontext(file) as raw,
+            Image.open(raw, formats=_formats()) as opened,
+        ):
             if opened.width * opened.height > max_pixels:
                 return f"too large: {opened.width} x {opened.height} pixels, the limit is {max_pixels}"
-            picture = ImageOps.exif_transpose(opened).convert("RGBA")
+            image = ImageOps.exif_transpose(_eight_bits(opened)).convert("RGBA")
     except Image.DecompressionBombError as error:  # Pillow's own limit is higher, but asked at once
         return f"too large: {error}"
     except UnidentifiedImageError:
-        return "broken: no picture of a known format"
+        return _unidentified(file)
+    except DataError as error:
+        return str(error)
     except Exception as error:  # Pillow's parsers raise whatever they meet: struct.error, IndexError, EOFError, ...
         return f"broken: {' '.join(str(error).split()) or type(error).__name__}"
-    white = Image.new("RGBA", picture.size, "white")
-    array = np.ascontiguousarray(Image.alpha_composite(white, picture).convert("RGB"))
+    white = Image.new("RGBA", image.size, "white")
+    array = np.ascontiguousarray(Image.alpha_composite(white, image).convert("RGB"))
     if box is not None:
         x, y, width, height = (round(value) for value in box)
         array = np.ascontiguousarray(array[max(0, y) : y + height, max(0, x) : x + width])
         if array.size == 0:
-            return "broken: the bounding box lies outside the picture"
+            return "broken: the bounding box lies outside the image"
     _native.resize(array, out, fit)
     return None
+
+
+@cache
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in PILLOW_FORMATS if name in Image.OPEN]  # a Pillow may be built without AVIF
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Bring a deep grey image to 8 bits: the upper eight of its bits, as PNG's own rule for 16 has it.
+
+    Raises:
+        DataError: it has 32 bits or floating-point samples, of which nobody can say what is black and what is white.
+    """
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PPM", "PNG")):
+        what = "floating-point" if image.mode == "F" else "32-bit"
+        raise DataError(f"unsupported: {what} samples; scale the image to 8 or 16 bits a sample")
+    if not image.mode.startswith("I"):
+        return image
+    samples = image.tag_v2.get(258) if image.format == "TIFF" else None  # type: ignore[attr-defined]
+    bits = samples[0] if samples and 8 < samples[0] < 16 else 16
+    grey = Image.fromarray((np.asarray(image).astype(np.int64) >> (bits - 8)).clip(0, 255).astype(np.uint8))
+    orientation = image.getexif().get(ORIENTATION)
+    if orientation is not None:
+        grey.getexif()[ORIENTATION] = orientation
+    return grey
+
+
+def _unidentified(file: Path | io.BytesIO) -> str:
+    """Say why a file is no image that can be read: it is of a format that is known by name only, or of none."""
+    try:
+        if isinstance(file, Path):
+            with open(file, "rb") as opened:
+                start = opened.read(HEAD)
+        else:
+            start = file.getvalue()[:HEAD]
+    except OSError as error:
+        return f"unreadable: {error.strerror or error}"
+    kind = image_kind(start)
+    if kind is None or kind in ("JPEG", "PNG", "GIF", "TIFF", "WebP", "BMP", "PNM", "JPEG 2000"):
+        return "broken: no image of a known format"
+    return f"unsupported: {kind} is not read; convert it to JPEG or PNG"
+
+
+# What Pillow reads, and the native decoders do not: an orientation in XMP, or in EXIF that ImageMagick wrote as text.
+_TURNED = re.compile(rb'tiff:Orientation(?:="|>)[2-8]|Raw profile type (?:exif|APP1)|XML:com\.adobe\.xmp\x00\x01')
+XMP_BYTES = 1 << 18  # from the front of a file: XMP and EXIF stand before the pixels, but for WebP
+
+
+def _for_pillow(start: bytes, whole: Callable[[], bytes]) -> bool:
+    """Say whether Pillow finds an orientation that the native decoders do not look for."""
+    if start[:4] == b"RIFF" and start[12:16] == b"VP8X" and len(start) > 20 and start[20] & 4:  # XMP, at its end
+        return _TURNED.search(whole()) is not None
+    return _TURNED.search(start) is not None

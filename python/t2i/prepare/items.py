@@ -1,7 +1,7 @@
-"""One captioned picture of a source, and what every source needs: captions that are checked, names that stay inside."""
+"""One captioned image of a source, and what every source needs: captions that are checked, names that stay inside."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,33 @@ from numpy.typing import NDArray
 
 from t2i import _native
 from t2i.errors import DataError
+from t2i.prepare.accounting import Account
+from t2i.prepare.lines import MAX_LINE_BYTES, decode, split_lines
 
 MAX_CAPTION_BYTES = _native.MAX_CAPTION_BYTES  # of UTF-8
-MAX_LINE_BYTES = 2_000_000  # bytes: of a line of metadata, of a whole caption file
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
-HELD_OUT = ("test", "validation", "val")  # names of a split that training never sees
 Read = Callable[[int], "bytes | NDArray[np.uint8]"]  # takes the most bytes to read; a file's bytes, or pixels (H, W, 3)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One captioned picture of a source."""
+    """One captioned image of a source."""
 
-    path: Path  # the picture, or the archive or table that holds it
+    path: Path  # the image, or the archive or table that holds it
     captions: tuple[str, ...]
     class_name: str | None = None
     test: bool = False
     box: tuple[float, float, float, float] | None = None  # x, y, width, height in pixels: cropped to first
-    member: str | None = None  # the picture's name in `path`, where that holds many
-    length: int | None = None  # bytes of the picture, where the source knows
+    member: str | None = None  # the image's name in `path`, where that holds many
+    named: str | None = None  # its name in the source, with / between folders; None: its path below the root
+    length: int | None = None  # bytes of the image, where the source knows
     read: Read | None = field(default=None, compare=False)  # reads it, where it is no file of its own
     extra: dict[str, NDArray[Any]] = field(default_factory=dict, compare=False)  # further tensors to be packed with it
 
     def name(self, root: Path) -> str:
         """Name it in the pack: its path below the root, or its name in the archive."""
-        return self.member if self.member is not None else str(self.path.relative_to(root))
+        if self.member is not None or self.named is not None:
+            return self.member or self.named or ""
+        return self.path.relative_to(root).as_posix()
 
     def place(self) -> str:
         """Say where it is, for the report."""
@@ -55,10 +57,19 @@ class Report:
     missing: int = 0  # shards that other parts have not written yet
     truncated: int = 0  # captions of more characters than the char-CNN-RNN reads
     unknown: int = 0  # captions with characters outside its alphabet
+    notes: list[str] = field(default_factory=list)  # decisions about the whole source that its owner should know
+    read: set[str] = field(default_factory=set)  # files that captions, classes and splits were read from
+    hints: list[str] = field(default_factory=list)  # what to try where nothing was found
+    account: Account | None = None  # what became of every file of the source
 
     def skip(self, place: object, reason: str) -> None:
         """Leave something out, and say why."""
         self.skipped.append((str(place), reason))
+
+    def record(self) -> dict[str, Any]:
+        """Return what report.json says beside the files that were left out."""
+        account = {} if self.account is None else {"source": self.account.record()}
+        return ({"notes": self.notes} if self.notes else {}) | account
 
     def summary(self) -> str:
         """Say it in a few lines."""
@@ -71,6 +82,9 @@ class Report:
                 f"the char-cnn-rnn encoder does not read all captions whole: {self.truncated} are cut at "
                 f"{_native.CAPTION_LENGTH} characters, {self.unknown} have characters outside its alphabet"
             )
+        lines += [f"note: {note}" for note in self.notes]
+        if self.account is not None:
+            lines.append(self.account.summary())
         if self.skipped:
             lines.append(f"{len(self.skipped)} skipped:")
             lines += [f"  {path}: {reason}" for path, reason in self.skipped[:10]]
@@ -80,16 +94,31 @@ class Report:
 
 
 def inside(root: Path, name: str) -> Path | None:
-    """Join a name from someone's file to the root; None where it leads out of it (.., absolute, a link out)."""
+    """Join a name from someone's file to the root; None where it leads out of it (.., absolute, a link out).
+
+    A link of the Hub's cache, datasets--NAME/snapshots/REVISION/..., into datasets--NAME/blobs/ is no link out.
+    """
     try:
-        path = Path(os.path.normpath(root / name))
-        return path if name and path.resolve().is_relative_to(root.resolve()) else None
+        path, top = Path(os.path.normpath(root / name)), root.resolve()
+        real = path.resolve()
+        kept = real.is_relative_to(top) or (real.parent == _blobs(top) and path.is_relative_to(os.path.normpath(root)))
+        return path if name and kept else None
     except (OSError, RuntimeError, ValueError):  # a loop of links; a name that no file system takes
         return None
 
 
+def _blobs(folder: Path) -> Path | None:
+    """Find the blobs of the Hub's cache that a folder belongs to."""
+    for place in (folder, *folder.parents):
+        if place.parent.name == "snapshots" and place.parent.parent.name.startswith(
+            ("datasets--", "models--", "spaces--")
+        ):
+            return place.parent.parent / "blobs"
+    return None
+
+
 def root_of(source: Path) -> Path:
-    """Find the folder that names of pictures are told from: the source, or what holds it where it is a single file."""
+    """Find the folder that names of images are told from: the source, or what holds it where it is a single file."""
     if source.is_dir():
         return source
     return source.parent.parent if source.parent.name == "annotations" else source.parent  # as COCO's archives unpack
@@ -103,7 +132,7 @@ def required(path: Path, what: str) -> Path:
 
 
 def checked_captions(value: object) -> tuple[str, ...]:
-    """Check captions of someone's file: a string or a list of strings; stripped, without the empty ones.
+    """Check captions of someone's file: a string or a list of strings; white space made one space, without the empty ones.
 
     Raises:
         TypeError: they are neither.
@@ -111,10 +140,10 @@ def checked_captions(value: object) -> tuple[str, ...]:
         DataError: none is left, or one is longer than any caption.
     """
     captions = [value] if isinstance(value, str) else value
-    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+    if not isinstance(captions, (list, tuple)) or not all(isinstance(caption, str) for caption in captions):
         raise TypeError("text must be a string or a list of strings")
     "".join(captions).encode()
-    kept = tuple(caption.strip() for caption in captions if caption.strip())
+    kept = tuple(text for caption in captions if (text := " ".join(caption.split())))
     if not kept:
         raise DataError("no captions")
     check_caption_lengths(kept)
@@ -127,51 +156,36 @@ def check_caption_lengths(captions: Sequence[str]) -> None:
         raise DataError(f"a caption of over {MAX_CAPTION_BYTES} bytes")
 
 
+def caption_lines(data: bytes) -> list[str]:
+    """Read the captions of a caption file, one a line. DataError where it is no text."""
+    if len(data) > MAX_LINE_BYTES:
+        raise DataError("caption file of over 2 MB")
+    captions = [text for line in split_lines(decode(data)) if (text := " ".join(line.split()))]
+    check_caption_lengths(captions)
+    return captions
+
+
 def read_lines(path: Path) -> list[str]:
-    """Read a caption file: its lines, stripped, without the empty ones. DataError where it is no text."""
+    """Read a caption file: its lines, white space made one space, without the empty ones. DataError where it is no text."""
     try:
         if path.exists() and not path.is_file():  # reading a pipe would wait for its writer for ever
             raise DataError("it is not a file")
-        if path.stat().st_size > MAX_LINE_BYTES:
-            raise DataError("caption file of over 2 MB")
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError("captions are not UTF-8 text") from error
+        with open(path, "rb") as file:
+            return caption_lines(file.read(MAX_LINE_BYTES + 1))
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    check_caption_lengths(lines)
-    return lines
-
-
-def numbered_lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:
-    """Read a text file line by line, counted from 1; a line of over 2 MB is never held, but reported and left out."""
-    try:
-        if not path.is_file():
-            raise DataError("it is not a file")
-        with open(path, "rb") as file:
-            number = 0
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) <= MAX_LINE_BYTES:
-                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8", "replace")
-                    continue
-                report.skip(f"{path}:{number}", "a line of over 2 MB")
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE_BYTES)
-    except (OSError, DataError) as error:
-        report.skip(path, getattr(error, "strerror", None) or str(error))
 
 
 def with_captions(image: Path, captions: Path, report: Report) -> tuple[Path, tuple[str, ...]] | None:
-    """Pair a picture with its caption file, or report why not."""
+    """Pair an image with its caption file, or report why not."""
     try:
         lines = read_lines(captions)
+        report.read.add(str(captions))
     except DataError as error:
         report.skip(captions, str(error))
         return None
     if not image.exists():
-        report.skip(image, "no such picture")
+        report.skip(image, "no such image")
     elif not lines:
         report.skip(image, "no captions")
     else:

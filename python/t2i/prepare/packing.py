@@ -1,17 +1,19 @@
 """Preparing a data set: list, decode, write; whole, or a part of it."""
 
+import dataclasses
 import hashlib
 import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from t2i.config.sizes import MAX_PIXELS
 from t2i.errors import ConfigError, DataError
+from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.images import Fit, load_images
 from t2i.prepare.items import Item, Report, root_of
+from t2i.prepare.leftovers import account_for_items
 from t2i.prepare.parts import Done, Listing, begin, join, note_done
 from t2i.prepare.sources.arrow import huggingface, parquet
 from t2i.prepare.sources.coco import coco
@@ -19,11 +21,12 @@ from t2i.prepare.sources.folder import folder
 from t2i.prepare.sources.layouts import cub, oxford102
 from t2i.prepare.sources.stackgan import stackgan
 from t2i.prepare.sources.table import table
-from t2i.prepare.sources.webdataset import webdataset
+from t2i.prepare.sources.webdataset import is_shard, webdataset
+from t2i.prepare.tree import is_zip
 from t2i.prepare.writer import VERSION, Row, refuse_replacing, remove_pack, shard_capacity, write_shard
 
 BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar
-SOURCES: dict[str, Callable[[Path, Report], Iterable[Item]]] = {
+SOURCES: dict[str, Callable[[Path, Report, SourceOptions], Iterable[Item]]] = {
     "folder": folder,
     "huggingface": huggingface,
     "csv": table,
@@ -35,12 +38,13 @@ SOURCES: dict[str, Callable[[Path, Report], Iterable[Item]]] = {
     "cub": cub,
 }
 LOOKED_FOR = {
-    "folder": "a metadata.jsonl with file_name and text, or a .txt of captions beside each picture",
-    "csv": "a table with columns file_name and text",
-    "webdataset": "tar shards of pictures with a .txt or .json each",
+    "folder": "a metadata.jsonl with file_name and text, or a .txt of captions beside each image",
+    "csv": "a .csv or .tsv with columns file_name and text, or a table given by name",
+    "coco": "captions_*.json, at its top or in annotations/",
+    "webdataset": "tar shards of images with a .txt or .json each",
     "parquet": "Parquet files with columns image and text",
 }
-ONE_FILE = ("csv", "coco", "webdataset", "parquet")  # kinds whose source may be a single file
+ONE_FILE = ("folder", "csv", "coco", "webdataset", "parquet")  # kinds whose source may be a single file
 
 
 def read_shard(text: str) -> tuple[int, int]:
@@ -59,6 +63,8 @@ def pack(
     size: int = 76,
     fit: Fit = "stretch",
     boxes: bool = False,
+    options: SourceOptions = DEFAULTS,
+    classes: bool = True,
     max_pixels: int = MAX_PIXELS,
     force: bool = False,
     show_progress: bool = True,
@@ -71,25 +77,27 @@ def pack(
         kind: A key of SOURCES.
         source: The folder as it was unpacked, or the file.
         out: Where the packed data set goes.
-        size: Side of the pictures in pixels (76 for crops of 64).
+        size: Side of the images in pixels (76 for crops of 64).
         fit: "stretch" ignores the aspect ratio (the paper), "crop" cuts the longer side off.
         boxes: Crop CUB to its bounding boxes first.
-        max_pixels: Larger pictures are refused before they are decoded.
+        options: What is known of the source beside its kind: columns, and where images and captions are.
+        classes: Keep the classes of the source; False packs it without any.
+        max_pixels: Larger images are refused before they are decoded.
         force: Replace a packed data set that is there.
         show_progress: Draw a bar on stderr.
         shard: "i/n": write only part i of n, counted from 0; the part that finds all others done writes pack.json.
-        shard_images: Most pictures in a shard of the pack; all parts must agree. None: SHARD_IMAGES.
+        shard_images: Most images in a shard of the pack; all parts must agree. None: SHARD_IMAGES.
 
     Returns:
         What came of it; `missing` counts the shards that other parts have yet to write.
 
     Raises:
-        ConfigError: a size that pictures cannot be stored in; a part that is none; a missing optional package.
+        ConfigError: a size that images cannot be stored in; a part that is none; a missing optional package.
         DataError: no such folder, nothing usable in it, or a packed data set already at `out`.
     """
-    settings = _Settings(kind, source, size, fit, boxes, max_pixels, shard_capacity(size, shard_images))
-    _check(settings, shard, shard_images, force)
-    part, parts = (0, 1) if shard is None else read_shard(shard)
+    options = dataclasses.replace(options, boxes=boxes or options.boxes)
+    settings = _Settings(kind, source, size, fit, options, classes, max_pixels, shard_capacity(size, shard_images))
+    part, parts = _checked_part(settings, shard, shard_images, force)
     before = Listing.read(out)  # beside a pack.json: of a process that was killed in its very last moments
     if before is None:
         refuse_replacing(out, force)
@@ -101,15 +109,15 @@ def pack(
         if (out / "pack.json").exists():
             remove_pack(out)
     done = set(begin(out, listing, shared=shard is not None))
-    if done and show_progress:
-        print(f"going on: {len(done)} of {listing.shards} shards are there", file=sys.stderr)
     wanted = range(part * listing.shards // parts, (part + 1) * listing.shards // parts)
     todo = [number for number in wanted if number not in done]
+    if done and show_progress:
+        print(f"going on: {len(done)} of {listing.shards} shards are there", file=sys.stderr)
     _write_shards(settings, out, items, listing, todo, show_progress)
     return join(out, listing)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Settings:
     """What is prepared, and how: the same for every part of a preparation."""
 
@@ -117,44 +125,74 @@ class _Settings:
     source: Path
     size: int
     fit: Fit
-    boxes: bool
+    options: SourceOptions
+    classes: bool
     max_pixels: int
     capacity: int  # images of a shard
 
 
-def _check(settings: _Settings, shard: str | None, shard_images: int | None, force: bool) -> None:
-    """Refuse settings that cannot work before anything is read."""
+def _checked_part(settings: _Settings, shard: str | None, shard_images: int | None, force: bool) -> tuple[int, int]:
+    """Refuse settings that cannot work before anything is read; returns which part of how many is wanted."""
     kind, source = settings.kind, settings.source
     if not source.is_dir() and not (kind in ONE_FILE and source.is_file()):
         raise DataError(f"no such {'file or ' if kind in ONE_FILE else ''}folder: {source}")
+    if kind == "folder" and not source.is_dir() and not is_zip(source):
+        raise DataError(f"{source} is neither a folder nor a zip; {_other_kind(source)}")
+    images = settings.options.images
+    if images is not None and not images.is_dir():
+        raise ConfigError(f"--images must be a folder, got {images}")
     if not 16 <= settings.size <= 2048:
         raise ConfigError(f"--size must be from 16 to 2048, got {settings.size}")
     if shard_images is not None and shard_images < 1:
         raise ConfigError(f"--shard-images must be at least 1, got {shard_images}")
     if shard is not None and force:
         raise ConfigError("--force and --shard exclude each other: a part would remove the others; remove --out first")
+    return (0, 1) if shard is None else read_shard(shard)
+
+
+def _other_kind(source: Path) -> str:
+    """Say which kind takes a file that `folder` does not."""
+    if is_shard(source.name):
+        return f"tar shards are read by t2i-prepare webdataset {source}"
+    if source.suffix.lower() == ".parquet":
+        return f"Parquet is read by t2i-prepare parquet {source}"
+    return f"a table is read by t2i-prepare csv {source}"
 
 
 def _items(settings: _Settings, report: Report) -> list[Item]:
-    """List the source; DataError where it has no captioned image."""
+    """List the source, and account for all of it; DataError where it has no captioned image."""
     kind, source = settings.kind, settings.source
-    items = list(cub(source, report, settings.boxes) if kind == "cub" else SOURCES[kind](source, report))
+    items = list(SOURCES[kind](source, report, settings.options))
+    if report.account is None and source.is_dir():
+        account_for_items(source, report, items)
     if not items:
-        some = f"; the first reason: {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
-        raise DataError(f"{source} has no captioned pictures (looked for {LOOKED_FOR.get(kind, kind)}){some}")
+        reasons = [each for each in report.skipped if "a link" not in each[1]] or report.skipped
+        some = f"; the first reason: {reasons[0][0]}: {reasons[0][1]}" if reasons else ""
+        hints = f"; perhaps: {'; '.join(report.hints[:3])}" if report.hints else ""
+        raise DataError(f"{source} has no captioned images (looked for {LOOKED_FOR.get(kind, kind)}){hints}{some}")
+    if not settings.classes:
+        return [dataclasses.replace(item, class_name=None) for item in items]
+    unnamed = sum(item.class_name is None for item in items)
+    if 0 < unnamed < len(items):
+        report.notes.append(
+            f"{unnamed} of {len(items)} images have no class, so that the classes of the others are not kept"
+        )
+    if all(item.test for item in items):
+        report.notes.append("every image is held out by its split, so that there is none to train on")
     return items
 
 
 def _listing(settings: _Settings, items: Sequence[Item], report: Report) -> Listing:
     """Say what is prepared, in a form that every part on every machine finds the same."""
     source, root = settings.source, root_of(settings.source)
+    boxes = settings.options.boxes
     values = [
         VERSION,
         settings.kind,
         source.name,
         settings.size,
         settings.fit,
-        settings.boxes,
+        boxes,
         settings.max_pixels,
         settings.capacity,
     ]
@@ -165,7 +203,7 @@ def _listing(settings: _Settings, items: Sequence[Item], report: Report) -> List
         digest.update(json.dumps(facts).encode())
         for name, tensor in item.extra.items():
             digest.update(name.encode() + tensor.tobytes())
-    # Pictures at the top and in subfolders at once: no classes at all.
+    # Images at the top and in subfolders at once: no classes at all.
     named = [item.class_name for item in items if item.class_name is not None]
     classes = list(dict.fromkeys(named)) if len(named) == len(items) else []
     return Listing(
@@ -173,10 +211,12 @@ def _listing(settings: _Settings, items: Sequence[Item], report: Report) -> List
         name=source.name or settings.kind,
         size=settings.size,
         classes=classes,
-        provenance={"kind": settings.kind, "source": source.name, "fit": settings.fit, "boxes": settings.boxes},
+        provenance={"kind": settings.kind, "source": source.name, "fit": settings.fit, "boxes": boxes},
         shards=-(-len(items) // settings.capacity),
-        pictures=len(items),
+        images=len(items),
         skipped=[list(each) for each in report.skipped],
+        notes=report.notes,
+        account=None if report.account is None else report.account.record(),
     )
 
 

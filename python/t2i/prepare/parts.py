@@ -3,7 +3,7 @@
 While a pack is made its folder holds `.preparing/`: `listing.json`, which says what is being prepared, and one small file
 for each shard that is done. So a preparation that was stopped goes on, `--shard i/n` lets many processes write one pack,
 and `merge` joins parts that were written elsewhere: in each case to the bytes of one undisturbed run, because a shard is
-always the same pictures of the listing. pack.json is written when the last shard is there, and `.preparing/` removed.
+always the same images of the listing. pack.json is written when the last shard is there, and `.preparing/` removed.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import Any
 
 from t2i.errors import DataError
 from t2i.files import make_folder, write_atomically
+from t2i.prepare.accounting import Account
 from t2i.prepare.items import Report
 from t2i.prepare.writer import (
     count,
@@ -34,14 +35,16 @@ NOTES = ".preparing"
 class Listing:
     """What all parts of a preparation must agree on."""
 
-    digest: str  # SHA-256 over the settings and every picture's name, captions, class, split and size
+    digest: str  # SHA-256 over the settings and every image's name, captions, class, split and size
     name: str
     size: int
     classes: list[str]
     provenance: dict[str, Any]
     shards: int
-    pictures: int
+    images: int
     skipped: list[list[str]]  # (place, reason) of what the listing left out
+    notes: list[str]
+    account: dict[str, Any] | None  # what became of the source's files, every listed image counted as packed
 
     @classmethod
     def read(cls, folder: Path) -> "Listing | None":
@@ -61,7 +64,7 @@ class Listing:
 class Done:
     """One shard that is finished."""
 
-    shard: dict[str, Any] | None  # None: none of its pictures could be used
+    shard: dict[str, Any] | None  # None: none of its images could be used
     skipped: list[list[str]]
 
 
@@ -107,7 +110,7 @@ def begin(out: Path, listing: Listing, *, shared: bool) -> list[int]:
         return [number for number in range(listing.shards) if find_done(out, number, listing.digest) is not None]
     if before is not None and shared:
         raise DataError(
-            f"{out} holds parts of another preparation (other pictures or settings); choose another --out, or remove it"
+            f"{out} holds parts of another preparation (other images or settings); choose another --out, or remove it"
         )
     if not shared:
         remove_pack(out)
@@ -120,9 +123,10 @@ def join(out: Path, listing: Listing) -> Report:
     """Write pack.json where every shard is done; otherwise only count what is there.
 
     Raises:
-        DataError: every shard is done, and none has a picture.
+        DataError: every shard is done, and none has an image.
     """
-    report = Report(skipped=[(place, reason) for place, reason in listing.skipped])
+    report = Report(skipped=[(place, reason) for place, reason in listing.skipped], notes=list(listing.notes))
+    report.account = None if listing.account is None else Account.read_record(listing.account)
     shards = []
     for number in range(listing.shards):
         done = find_done(out, number, listing.digest)
@@ -130,6 +134,8 @@ def join(out: Path, listing: Listing) -> Report:
             report.missing += 1
             continue
         report.skipped += [(place, reason) for place, reason in done.skipped]
+        if report.account is not None:
+            report.account.failed(len(done.skipped))
         if done.shard is not None:
             shards.append(done.shard)
             report.images += done.shard["images"]
@@ -145,7 +151,7 @@ def join(out: Path, listing: Listing) -> Report:
     if not shards:
         shutil.rmtree(out / NOTES, ignore_errors=True)
         raise DataError(
-            f"none of the {listing.pictures} pictures of {listing.name} could be used; the first: "
+            f"none of the {listing.images} images of {listing.name} could be used; the first: "
             f"{': '.join(report.skipped[0])}"
         )
     for left in out.glob(".*.partial"):  # of a process that was killed while it wrote
@@ -160,8 +166,9 @@ def join(out: Path, listing: Listing) -> Report:
 
 def _joined(out: Path) -> Report:
     record = json.loads((out / "pack.json").read_text(encoding="utf-8"))
-    skipped = json.loads((out / "report.json").read_text(encoding="utf-8"))["files"]
-    report = Report(skipped=[(place, reason) for place, reason in skipped])
+    written = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    report = Report(skipped=[(place, reason) for place, reason in written["files"]], notes=written.get("notes", []))
+    report.account = Account.read_record(written["source"]) if written.get("source") else None
     count(record, report)
     return report
 
@@ -187,7 +194,7 @@ def merge(parts: Sequence[Path], out: Path, force: bool = False) -> Report:
             whole = "; it is whole already" if (part / "pack.json").exists() else ""
             raise DataError(f"{part} holds no part of a preparation (no {NOTES}/listing.json){whole}")
         if listings and listing.digest != listings[0].digest:
-            raise DataError(f"{part} and {parts[0]} are parts of different preparations (other pictures or settings)")
+            raise DataError(f"{part} and {parts[0]} are parts of different preparations (other images or settings)")
         listings.append(listing)
     listing = listings[0]
     if (out / "pack.json").exists():

@@ -174,7 +174,7 @@ def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> Non
         "skipped": len(report.skipped),
         "reasons": reasons,
         "files": report.skipped,
-    }
+    } | report.record()
     write_atomically(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode(), DataError)
 
 

@@ -200,6 +200,8 @@ class ModernStep:
                 real_taps = self.read(inputs["images"], inputs["real_augmentation"])
             own, wrong = self.generator.standardise(text), self._mismatched(inputs, text)
             measured = self.update_discriminators(inputs, own, wrong, own[order], fakes, real_taps, fake_taps)
+            # The casts of the discriminators' weights are of before their update, and would carry gradients back to them.
+            torch.clear_autocast_cache()
             given: Inputs = {name: inputs[name] for name in ("bank", "bank_classes") if name in inputs}
             given |= {"noise": inputs["noise"], "images": inputs["images"], "classes": inputs["classes"][order]}
             measured |= self.update_generator(given, shown, own[order], fakes, real_taps, fake_taps)

@@ -10,11 +10,22 @@ from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError
 from t2i.models.build import image_encoder
 from t2i.text.build import text_encoder
+from t2i.text.inputs import CaptionInputs, train_rows
 from t2i.text.pretrained import encoder_file, holds_encoder, load_text
+from t2i.text.protocol import TextEncoder
 from t2i.text.table import caption_table, read_table
 from t2i.training.text import train_text
 from t2i.training.text_source import FrozenText, LearnedText, TextSource
 from t2i.weights import load_weights
+
+
+def learned_text(encoder: TextEncoder, data: PackedDataset, device: torch.device) -> LearnedText:
+    """Make an encoder ready to learn with the GAN; only the paper's characters are part of a batch."""
+    inputs = None
+    if encoder.kind != "char-cnn-rnn":
+        inputs = CaptionInputs(encoder, data, device)
+        inputs.fit(encoder, train_rows(data))
+    return LearnedText(encoder.to(device), inputs)
 
 
 def prepare_text(
@@ -31,7 +42,7 @@ def prepare_text(
     options = config.text
     if options.encoder == "end-to-end":
         torch.manual_seed(config.seed)
-        return LearnedText(text_encoder(options).to(device)), None
+        return learned_text(text_encoder(options), data, device), None
     path = train_text(config, data, folder) if options.encoder == "joint" else encoder_file(options.encoder)
     if not holds_encoder(path):
         if config.alignment_weight:

@@ -92,7 +92,7 @@ class GanStep:
             if alone:
                 self.score_fakes = runtime.compiled(self.score_fakes, "the generator's update")  # type: ignore[method-assign]
         self.captured: Captured | None = None
-        if on_gpu and alone and config.cuda_graph and self.stages is None:
+        if on_gpu and alone and config.cuda_graph and self.stages is None and text.inputs is None:
             self.captured = Captured(lambda inputs: self.update(inputs, config.mismatch_weight), device)
 
     def _batches(self) -> dict[_BatchNorm, int]:

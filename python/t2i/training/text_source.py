@@ -4,6 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from t2i.text.inputs import CaptionInputs
 from t2i.text.protocol import TextEncoder
 
 
@@ -12,6 +13,7 @@ class TextSource(Protocol):
 
     encoder: TextEncoder | None
     learned: bool
+    inputs: CaptionInputs | None
 
     def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
         """Embed (B, K) caption rows, or their characters (B, K, 201), averaged over K: (B, T)."""
@@ -22,6 +24,7 @@ class FrozenText:
     """Embeddings computed once: a table (M, T) with a row a caption."""
 
     learned = False
+    inputs: CaptionInputs | None = None
 
     def __init__(self, table: Tensor, encoder: TextEncoder | None) -> None:
         self.table, self.encoder = table, encoder
@@ -36,13 +39,17 @@ class LearnedText:
 
     learned = True
 
-    def __init__(self, encoder: TextEncoder) -> None:
+    def __init__(self, encoder: TextEncoder, inputs: CaptionInputs | None = None) -> None:
         self.encoder: TextEncoder | None = encoder
+        self.inputs = inputs  # None: the batch brings the paper's characters
 
     def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
-        """Encode characters (B, K, 201) and average: (B, T)."""
+        """Encode the captions of (B, K) rows, or their characters (B, K, 201), and average: (B, T)."""
         assert self.encoder is not None
-        assert ids is not None
-        count, captions, length = ids.shape
-        embedded: Tensor = self.encoder(ids.reshape(-1, length))
-        return embedded.view(count, captions, -1).mean(dim=1)
+        if self.inputs is not None:
+            tokens = self.inputs(rows.reshape(-1).cpu().numpy())
+        else:
+            assert ids is not None
+            tokens = ids.flatten(0, 1)
+        embedded: Tensor = self.encoder(tokens)
+        return embedded.view(*rows.shape, -1).mean(dim=1)

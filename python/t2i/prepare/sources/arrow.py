@@ -1,30 +1,35 @@
-"""Parquet files with pictures in them, and Hugging Face data sets that `save_to_disk` wrote. Both need pyarrow.
+"""Parquet files with images in them, and Hugging Face data sets that `save_to_disk` wrote. Both need pyarrow.
 
-The first pass reads captions and classes; the bytes of the pictures are read a row group (or record batch) at a time
+The first pass reads captions and classes; the bytes of the images are read a row group (or record batch) at a time
 when they are packed. Files are read, not mapped: one that is cut meanwhile is an error and no crash.
 """
 
 import json
-import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.items import HELD_OUT, MAX_LINE_BYTES, Item, Report, checked_captions, inside, root_of
-from t2i.prepare.sources.folder import class_and_split, folder
-from t2i.prepare.sources.metadata import import_pyarrow
-from t2i.prepare.sources.table import CLASSES, caption_column
+from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
+from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns
+from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
+from t2i.prepare.kinds import is_hidden
+from t2i.prepare.lines import MAX_LINE_BYTES
+from t2i.prepare.sources.folder import folder
+from t2i.prepare.sources.rows import METADATA, class_names, import_pyarrow, read_listing
+from t2i.prepare.sources.webdataset import is_shard, webdataset
+from t2i.prepare.splits import split_of_file, split_of_folders, split_of_value
+from t2i.prepare.tree import OUT, Finder, FolderTree
 
-PICTURES = ("image", "img", "picture", "jpg", "png", "webp")
-MAX_GROUP_ROWS = 4 * 2**30  # bytes of pictures in one row group, which is read as a whole
+MAX_GROUP_ROWS = 4 * 2**30  # bytes of images in one row group, which is read as a whole
 MAX_GROUPS = 2  # row groups in memory: threads at work on the end of one and the start of the next
 
 
-class _Pictures:
-    """The picture column of one file, a chunk at a time: `chunk(i)` returns an array of rows."""
+class _Images:
+    """The image column of one file, a chunk at a time: `chunk(i)` returns an array of rows."""
 
     def __init__(self, root: Path, chunk: Callable[[int], Any]) -> None:
         self.root, self._chunk = root, chunk
@@ -32,7 +37,7 @@ class _Pictures:
         self._lock = threading.Lock()
 
     def read(self, chunk: int, row: int, limit: int) -> bytes:
-        """Read one picture. DataError where there is none, it is too large, or the file is damaged."""
+        """Read one image. DataError where there is none, it is too large, or the file is damaged."""
         pyarrow = import_pyarrow()
         try:
             with self._lock:
@@ -45,42 +50,43 @@ class _Pictures:
         except (pyarrow.ArrowException, OSError, IndexError) as error:
             raise DataError(f"unreadable: {' '.join(str(error).split())[:300]}") from error
         data = value.get("bytes") if isinstance(value, dict) else value
-        if data is None and isinstance(value, dict) and isinstance(value.get("path"), str):
-            path = inside(self.root, value["path"])
+        named = value.get("path") if isinstance(value, dict) else value
+        if not isinstance(data, bytes) and isinstance(named, str):
+            path = inside(self.root, named.replace("\\", "/"))
             if path is None or not path.is_file():
-                raise DataError(f"unreadable: no bytes, and no picture at {value['path'][:200]!r}")
+                raise DataError(f"unreadable: no bytes, and no image at {named[:200]!r}")
             if path.stat().st_size > limit:
                 raise DataError(f"too large: {path.stat().st_size} bytes, the limit is {limit}")
             return path.read_bytes()
         if not isinstance(data, bytes):
-            raise DataError("broken: the row has no picture")
+            raise DataError("broken: the row has no image")
         if len(data) > limit:
             raise DataError(f"too large: {len(data)} bytes, the limit is {limit}")
         return data
 
 
-def parquet(source: Path, report: Report) -> Iterator[Item]:
-    """List the pictures of one .parquet, or of every one in a folder and below.
+def parquet(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
+    """List the images of one .parquet, or of every one in a folder and below.
 
-    Columns: the picture (`image` and the like: bytes, or Hugging Face's struct of bytes and path), captions (`text`,
-    `caption` ...: a string or a list), and, if it is there, a class (`label`, `class` ...). Files or folders named
-    `test` or `validation` (test-00000-of-00001.parquet) are the held-out split.
+    Columns: the image (`image` and the like: bytes, Hugging Face's struct of bytes and path, or a path), captions (`text`,
+    `caption` ...: a string or a list), and, if they are there, a class (`label`, `class` ...) and a split. Files and folders
+    named for a split (test-00000-of-00001.parquet) hold what is held out.
     """
     import_pyarrow()
+    root = root_of(source)
     files = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
+    files = [file for file in files if source.is_file() or not is_hidden(file.relative_to(source).as_posix())]
     if not files:
         raise DataError(f"{source} has no .parquet")
     for file in files:
-        if source.is_dir() and inside(source, str(file.relative_to(source))) is None:
-            report.skip(file, "a link out of the source folder")
+        name = file.relative_to(root).as_posix()
+        if source.is_dir() and inside(source, name) is None:
+            report.skip(file, OUT)
             continue
-        held_out = source.is_dir() and class_and_split(source, file)[1]
-        name = str(file.relative_to(root_of(source)))
-        yield from _guarded(file, report, _parquet_items(file, name, held_out or _names_held_out(file), report))
-
-
-def _names_held_out(file: Path) -> bool:
-    return re.split(r"[-_.]", file.name.lower())[0] in HELD_OUT
+        split = split_of_file(file.name)
+        if split is None:
+            split, _ = split_of_folders(tuple(name.split("/")[:-1]))
+        yield from _guarded(file, report, _parquet_items(file, name, bool(split), report, options))
 
 
 def _guarded(file: Path, report: Report, items: Iterator[Item]) -> Iterator[Item]:
@@ -92,29 +98,52 @@ def _guarded(file: Path, report: Report, items: Iterator[Item]) -> Iterator[Item
         report.skip(file, f"cannot be used: {' '.join(str(error).split())[:300]}")
 
 
-def _parquet_items(file: Path, name: str, test: bool, report: Report) -> Iterator[Item]:
+def _parquet_items(file: Path, name: str, test: bool, report: Report, options: SourceOptions) -> Iterator[Item]:
     pyarrow = import_pyarrow()
     if not file.is_file():
         raise DataError("it is not a file")
     opened = pyarrow.parquet.ParquetFile(file, memory_map=False)
-    picture, caption, label = _columns(opened.schema_arrow)
-    names = _class_names(opened.schema_arrow, label)
+    if _names_files(opened.schema_arrow, options):
+        yield from _listed_files(file, name, test, report, options)
+        return
+    rows_of = _Rows(file, name, opened.schema_arrow, test, report, options)
+    columns = rows_of.columns
     for group in range(opened.num_row_groups):
         described = opened.metadata.row_group(group)
         if described.total_byte_size > MAX_GROUP_ROWS:
             raise DataError(f"row group {group} has {described.total_byte_size} bytes, the limit is {MAX_GROUP_ROWS}")
-    pictures = _Pictures(file.parent, lambda group: opened.read_row_group(group, columns=[picture]).column(0))
-    first = 0
+    images = _Images(file.parent, lambda group: opened.read_row_group(group, columns=[columns.image]).column(0))
     for group in range(opened.num_row_groups):
-        rows = opened.read_row_group(group, columns=[caption, *([label] if label else [])])
-        yield from _items(file, name, pictures, group, first, rows, (caption, label, names), test, report)
-        first += rows.num_rows
+        yield from rows_of.items(images, group, opened.read_row_group(group, columns=rows_of.wanted))
 
 
-def huggingface(source: Path, report: Report) -> Iterator[Item]:
-    """List a Hugging Face data set: a `save_to_disk` folder, a folder of Parquet files, or an image folder."""
+def _names_files(schema: Any, options: SourceOptions) -> bool:
+    """Say whether the images are files that the table names, and not inside of it."""
+    pyarrow = import_pyarrow()
+    image = find_column(schema.names, IMAGES, options.image_column) or find_column(schema.names, FILES)
+    return image is not None and (
+        pyarrow.types.is_string(schema.field(image).type) or pyarrow.types.is_large_string(schema.field(image).type)
+    )
+
+
+def _listed_files(file: Path, name: str, test: bool, report: Report, options: SourceOptions) -> Iterator[Item]:
+    """Read a table that names files: rows of one file are captions of one image."""
+    tree = FolderTree(file.parent, report)
+    images = FolderTree(options.images, report) if options.images is not None else None
+    collector = Collector(Finder(tree, images), report)
+    for row in read_listing(tree, file.name, report, options):
+        split = True if test else split_of_file(file.name)
+        collector.add(row.where, "", row.cells, row.columns, split=split, class_names=row.class_names)
+    folder_of = name.rpartition("/")[0]
+    for item in collector.items():
+        yield item if not folder_of else replace(item, named=f"{folder_of}/{item.named}")
+    report.read.add(str(file))
+
+
+def huggingface(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
+    """List a Hugging Face data set: a `save_to_disk` folder, Parquet files, tar shards, or an image folder."""
     if (source / "dataset_dict.json").is_file():
-        listed = _json(source / "dataset_dict.json").get("splits")
+        listed = _json(source / "dataset_dict.json", report).get("splits")
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise DataError(f"{source / 'dataset_dict.json'} must list its splits")
         splits = []
@@ -122,16 +151,15 @@ def huggingface(source: Path, report: Report) -> Iterator[Item]:
             path = inside(source, name)
             if path is None:
                 raise DataError(f"{source / 'dataset_dict.json'} names a split outside of its folder: {name[:200]!r}")
-            splits.append((path, name.lower() in HELD_OUT))
+            splits.append((path, bool(split_of_value(name))))
     elif (source / "state.json").is_file():
         splits = [(source, False)]
     else:
-        tables = any(path.name != "metadata.parquet" for path in source.rglob("*.parquet"))
-        yield from (parquet if tables else folder)(source, report)
+        yield from _repository(source)(source, report, options)
         return
     import_pyarrow()
     for path, test in splits:
-        files = _json(path / "state.json").get("_data_files")
+        files = _json(path / "state.json", report).get("_data_files")
         if not isinstance(files, list):
             raise DataError(f"{path / 'state.json'} must list its _data_files")
         for entry in files:
@@ -140,16 +168,27 @@ def huggingface(source: Path, report: Report) -> Iterator[Item]:
             if file is None:
                 report.skip(path / "state.json", f"names a file outside of its folder: {str(name)[:200]!r}")
                 continue
-            yield from _guarded(file, report, _stream_items(file, str(file.relative_to(source)), test, report))
+            name = file.relative_to(source).as_posix()
+            yield from _guarded(file, report, _stream_items(file, name, test, report, options))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _repository(source: Path) -> Callable[[Path, Report, SourceOptions], Iterator[Item]]:
+    """Choose the reader of a repository of the Hub by the files that it holds."""
+    names = [name for name in FolderTree(source, Report()).names if not is_hidden(name)]
+    bases = {name.rpartition("/")[2].casefold() for name in names}
+    if any(base.endswith(".parquet") and base not in METADATA for base in bases):
+        return parquet
+    return webdataset if any(map(is_shard, bases)) and bases.isdisjoint(METADATA) else folder
+
+
+def _json(path: Path, report: Report) -> dict[str, Any]:
     try:
         if path.stat().st_size > 8 * MAX_LINE_BYTES:
             raise DataError(f"{path} is too large for what it is")
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise TypeError(f"an object was expected, got {type(content).__name__}")
+        report.read.add(str(path))
         return content
     except (OSError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, DataError):
@@ -178,65 +217,41 @@ class _Stream:
             raise IndexError(f"the file has no batch {number} any more") from error
 
 
-def _stream_items(file: Path, name: str, test: bool, report: Report) -> Iterator[Item]:
+def _stream_items(file: Path, name: str, test: bool, report: Report, options: SourceOptions) -> Iterator[Item]:
     pyarrow = import_pyarrow()
     if not file.is_file():
         raise DataError("no such file")
     with pyarrow.OSFile(str(file)) as opened, pyarrow.ipc.open_stream(opened) as reader:
-        picture, caption, label = _columns(reader.schema)
-        names = _class_names(reader.schema, label)
-        pictures = _Pictures(file.parent, _Stream(file, picture))
-        first = 0
+        rows_of = _Rows(file, name, reader.schema, test, report, options)
+        images = _Images(file.parent, _Stream(file, rows_of.columns.image))
         for number, batch in enumerate(reader):
             batch.validate(full=True)
-            rows = batch.select([caption, *([label] if label else [])])
-            yield from _items(file, name, pictures, number, first, rows, (caption, label, names), test, report)
-            first += batch.num_rows
+            yield from rows_of.items(images, number, batch.select(rows_of.wanted))
 
 
-def _columns(schema: Any) -> tuple[str, str, str | None]:
-    """Find the columns of pictures, captions and classes by their usual names."""
-    picture = next((name for name in PICTURES if name in schema.names), None)
-    caption = caption_column(schema.names)
-    if picture is None or caption is None:
-        missing = "pictures (image)" if picture is None else "captions (text or caption)"
-        raise DataError(f"it has no column of {missing}; its columns: {', '.join(schema.names)[:300]}")
-    return picture, caption, next((name for name in CLASSES if name in schema.names), None)
+class _Rows:
+    """Makes the rows of one file items; their names count the rows of the file from 0."""
 
+    def __init__(self, file: Path, name: str, schema: Any, test: bool, report: Report, options: SourceOptions) -> None:
+        self.columns: Columns = find_columns(schema.names, options.image_column, options.caption_column, IMAGES)
+        columns = self.columns
+        self.wanted = [column for column in (columns.caption, columns.label, columns.split) if column is not None]
+        self._class_names = class_names(schema, columns.label)
+        self._splits = class_names(schema, columns.split)
+        self._file, self._name, self._test, self._report = file, name, test, report
+        self._rows = 0
 
-def _class_names(schema: Any, label: str | None) -> list[str]:
-    """Read the names of numbered classes from Hugging Face's note in the schema."""
-    try:
-        note = json.loads((schema.metadata or {})[b"huggingface"])
-        names = note["info"]["features"][label]["names"]
-        return [str(name) for name in names]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return []
-
-
-def _items(
-    file: Path,
-    name: str,
-    pictures: _Pictures,
-    chunk: int,
-    first: int,
-    rows: Any,
-    columns: tuple[str, str | None, list[str]],
-    test: bool,
-    report: Report,
-) -> Iterator[Item]:
-    """Make the rows of one chunk items; their names count the rows of the file from 0."""
-    caption, label, names = columns
-    for row, values in enumerate(rows.to_pylist()):
-        try:
-            captions = checked_captions(values[caption])
-        except (DataError, TypeError, UnicodeEncodeError) as error:
-            report.skip(f"{file}: row {first + row}", str(error))
-            continue
-        value = values[label] if label else None
-        if isinstance(value, int) and 0 <= value < len(names):
-            value = names[value]
-        class_name = None if value is None else str(value)[:1000]
-        yield Item(
-            file, captions, class_name, test, member=f"{name}:{first + row}", read=partial(pictures.read, chunk, row)
-        )
+    def items(self, images: _Images, chunk: int, rows: Any) -> Iterator[Item]:
+        """Take the rows of one chunk, without their images."""
+        for row, values in enumerate(rows.to_pylist()):
+            number, self._rows = self._rows, self._rows + 1
+            try:
+                captions = checked_captions(values[self.columns.caption])
+                class_name = class_of(values, self.columns.label, self._class_names)
+            except (DataError, TypeError, UnicodeEncodeError) as error:
+                self._report.skip(f"{self._file}: row {number}", str(error))
+                continue
+            split = split_of_value(class_of(values, self.columns.split, self._splits))
+            test = self._test if split is None else split
+            read = partial(images.read, chunk, row)
+            yield Item(self._file, captions, class_name, test, member=f"{self._name}:{number}", read=read)

@@ -1,92 +1,146 @@
-"""COCO: captions JSON (captions_train2014.json ...) beside the folders of pictures that it names."""
+"""COCO: captions JSON (captions_train2014.json ...) beside the folders of images that it names; also Karpathy's form."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.items import HELD_OUT, Item, Report, checked_captions, inside, root_of
+from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
+from t2i.prepare.columns import Columns
+from t2i.prepare.items import Item, Report, checked_captions, root_of
+from t2i.prepare.kinds import is_hidden
+from t2i.prepare.leftovers import account_for
+from t2i.prepare.lines import decode
+from t2i.prepare.sources.rows import ListedRow, rows_of_json
+from t2i.prepare.splits import split_of_file
+from t2i.prepare.tree import Finder, FolderTree, Tree, is_zip, open_tree, read_text_file
 
 MAX_JSON_BYTES = 2 * 2**30  # bytes; captions_train2014.json has 67 MB
+COLUMNS = Columns("file_name", "text", None, "split")
 
 
-def coco(source: Path, report: Report) -> Iterator[Item]:
-    """List the pictures of one captions JSON, or of every captions_*.json in a folder or its annotations/.
+def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
+    """List the images of one captions JSON, or of those in a folder (or zip) and its annotations/.
 
-    The split is the part of the file's name after `captions_`: `val...` and `test...` are held out. Pictures are looked
-    for in a folder of that name (train2014/), in images/ of it, in images/, and beside the file. There are no classes.
+    The split is read off the file's name (`captions_val2014`), in Karpathy's form off each image. Images are looked for in a
+    folder of that name (train2014/), in images/ of it, in images/, and beside the file. There are no classes.
     """
+    whole = source.is_dir() or is_zip(source)
     root = root_of(source)
-    files = [source]
-    if source.is_dir():
-        files = sorted([*source.glob("captions_*.json"), *source.glob("annotations/captions_*.json")])
-        if not files:
-            raise DataError(f"{source} has no captions_*.json, neither at its top nor in annotations/")
-    for file in files:
-        if source.is_dir() and inside(source, str(file.relative_to(source))) is None:
-            report.skip(file, "a link out of the source folder")
-            continue
-        yield from _pictures(root, file, report)
+    tree = open_tree(source if whole else root, report)
+    files = _files(tree) if whole else [source.relative_to(root).as_posix()]
+    images = FolderTree(options.images, report) if options.images is not None else None
+    collector = Collector(Finder(tree, images), report)
+    for name in files:
+        stem = name.rpartition("/")[2].removesuffix(".json")
+        for row in _rows(tree, name, report, options):
+            place = next((place for place in _places(tree, name, stem) if _there(tree, place, row)), "")
+            collector.add(row.where, place, row.cells, row.columns, split=split_of_file(stem))
+    packed = set()
+    for item in collector.items():
+        packed.add(item.named or item.member or "")
+        yield item
+    if whole:
+        account_for(tree, report, packed, set(files), collector.named)
 
 
-def _pictures(root: Path, file: Path, report: Report) -> Iterator[Item]:
-    names, captions = _read(file, report)
-    split = file.stem.removeprefix("captions_")
-    held_out = re.match(r"[a-z]*", split.lower())
-    test = held_out is not None and held_out.group() in HELD_OUT
-    places = [place for place in (root / split, root / "images" / split, root / "images", root) if place.is_dir()]
-    for number, name in names.items():
-        where = f"{file}: image {number}"
-        if number not in captions:
-            report.skip(where, "no captions")
-            continue
-        paths = [inside(place, name) for place in places]
-        if None in paths:
-            report.skip(where, f"{name[:200]!r} leads out of the source folder")
-            continue
-        try:
-            path = next((path for path in paths if path is not None and path.is_file()), None)
-        except OSError:  # a name too long for the file system
-            path = None
-        if path is None:
-            report.skip(where, f"no such picture: {name[:200]}")
-        else:
-            yield Item(path, tuple(captions[number]), None, test)
+def _files(tree: Tree) -> list[str]:
+    """Find the JSON files of captions: captions_*.json, else Karpathy's, else whatever JSON stands in annotations/."""
+    shown = [name for name in tree.names if name.casefold().endswith(".json") and not is_hidden(name)]
+    top = [name for name in shown if "/" not in name or name.split("/")[-2] == "annotations"]
+    for start in ("captions_", "dataset_", "dataset", ""):
+        found = [name for name in top if name.rpartition("/")[2].startswith(start) and (start or "/" in name)]
+        if found:
+            return found
+    return []
 
 
-def _read(file: Path, report: Report) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """Read file names and captions by the picture's id; a broken entry is reported with its place in its list."""
+def _places(tree: Tree, name: str, stem: str) -> list[str]:
+    """List the folders that images of an annotation file are looked for in."""
+    folder = name.rpartition("/")[0]
+    base = folder.removesuffix("annotations").rstrip("/") if folder.endswith("annotations") else folder
+    split = stem.removeprefix("captions_")
+    below = [split, f"images/{split}", "images", ""]
+    return [f"{base}/{place}".strip("/") if base else place for place in below]
+
+
+def _there(tree: Tree, place: str, row: ListedRow) -> bool:
     try:
-        if not file.is_file() or file.stat().st_size > MAX_JSON_BYTES:
-            raise DataError(f"{file} must be a file of at most {MAX_JSON_BYTES >> 30} GB")
-        content: dict[str, Any] = json.loads(file.read_bytes())
-        images, annotations = list(content["images"]), list(content["annotations"])
+        return tree.has(f"{place}/{row.cells.get('file_name')}".lstrip("/"))
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
+
+
+def _rows(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
+    place = tree.place(name)
+    try:
+        content: Any = json.loads(decode(read_text_file(tree, name, MAX_JSON_BYTES)))
+        if isinstance(content, dict) and isinstance(content.get("images"), list):
+            karpathy = any(isinstance(image, dict) and "sentences" in image for image in content["images"][:100])
+            if karpathy or isinstance(content["annotations"], list):
+                yield from _karpathy(content, place, report) if karpathy else _annotated(content, place, report)
+                return
+        if not isinstance(content, (list, dict)) or not content or "images" in content:
+            raise TypeError("it has no images")
+        yield from rows_of_json(content, place, report, options)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file} must be COCO's captions: an object with images and annotations ({error!r})") from error
-    names: dict[int, str] = {}
-    captions: dict[int, list[str]] = {}
-    for place, entry in enumerate(images):
+        raise DataError(
+            f"{place} must be COCO's captions: an object with images and annotations ({error!r:.300})"
+        ) from error
+
+
+def _karpathy(content: Any, place: str, report: Report) -> Iterator[ListedRow]:
+    """Read Karpathy's form: each image has its sentences and its split."""
+    for number, image in enumerate(content["images"]):
+        where = f"{place}: images[{number}]"
         try:
-            number, name = entry["id"], entry["file_name"]
-            if not isinstance(number, int) or not isinstance(name, str):
-                raise TypeError("id must be a number, file_name a string")
-            name.encode()
-            names[number] = name
-        except (KeyError, TypeError, ValueError) as error:
-            report.skip(f"{file}: images[{place}]", f"broken entry: {_said(error)}")
-    for place, entry in enumerate(annotations):
+            name = image["filename"] if "filename" in image else image["file_name"]
+            folder = image.get("filepath")
+            texts = [sentence["raw"] for sentence in image["sentences"]]
+            path = f"{folder}/{name}" if isinstance(folder, str) and folder else name
+            cells = {"file_name": path, "text": texts, "split": image.get("split")}
+        except (KeyError, TypeError) as error:
+            report.skip(where, f"broken entry: {_said(error)}")
+            continue
+        yield ListedRow(where, cells, COLUMNS)
+
+
+def _annotated(content: Any, place: str, report: Report) -> Iterator[ListedRow]:
+    """Read COCO's form: images by id, and captions that name an id; a broken entry is reported with its place."""
+    names: dict[str, str] = {}
+    captions: dict[str, list[str]] = {}
+    for number, entry in enumerate(content["images"]):
         try:
-            number, text = entry["image_id"], entry["caption"]
-            if not isinstance(number, int) or not isinstance(text, str):
-                raise TypeError("image_id must be a number, caption a string")
-            captions.setdefault(number, []).extend(checked_captions(text))
+            names[_id(entry["id"], "id")] = _checked(entry["file_name"], "file_name")
         except (KeyError, TypeError, ValueError) as error:
-            report.skip(f"{file}: annotations[{place}]", f"broken entry: {_said(error)}")
-    return names, {number: texts for number, texts in captions.items() if texts}
+            report.skip(f"{place}: images[{number}]", f"broken entry: {_said(error)}")
+    for number, entry in enumerate(content["annotations"]):
+        where = f"{place}: annotations[{number}]"
+        try:
+            image, texts = _id(entry["image_id"], "image_id"), checked_captions(_checked(entry["caption"], "caption"))
+        except (KeyError, TypeError, ValueError) as error:
+            report.skip(where, f"broken entry: {_said(error)}")
+            continue
+        if image not in names:
+            report.skip(where, f"no image has its image_id, {image[:100]}")
+        else:
+            captions.setdefault(image, []).extend(texts)
+    for image, name in names.items():
+        yield ListedRow(f"{place}: image {image}", {"file_name": name, "text": captions.get(image, [])}, COLUMNS)
+
+
+def _id(value: object, what: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError(f"{what} must be a number or a string")
+    return str(value)
+
+
+def _checked(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a string")
+    value.encode()
+    return value
 
 
 def _said(error: Exception) -> str:

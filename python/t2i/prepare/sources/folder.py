@@ -1,85 +1,189 @@
-"""A folder of one's own pictures, or a Hugging Face image folder.
+"""A folder (or zip) of one's own images, or a Hugging Face image folder.
 
-Captions stand in `metadata.jsonl`, `metadata.csv` or `metadata.parquet` (file_name, text), or in a .txt beside each
-picture. The class is the picture's subfolder; where there are no subfolders there are no classes. A folder named `test`
-(or `validation`) at the top marks the held-out split, `train` the other; neither is a class.
+Captions stand in `metadata.jsonl`, `.csv`, `.parquet` or `.json` (file_name, text), or in a text file that has the image's
+name: beside it, or in a folder of texts beside the folder of images. With metadata the class is its label column, else the
+subfolder. A folder named for a split (test, val, validation ...) marks what is held out.
 """
 
-import os
-from collections.abc import Iterator, Mapping
+import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.items import ENDINGS, HELD_OUT, Item, Report, checked_captions, inside, with_captions
-from t2i.prepare.sources.metadata import METADATA, metadata_rows
-from t2i.prepare.sources.table import caption_column
+from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
+from t2i.prepare.columns import captions_in_cell
+from t2i.prepare.items import Item, Report, caption_lines, checked_captions
+from t2i.prepare.kinds import (
+    CAPTION_ENDINGS,
+    RAW_ENDINGS,
+    TEXT_ENDINGS,
+    ending,
+    image_kind,
+    is_hidden,
+    looks_like_image,
+)
+from t2i.prepare.leftovers import account_for
+from t2i.prepare.lines import MAX_LINE_BYTES
+from t2i.prepare.sources.rows import METADATA, find_in, read_listing
+from t2i.prepare.splits import split_of_folders
+from t2i.prepare.tree import Finder, FolderTree, Tree, head, open_tree, read_text_file
 
-OUT = "a link out of the source folder"
+NO_CAPTIONS = (
+    "no captions: neither a line in metadata.jsonl nor a .txt beside it (--captions name takes the file's name)"
+)
+CONTAINERS = frozenset({"image", "images", "img", "imgs", "picture", "pictures", "photos", "data"})
 
 
-def folder(source: Path, report: Report) -> Iterator[Item]:
-    """List a folder of pictures with a metadata file or a .txt of captions beside each picture."""
-    seen: set[Path] = set()
-    for file in sorted(path for name in METADATA for path in source.rglob(name)):
-        if inside(source, str(file.relative_to(source))) is None:
-            report.skip(file, OUT)
+def folder(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
+    """List the images of a folder or zip, with a metadata file or a text of captions for each."""
+    tree = open_tree(source, report)
+    images = FolderTree(options.images, report) if options.images is not None else None
+    read, packed = set[str](), set[str]()
+    collector = Collector(Finder(tree, images), report)
+    if options.captions == "files":
+        for name in tree.names:
+            if name.rpartition("/")[2].casefold() in METADATA and not is_hidden(name):
+                read.add(name)
+                for row in read_listing(tree, name, report, options):
+                    folder_of = name.rpartition("/")[0]
+                    collector.add(row.where, folder_of, row.cells, row.columns, class_names=row.class_names)
+    for item in collector.items():
+        packed.add(item.named or item.member or "")
+        yield item
+    named = collector.named
+    alone = [name for name in tree.names if name not in named and not is_hidden(name) and is_image(tree, name)]
+    found = _by_name(alone) if options.captions == "name" else _sidecars(tree, alone, report, read)
+    for name, captions, (class_name, test) in _with_classes(found, report):
+        packed.add(name)
+        yield tree.item(name, captions, class_name, test)
+    account_for(tree, report, packed, read, {*named, *alone})
+
+
+def is_image(tree: Tree, name: str) -> bool:
+    """Say whether a file is an image: by its ending, or by its bytes where its ending says nothing."""
+    if looks_like_image(name):
+        return True
+    if ending(name) in TEXT_ENDINGS or ending(name) in RAW_ENDINGS:
+        return False
+    return image_kind(head(tree, name)) is not None
+
+
+def _by_name(images: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Make the names of files captions: without the ending and a copy's number, `_` for a space."""
+    for name in images:
+        base = name.rpartition("/")[2]
+        caption = re.sub(r" *\(\d+\)$", "", base.removesuffix(ending(base)) if looks_like_image(base) else base)
+        yield name, checked_captions(caption.replace("_", " ") or base)
+
+
+class _Texts:
+    """Finds the caption file of an image: of its name beside it, else in another folder of the source."""
+
+    def __init__(self, tree: Tree, images: list[str]) -> None:
+        self._present = set(tree.names)
+        self._without_case = {name.casefold(): name for name in tree.names}
+        self._elsewhere: dict[str, list[str]] = {}
+        stems = {_stem(name) for name in images}
+        self._images: dict[str, list[str]] = {}
+        for name in images:
+            self._images.setdefault(name.rpartition("/")[2].removesuffix(ending(name)), []).append(name)
+        for name in tree.names:
+            if ending(name) in CAPTION_ENDINGS and not is_hidden(name):
+                stem = _stem(name)
+                if stem not in stems and stem not in self._present:
+                    base = stem.rpartition("/")[2]
+                    self._elsewhere.setdefault(
+                        base.removesuffix(ending(base)) if looks_like_image(base) else base, []
+                    ).append(name)
+
+    def of(self, image: str) -> list[str]:
+        """Return its caption files: the one to read, and others that say something else."""
+        stem = _stem(image)
+        beside = [f"{base}{end}" for base in (stem, image) for end in CAPTION_ENDINGS]
+        found = [name for name in beside if name in self._present]
+        if not found:
+            found = [self._without_case[name.casefold()] for name in beside if name.casefold() in self._without_case]
+        if not found and f"{stem}.json" in self._present:
+            found = [f"{stem}.json"]
+        return found or self._parallel(image)
+
+    def _parallel(self, image: str) -> list[str]:
+        base = image.rpartition("/")[2].removesuffix(ending(image))
+        texts = self._elsewhere.get(base, [])
+        if len(texts) == 1 and len(self._images[base]) == 1:
+            return texts
+        parts = image.split("/")[:-1]
+        return [text for text in texts if _differ_once(parts, text.split("/")[:-1])]
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(name[len(name) - len(ending(name)) :]) if ending(name) else name
+
+
+def _differ_once(left: list[str], right: list[str]) -> bool:
+    """Say whether two paths are alike but for one folder: train/images and train/text."""
+    return len(left) == len(right) and sum(a != b for a, b in zip(left, right, strict=True)) == 1
+
+
+def _sidecars(tree: Tree, images: list[str], report: Report, read: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    texts = _Texts(tree, images)
+    for image in images:
+        found = texts.of(image)
+        if not found:
+            report.skip(tree.place(image), NO_CAPTIONS)
             continue
-        for where, row in metadata_rows(file, report):
-            item = _item(source, file, where, row, report, seen)
-            if item is not None:
-                yield item
-    for path in sorted(source.rglob("*")):
-        if path.suffix.lower() not in ENDINGS or path in seen:
+        parts = {text.rpartition("/")[0] for text in found}
+        if len(found) > 1 and parts != {image.rpartition("/")[0]}:
+            report.skip(tree.place(image), f"{len(found)} caption files could be its own: {', '.join(found[:3])}")
             continue
-        if inside(source, str(path.relative_to(source))) is None:
-            report.skip(path, OUT)
+        for other in found[1:]:
+            report.skip(tree.place(other), f"not read: {found[0]} has the captions of its image")
+        read.add(found[0])
+        try:
+            captions = _read_captions(tree, found[0])
+        except (DataError, TypeError, UnicodeError) as error:
+            place = image if str(error) == "no captions" else found[0]
+            report.skip(tree.place(place), str(error))
             continue
-        text = path.with_suffix(".txt")
-        if not text.exists():
-            report.skip(path, "no captions: neither a line in metadata.jsonl nor a .txt beside it")
-            continue
-        if inside(source, str(text.relative_to(source))) is None:
-            report.skip(text, OUT)
-            continue
-        found = with_captions(path, text, report)
-        if found:
-            yield Item(found[0], found[1], *class_and_split(source, path))
+        yield image, captions
 
 
-def class_and_split(source: Path, path: Path) -> tuple[str | None, bool]:
-    """Read class and split off the folders between the source and a picture."""
-    parts = list(path.parent.relative_to(source).parts)
-    test = bool(parts) and parts[0] in HELD_OUT[:2]
-    if parts and parts[0] in ("train", *HELD_OUT[:2]):
-        parts = parts[1:]
-    return ("/".join(parts) or None), test
-
-
-def _item(source: Path, file: Path, where: str, row: Mapping[str, Any], report: Report, seen: set[Path]) -> Item | None:
-    """Make one row of a metadata file an item; names in it are relative to its folder."""
+def _read_captions(tree: Tree, name: str) -> tuple[str, ...]:
     try:
-        name, text = row["file_name"], row[caption_column(row) or "text"]
-        if not isinstance(name, str):
-            raise TypeError("file_name must be a string, text a string or a list of strings")
-        if not isinstance(text, (str, list)) or not all(isinstance(each, str) for each in text):
-            raise TypeError("file_name must be a string, text a string or a list of strings")
-        captions, why = checked_captions(text), None
+        data = read_text_file(tree, name)
     except DataError as error:
-        captions, why = (), str(error)
-    except (ValueError, KeyError, TypeError) as error:
-        missing = f"no {error}" if isinstance(error, KeyError) else str(error)
-        report.skip(where, f"broken line: {missing}")
-        return None
-    path = inside(file.parent, name)
-    if path is None or inside(source, str(path.relative_to(source))) is None:
-        report.skip(where, f"{name[:200]!r} leads out of the source folder")
-        return None
-    seen.add(path)
-    if why is not None:
-        report.skip(where, why)
-    elif not os.path.isfile(path):  # unlike Path.is_file, also for a name too long for the file system
-        report.skip(where, f"no such picture: {name[:200]}")
-    else:
-        return Item(path, captions, *class_and_split(source, path))
-    return None
+        raise DataError("caption file of over 2 MB" if "over" in str(error) else str(error)) from error
+    if ending(name) != ".json":
+        return checked_captions(caption_lines(data))
+    try:
+        content = json.loads(data[:MAX_LINE_BYTES])
+        columns = find_in(("file_name", *content))
+        return checked_captions(captions_in_cell(content[columns.caption]))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"no captions in it: {error}") from error
+
+
+def _with_classes(
+    found: Iterable[tuple[str, tuple[str, ...]]], report: Report
+) -> Iterator[tuple[str, tuple[str, ...], tuple[str | None, bool]]]:
+    """Read class and split of each image off its folders; folders that are no classes make none."""
+    listed = list(found)
+    splits, classes = [], []
+    for name, _ in listed:
+        split, parts = split_of_folders(tuple(name.split("/")[:-1]))
+        splits.append(bool(split))
+        while parts and parts[0].casefold() in CONTAINERS:
+            parts = parts[1:]
+        classes.append("/".join(parts))
+    kinds = set(classes)
+    if len(kinds) == 1 and kinds != {""}:
+        report.notes.append(f"all images are in one folder, {kinds.pop()}, which is no class")
+        classes = [""] * len(listed)
+    elif kinds and all(re.fullmatch(r"\d{5,}", kind) for kind in kinds):
+        report.notes.append(
+            f"folders of five digits and more ({min(kinds)} ...) are parts of the source, and no classes"
+        )
+        classes = [""] * len(listed)
+    for (name, captions), class_name, test in zip(listed, classes, splits, strict=True):
+        yield name, captions, (class_name or None, test)

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t2i.errors import DataError
+from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.items import Item, Report, inside, read_lines, required, with_captions
 
 
-def oxford102(source: Path, report: Report) -> Iterator[Item]:
+def oxford102(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
     """List Oxford-102 as published: jpg/ beside text_c10/class_*/image_*.txt, trainvalclasses.txt, testclasses.txt."""
-    images, texts = required(source / "jpg", "pictures"), required(source / "text_c10", "captions")
+    images, texts = required(source / "jpg", "images"), required(source / "text_c10", "captions")
     held_out = set(read_lines(source / "testclasses.txt")) if (source / "testclasses.txt").exists() else set()
     names = {}
     if (source / "cat_to_name.json").exists():
@@ -33,7 +34,7 @@ def _class_names(path: Path) -> dict[str, str]:
 
 
 def _columns(path: Path, what: str, count: int) -> dict[str, list[str]]:
-    """Read one of CUB's lists: `count` columns a line, the first of which is the picture's number."""
+    """Read one of CUB's lists: `count` columns a line, the first of which is the image's number."""
     rows = {}
     for line in read_lines(required(path, what)):
         number, *values = line.split(maxsplit=count - 1)
@@ -43,14 +44,14 @@ def _columns(path: Path, what: str, count: int) -> dict[str, list[str]]:
     return rows
 
 
-def cub(source: Path, report: Report, boxes: bool = False) -> Iterator[Item]:
+def cub(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
     """List CUB-200-2011 as published, with text_c10/ and the class lists beside or inside CUB_200_2011/."""
     root = source / "CUB_200_2011" if (source / "CUB_200_2011").is_dir() else source
     texts = next((p for p in (source / "text_c10", root / "text_c10") if p.is_dir()), source / "text_c10")
     required(texts, "captions")
-    paths = _columns(root / "images.txt", "list of pictures", 2)
+    paths = _columns(root / "images.txt", "list of images", 2)
     found: dict[str, tuple[float, float, float, float]] = {}
-    if boxes:
+    if options.boxes:
         for number, values in _columns(root / "bounding_boxes.txt", "bounding boxes", 5).items():
             try:
                 x, y, width, height = map(float, values)

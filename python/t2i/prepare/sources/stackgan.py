@@ -1,10 +1,10 @@
-"""The folders that StackGAN, AttnGAN and DF-GAN train on: lists of names, captions and pictures as pickles.
+"""The folders that StackGAN, AttnGAN and DF-GAN train on: lists of names, captions and images as pickles.
 
 birds/train/filenames.pickle                    names without an ending, in the order of everything else
 birds/train/char-CNN-RNN-embeddings.pickle      StackGAN: (N, 10, 1024)
-birds/train/76images.pickle  304images.pickle   StackGAN: N pictures as arrays
+birds/train/76images.pickle  304images.pickle   StackGAN: N images as arrays
 birds/captions.pickle                           AttnGAN, DF-GAN: captions as numbers of words
-birds/text/001.Albatross/....txt                all: ten captions a picture, one a line
+birds/text/001.Albatross/....txt                all: ten captions an image, one a line
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,18 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2i.errors import DataError
+from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.items import Item, Report, checked_captions, inside, read_lines
 from t2i.prepare.sources.pickles import load
 
-PICTURES = ("CUB_200_2011/images", "images", "jpg", "train2014", "val2014")
+IMAGES = ("CUB_200_2011/images", "images", "jpg", "train2014", "val2014")
 CAPTIONS = ("captions.pickle", "captions_DAMSM.pickle")
 ARRAYS = ("304images.pickle", "152images.pickle", "76images.pickle")
 
 
-def stackgan(source: Path, report: Report) -> Iterator[Item]:
+def stackgan(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
     """List a StackGAN, AttnGAN or DF-GAN folder: train/ and test/ of `source`.
 
-    Captions come from text/ (or text_c10/), else from captions.pickle; pictures from the folders of the originals, else
+    Captions come from text/ (or text_c10/), else from captions.pickle; images from the folders of the originals, else
     from 304images.pickle or 76images.pickle. Embeddings are packed as the tensor `embeddings` (N, K, T).
     """
     splits = [(name, source / name) for name in ("train", "test") if (source / name / "filenames.pickle").exists()]
@@ -38,7 +39,7 @@ def stackgan(source: Path, report: Report) -> Iterator[Item]:
         names = load(_plain(source, folder / "filenames.pickle"))
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise DataError(f"{folder / 'filenames.pickle'} must be a list of names")
-        yield from _pictures(source, folder, split, names, words[split] if words else None, report)
+        yield from _images(source, folder, split, names, words[split] if words else None, report)
 
 
 def _plain(source: Path, path: Path) -> Path:
@@ -73,7 +74,7 @@ def _optional(source: Path, folder: Path, names: Sequence[str], count: int) -> t
     return path, content
 
 
-def _pictures(
+def _images(
     source: Path,
     folder: Path,
     split: str,
@@ -82,7 +83,7 @@ def _pictures(
     report: Report,
 ) -> Iterator[Item]:
     embeddings = _optional(source, folder, ["char-CNN-RNN-embeddings.pickle"], len(names))
-    originals = [source / name for name in PICTURES if (source / name).is_dir()]
+    originals = [source / name for name in IMAGES if (source / name).is_dir()]
     arrays = None if originals else _optional(source, folder, ARRAYS, len(names))
     texts = next((source / name for name in ("text", "text_c10") if (source / name).is_dir()), None)
     each = len(words) // len(names) if words and names else 0
@@ -92,21 +93,23 @@ def _pictures(
     for row, name in enumerate(names):
         where = f"{folder / 'filenames.pickle'}: {name[:200]}"
         try:
-            captions = _captions(texts, name, words[row * each : (row + 1) * each] if words else None)
+            captions = _captions(report, texts, name, words[row * each : (row + 1) * each] if words else None)
             extra = {} if embeddings is None else {"embeddings": _numbers(embeddings[1][row], len(captions))}
             if extra and shape not in (None, extra["embeddings"].shape):
                 raise DataError(f"embeddings must all be {shape}, got {extra['embeddings'].shape}")
-            path, read = _picture(originals, name, arrays, row)
+            path, read = _image(originals, name, arrays, row)
             shape = extra["embeddings"].shape if extra else None
         except (DataError, TypeError, ValueError) as error:
             report.skip(where, str(error))
             continue
         class_name = name.rpartition("/")[0] or None
         member = None if read is None else name
-        yield Item(path, captions, class_name, split == "test", None, member, row if read else None, read, extra)
+        length = row if read is not None else None
+        test = split == "test"
+        yield Item(path, captions, class_name, test, member=member, length=length, read=read, extra=extra)
 
 
-def _captions(texts: Path | None, name: str, words: list[str] | None) -> tuple[str, ...]:
+def _captions(report: Report, texts: Path | None, name: str, words: list[str] | None) -> tuple[str, ...]:
     if texts is None:
         if words is None:
             raise DataError("no captions: neither text/ nor captions.pickle")
@@ -114,18 +117,19 @@ def _captions(texts: Path | None, name: str, words: list[str] | None) -> tuple[s
     path = inside(texts, f"{name}.txt")
     if path is None:
         raise DataError("leads out of the source folder")
+    report.read.add(str(path))
     return checked_captions(read_lines(path))
 
 
 def _numbers(value: object, captions: int) -> NDArray[np.float32]:
-    """Check one picture's embeddings: (K, T), finite, one for each of its captions."""
+    """Check one image's embeddings: (K, T), finite, one for each of its captions."""
     array = np.asarray(value, np.float32)
     if array.ndim != 2 or len(array) != captions or not np.isfinite(array).all():
         raise DataError(f"embeddings must be finite numbers ({captions}, T), got {array.shape}")
     return array
 
 
-def _picture(
+def _image(
     originals: Sequence[Path], name: str, arrays: tuple[Path, Any] | None, row: int
 ) -> tuple[Path, Callable[[int], NDArray[np.uint8]] | None]:
     for folder in originals:
@@ -136,14 +140,14 @@ def _picture(
             if path.is_file():
                 return path, None
     if arrays is None:
-        raise DataError("no such picture")
+        raise DataError("no such image")
     return arrays[0], partial(_array, arrays[1], row)
 
 
 def _array(content: Any, row: int, limit: int) -> NDArray[np.uint8]:
     array = np.asarray(content[row])
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        raise DataError(f"broken: the picture must be uint8 (H, W, 3), got {array.dtype} {array.shape}")
+        raise DataError(f"broken: the image must be uint8 (H, W, 3), got {array.dtype} {array.shape}")
     if array.nbytes > limit:
         raise DataError(f"too large: {array.nbytes} bytes, the limit is {limit}")
     return np.ascontiguousarray(array)

@@ -2,17 +2,28 @@
 
 Everything that is no plain file (links, devices, pipes), every name that leads out, every size that is negative or larger
 than the archive, and every archive that was cut is a `Fault`, told by the member's name. Python's own `tarfile` ends in
-silence at the first damaged header.
+silence at the first damaged header. A compressed archive is read as a stream, which is unpacked in memory and no further
+than an archive of images can be.
 """
 
+import bz2
+import gzip
+import lzma
 import os
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from t2i.errors import DataError
+from t2i.prepare.kinds import looks_like_image
+from t2i.prepare.lines import MAX_LINE_BYTES
+from t2i.prepare.tree import MAX_RATIO, unusable
 
 BLOCK = 512
+MAX_PADDING = 64 << 20  # bytes of zeros behind the end that are looked through
 MAX_NAME_BYTES = 1 << 20  # bytes of a long name or of a block of pax records
 OTHER_KINDS = {
     b"1": "a hard link",
@@ -31,6 +42,7 @@ class Member:
     name: str
     offset: int  # of its first byte in the archive
     size: int  # bytes
+    data: bytes | None = field(default=None, compare=False)  # of a small one in a compressed archive: read on the way
 
 
 @dataclass(frozen=True)
@@ -49,62 +61,210 @@ def members(path: Path) -> Iterator[Member | Fault]:
     """Walk an archive from header to header.
 
     Args:
-        path: A plain, uncompressed tar (ustar, GNU or pax).
+        path: A tar (ustar, GNU or pax), plain or compressed by gzip, bzip2 or xz.
 
     Raises:
         OSError: the file cannot be read.
     """
+    at = 0
+    try:
+        with open_archive(path) as (file, length):
+            for position, found in _members(file, length):
+                at = position
+                yield found
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, _BombError) as error:
+        yield Fault(f"byte {at}", f"cannot be unpacked further: {' '.join(str(error).split())}")
+
+
+COMPRESSED: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
+FREE_BYTES = 16 << 20  # that a small compressed archive may be unpacked to
+
+
+class _BombError(Exception):
+    """A compressed archive grows beyond what one of images can."""
+
+
+class _Unpacked:
+    """A compressed archive as a file that can be read and moved in; forward is cheap, backward begins anew."""
+
+    def __init__(self, file: BinaryIO, stream: Any) -> None:
+        self._file, self._stream = file, stream
+        self._limit = FREE_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size
+
+    def seek(self, at: int) -> None:
+        if at < self._stream.tell():
+            self._stream.seek(at)
+        while self._stream.tell() < at and self.read(min(1 << 20, at - self._stream.tell())):
+            pass
+
+    def read(self, count: int) -> bytes:
+        data: bytes = self._stream.read(count)
+        if self._stream.tell() > self._limit:
+            raise _BombError(f"it unpacks to over {MAX_RATIO} times its size: a decompression bomb")
+        return data
+
+
+class _Opened:
+    """An archive while it is open: its content as a file, and how long it is (None: only its end will tell)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> tuple[Any, int | None]:
+        self._file = open(self._path, "rb")
+        start = self._file.read(8)
+        self._file.seek(0)
+        for magic, opener in COMPRESSED.items():
+            if start.startswith(magic):
+                return _Unpacked(self._file, opener(self._file)), None
+        return self._file, os.fstat(self._file.fileno()).st_size
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+def open_archive(path: Path) -> _Opened:
+    """Open a tar, plain or compressed, as what it holds."""
+    return _Opened(path)
+
+
+def is_compressed(path: Path) -> bool:
+    """Say whether an archive is compressed, by its first bytes."""
     with open(path, "rb") as file:
-        length = os.fstat(file.fileno()).st_size
-        at, long_name, records = 0, None, dict[str, bytes]()
-        while True:
-            name = "" if long_name is None else long_name
-            try:
-                header = _block(file, at, length)
-                if header is None:
-                    return
-                name = name or _text(records["path"] if "path" in records else _header_name(header))
-                kind = header[156:157]
-                size = _size(header[124:136], records.get("size"))
-                data = at + BLOCK
-                if kind in b"0\x007xgLKS" and size > length - data:
-                    raise _DamagedError(f"declares {size} bytes, the archive has {max(0, length - data)} left")
-                if kind in b"xgLK":
-                    if size > MAX_NAME_BYTES:
-                        raise _DamagedError(f"has a header of {size} bytes, the limit is {MAX_NAME_BYTES}")
-                    content = _read(file, data, size)
-                    if kind == b"L":
-                        long_name = _text(content.rstrip(b"\0"))
-                    elif kind == b"x":
-                        records = _pax(content)
-            except _DamagedError as error:
-                yield Fault(name or f"byte {at}", str(error))
+        return file.read(8).startswith(tuple(COMPRESSED))
+
+
+class Reader:
+    """Reads members of one archive, from many threads at once; a compressed one is unpacked once, front to back.
+
+    Args:
+        path: The archive.
+
+    A thread that asks for a member ahead of the others leaves those between in memory for them.
+    """
+
+    KEPT = 64  # members left for threads that are behind
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.expected: list[tuple[int, int]] = []  # offset and size of each image, in the order of the archive
+        self._lock = threading.Lock()
+        self._compressed = is_compressed(path)
+        self._opened: _Opened | None = None
+        self._file: Any = None
+        self._next = 0
+        self._kept: dict[int, bytes] = {}
+        self._order: dict[int, int] = {}
+
+    def read(self, offset: int, size: int, limit: int) -> bytes:
+        """Read a member. DataError where it is larger than the limit, or the archive has fewer bytes now."""
+        if size > limit:
+            raise DataError(f"too large: {size} bytes, the limit is {limit}")
+        try:
+            if not self._compressed:
+                with open(self.path, "rb") as file:
+                    return _exactly(file, offset, size)
+            with self._lock:
+                return self._unpack(offset, size)
+        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, _BombError) as error:
+            raise DataError(f"unreadable: {error}") from error
+
+    def _unpack(self, offset: int, size: int) -> bytes:
+        if offset in self._kept:
+            return self._kept.pop(offset)
+        if self._file is None:
+            self._opened = open_archive(self.path)
+            self._file = self._opened.__enter__()[0]
+        if len(self._order) != len(self.expected):
+            self._order = {at: place for place, (at, _) in enumerate(self.expected)}
+        place = self._order.get(offset, -1)
+        if place >= self._next:
+            for at, length in self.expected[max(self._next, place - self.KEPT) : place]:
+                self._kept[at] = _exactly(self._file, at, length)
+                while len(self._kept) > self.KEPT:
+                    del self._kept[min(self._kept)]
+            self._next = place + 1
+        return _exactly(self._file, offset, size)
+
+
+def _exactly(file: Any, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    data: bytes = file.read(size)
+    if len(data) != size:
+        raise DataError("unreadable: the archive was cut while it was read")
+    return data
+
+
+def _members(file: Any, length: int | None) -> Iterator[tuple[int, Member | Fault]]:
+    """Walk the headers: where each member begins, and what it is."""
+    at, long_name, records = 0, None, dict[str, bytes]()
+    while True:
+        name = "" if long_name is None else long_name
+        try:
+            header = _block(file, at, length)
+            if header is None:
+                behind = _behind_end(file, at + BLOCK)
+                if behind is not None:
+                    yield at, Fault(f"byte {behind}", "what follows the mark of the archive's end is not read")
                 return
-            holds = kind not in b"123456"  # what is no file has no data, whatever its size says
-            at = data + (-(-size // BLOCK) * BLOCK if holds else 0)
+            name = name or _text(records["path"] if "path" in records else _header_name(header))
+            kind = header[156:157]
+            size = _size(header[124:136], records.get("size"))
+            data = at + BLOCK
+            if length is not None and kind in b"0\x007xgLKS" and size > length - data:
+                raise _DamagedError(f"declares {size} bytes, the archive has {max(0, length - data)} left")
             if kind in b"xgLK":
-                continue
-            plain = kind in (b"0", b"\0", b"7") and not name.endswith("/")
-            if plain and any(key.startswith("GNU.sparse") for key in records):
-                plain, kind = False, b"S"
-            long_name, records = None, {}
-            fault = _unusable(name)
-            if fault is not None:
-                yield Fault(name, fault)
-            elif plain:
-                yield Member(name, data, size)
-            elif kind != b"5" and not name.endswith("/"):
-                yield Fault(name, f"{OTHER_KINDS.get(kind, f'a member of kind {kind!r}')}, not a file")
+                if size > MAX_NAME_BYTES:
+                    raise _DamagedError(f"has a header of {size} bytes, the limit is {MAX_NAME_BYTES}")
+                content = _read(file, data, size)
+                if kind == b"L":
+                    long_name = _text(content.rstrip(b"\0"))
+                elif kind == b"x":
+                    records = _pax(content)
+        except _DamagedError as error:
+            yield at, Fault(name or f"byte {at}", str(error))
+            return
+        holds = kind not in b"123456"  # what is no file has no data, whatever its size says
+        at = data + (-(-size // BLOCK) * BLOCK if holds else 0)
+        if kind in b"xgLK":
+            continue
+        plain = kind in (b"0", b"\0", b"7") and not name.endswith("/")
+        if plain and any(key.startswith("GNU.sparse") for key in records):
+            plain, kind = False, b"S"
+        long_name, records = None, {}
+        fault = unusable(name)
+        if fault is not None:
+            yield at, Fault(name, fault)
+        elif plain:
+            small = length is None and size <= MAX_LINE_BYTES and not looks_like_image(name)
+            yield at, Member(name, data, size, _read(file, data, size) if small else None)
+        elif kind != b"5" and not name.endswith("/"):
+            yield at, Fault(name, f"{OTHER_KINDS.get(kind, f'a member of kind {kind!r}')}, not a file")
 
 
-def _block(file: BinaryIO, at: int, length: int) -> bytes | None:
+def _behind_end(file: Any, at: int) -> int | None:
+    """Find what stands behind the end of an archive, as where two were written into one file; None where it is zeros."""
+    for start in range(at, at + MAX_PADDING, 1 << 20):
+        data = _read(file, start, 1 << 20)
+        if data.strip(b"\0"):
+            return start + len(data) - len(data.lstrip(b"\0"))
+        if len(data) < 1 << 20:
+            break
+    return None
+
+
+def _block(file: Any, at: int, length: int | None) -> bytes | None:
     """Read the header at `at`; None at the end of the archive."""
     header = _read(file, at, BLOCK)
     if len(header) < BLOCK:
         raise _DamagedError(
-            f"the archive ends at byte {min(at, length)} without a mark of its end, so it was cut"
-            if length
-            else "the archive is empty"
+            "the archive is empty"
+            if not at and not header
+            else f"the archive ends at byte {at + len(header)} without a mark of its end, so it was cut"
         )
     if not any(header):
         return None
@@ -116,9 +276,10 @@ def _block(file: BinaryIO, at: int, length: int) -> bytes | None:
     return header
 
 
-def _read(file: BinaryIO, at: int, count: int) -> bytes:
+def _read(file: Any, at: int, count: int) -> bytes:
     file.seek(at)
-    return file.read(count)
+    data: bytes = file.read(count)
+    return data
 
 
 def _number(digits: bytes) -> int:
@@ -164,16 +325,3 @@ def _pax(content: bytes) -> dict[str, bytes]:
             raise _DamagedError("has a broken extended header")
         records[key.decode("utf-8", "replace")] = value[:-1]
     return records
-
-
-def _unusable(name: str) -> str | None:
-    """Say what is wrong with a member's name, if anything is."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    if not name or "\0" in name:
-        return "it has no usable name"
-    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in name.replace("\\", "/").split("/"):
-        return "its name leads out of the archive"
-    return None

@@ -1,7 +1,7 @@
-"""WebDataset tar shards, as img2dataset writes them: streamed, never extracted.
+"""WebDataset tar shards, as img2dataset writes them: streamed, never extracted; plain, or compressed as .tar.gz and .tgz.
 
 A sample is the members of one name up to the first dot: 000000012.jpg, 000000012.txt, 000000012.json. The first pass
-reads headers and captions, the second the bytes of each picture where it lies in the archive.
+reads headers and captions, the second the bytes of each image where it lies in the archive.
 """
 
 import json
@@ -11,105 +11,201 @@ from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.items import ENDINGS, MAX_LINE_BYTES, Item, Report, checked_captions, inside
-from t2i.prepare.sources.folder import class_and_split
-from t2i.prepare.sources.table import CAPTIONS
-from t2i.prepare.sources.tar import Fault, Member, members
+from t2i.prepare.accounting import HIDDEN, NO_IMAGE, Account
+from t2i.prepare.collect import DEFAULTS, SourceOptions
+from t2i.prepare.columns import CAPTIONS, CLASSES, SPLITS, class_of, find_column
+from t2i.prepare.items import Item, Report, caption_lines, checked_captions
+from t2i.prepare.kinds import CAPTION_ENDINGS, HEAD, TEXT_ENDINGS, ending, image_kind, is_hidden, looks_like_image
+from t2i.prepare.leftovers import account_for
+from t2i.prepare.lines import MAX_LINE_BYTES, decode
+from t2i.prepare.sources.tar import Fault, Member, Reader, members
+from t2i.prepare.splits import split_of_file, split_of_folders, split_of_value
+from t2i.prepare.tree import FolderTree, shown
+
+SHARDS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
-def webdataset(source: Path, report: Report) -> Iterator[Item]:
-    """List the samples of one .tar, or of every .tar in a folder and below.
+def is_shard(name: str) -> bool:
+    """Say whether a file is a tar by its name, plain or compressed."""
+    return name.casefold().endswith(SHARDS)
 
-    Captions: the .txt, one a line; without it the .json's caption (or text, captions). The class is the .cls, if there is
-    one. A folder named `test` or `validation` at the top holds the held-out split.
+
+def webdataset(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
+    """List the samples of one tar, or of every tar in a folder and below.
+
+    Captions: the .txt, one a line; without it the .json's caption (or text, captions). The class is the .cls, else the
+    .json's label. A folder or a shard named for a split (test-000.tar) holds what is held out.
     """
-    files = [source] if source.is_file() else sorted(source.rglob("*.tar"))
-    if not files:
-        raise DataError(f"{source} has no .tar")
-    for file in files:
-        if source.is_dir() and inside(source, str(file.relative_to(source))) is None:
-            report.skip(file, "a link out of the source folder")
-        elif not file.is_file():
-            report.skip(file, "it is not a file")
-        else:
-            yield from _samples(file, source.is_dir() and class_and_split(source, file)[1], report)
+    counts = Account()
+    if source.is_file():
+        counts.add("read")
+        yield from _Shard(source, source.name, report, counts, options).items()
+    else:
+        tree = FolderTree(source, report)
+        names = [name for name in tree.names if is_shard(name) and not is_hidden(name)]
+        for name in names:
+            yield from _Shard(source / name, name, report, counts, options).items()
+        account_for(tree, report, (), set(names))
+        assert report.account is not None
+        counts.include(report.account)
+    report.account = counts
 
 
-def _samples(file: Path, test: bool, report: Report) -> Iterator[Item]:
-    sample: dict[str, Member] = {}
-    key = None
-    try:
-        for member in members(file):
-            if isinstance(member, Fault):
-                report.skip(f"{file}: {_shown(member.name)}", member.reason)
-                continue
-            folder, _, base = member.name.rpartition("/")
-            stem, _, ending = base.partition(".")
-            if key != (folder, stem):
-                yield from _item(file, sample, test, report)
-                sample, key = {}, (folder, stem)
-            sample[ending.lower()] = member
-        yield from _item(file, sample, test, report)
-    except OSError as error:
-        report.skip(file, error.strerror or str(error))
+class _Shard:
+    """One archive: its members gathered into samples."""
 
+    def __init__(self, file: Path, name: str, report: Report, counts: Account, options: SourceOptions) -> None:
+        self.file, self.report, self.counts, self.options = file, report, counts, options
+        self.folders = tuple(name.split("/")[:-1])
+        self.split = split_of_file(name.rpartition("/")[2])
 
-def _shown(name: str) -> str:
-    return name[:200].encode("utf-8", "backslashreplace").decode()
-
-
-def _item(file: Path, sample: dict[str, Member], test: bool, report: Report) -> Iterator[Item]:
-    pictures = [name for name in sample if f".{name.rpartition('.')[2]}" in ENDINGS]
-    if not pictures:
-        if sample:
-            report.skip(f"{file}: {next(iter(sample.values())).name}", "no picture in its sample")
-        return
-    picture = sample[pictures[0]]
-    where = f"{file}: {picture.name}"
-    try:
-        captions = _captions(file, sample)
-        class_name = _read_text(file, sample["cls"]).strip()[:1000] or None if "cls" in sample else None
-    except (DataError, TypeError, UnicodeError) as error:
-        report.skip(where, str(error))
-        return
-    read = partial(read_span, file, picture.offset, picture.size)
-    yield Item(file, captions, class_name, test, member=picture.name, length=picture.size, read=read)
-
-
-def _captions(file: Path, sample: dict[str, Member]) -> tuple[str, ...]:
-    if "txt" in sample:
+    def items(self) -> Iterator[Item]:
+        """Walk the archive, sample by sample."""
+        sample: dict[str, Member] = {}
+        key: tuple[str, str] | None = None
         try:
-            return checked_captions(_read_text(file, sample["txt"]).splitlines())
-        except DataError:
-            if "json" not in sample:
-                raise
-    if "json" not in sample:
-        raise DataError("no captions: neither a .txt nor a .json in its sample")
-    try:
-        content: Any = json.loads(_read_text(file, sample["json"]))
-        text: object = next((content[name] for name in CAPTIONS if content.get(name)), [])
-    except (ValueError, AttributeError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"broken .json: {error}") from error
-    return checked_captions(text)
+            self.reader = Reader(self.file)
+            for member in members(self.file):
+                if isinstance(member, Fault):
+                    self._skip(member.name, member.reason)
+                    continue
+                if is_hidden(member.name):
+                    self.counts.add(HIDDEN)
+                    continue
+                folder, _, base = member.name.rpartition("/")
+                stem, _, last = base.partition(".")
+                if key != (folder, stem):
+                    yield from self._item(sample)
+                    sample, key = {}, (folder, stem)
+                if last.lower() in sample:
+                    self._skip(member.name, "a second member of this name in its sample")
+                else:
+                    sample[last.lower()] = member
+            yield from self._item(sample)
+        except OSError as error:
+            self.report.skip(self.file, error.strerror or str(error))
 
+    def _skip(self, name: str, reason: str) -> None:
+        self.report.skip(f"{self.file}: {shown(name)}", reason)
+        self.counts.add("skipped")
 
-def _read_text(file: Path, member: Member) -> str:
-    data = read_span(file, member.offset, member.size, MAX_LINE_BYTES)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{member.name} is not UTF-8 text") from error
+    def _is_image(self, member: Member) -> bool:
+        kind = ending(member.name)
+        if looks_like_image(member.name) or kind in TEXT_ENDINGS or kind in (".cls", ".index"):
+            return looks_like_image(member.name)
+        return (
+            image_kind(self._bytes(member)[:HEAD] if member.size <= MAX_LINE_BYTES else self._head(member)) is not None
+        )
 
+    def _head(self, member: Member) -> bytes:
+        return self.reader.read(member.offset, min(HEAD, member.size), HEAD)
 
-def read_span(path: Path, offset: int, size: int, limit: int) -> bytes:
-    """Read bytes from the middle of a file. DataError for more than the limit, or where the file has fewer now."""
-    if size > limit:
-        raise DataError(f"too large: {size} bytes, the limit is {limit}")
-    with open(path, "rb") as file:
-        file.seek(offset)
-        data = file.read(size)
-    if len(data) != size:
-        raise DataError("unreadable: the archive was cut while it was read")
-    return data
+    def _bytes(self, member: Member) -> bytes:
+        return member.data if member.data is not None else self.reader.read(member.offset, member.size, MAX_LINE_BYTES)
+
+    def _item(self, sample: dict[str, Member]) -> Iterator[Item]:
+        """Make a sample an item, and account for each of its members."""
+        if not sample:
+            return
+        images = [key for key, member in sample.items() if self._is_image(member)]
+        wanted = (self.options.image_column or "").lower().lstrip(".")
+        if wanted:
+            images = [key for key in images if key == wanted]
+        others = [key for key in sample if key not in images]
+        if not images:
+            first = next(iter(sample.values()))
+            self._skip(
+                first.name,
+                f"no image {wanted!r} in its sample: {', '.join(sample)[:200]}" if wanted else "no image in its sample",
+            )
+            self.counts.add(NO_IMAGE, len(sample) - 1)
+            return
+        try:
+            texts = self._texts(sample, images)
+            captions, used, facts = self._captions(sample, texts)
+            class_name = self._class(sample, facts)
+        except (DataError, TypeError, UnicodeError) as error:
+            for key in images:
+                self._skip(sample[key].name, str(error))
+            self.counts.add(NO_IMAGE, len(others))
+            return
+        used |= {"cls"} & sample.keys()
+        self.counts.add("read", len(used))
+        self.counts.add(NO_IMAGE, len([key for key in others if key not in used]))
+        for key in images[1:]:
+            self._skip(sample[key].name, f"a second image of its sample, after {sample[images[0]].name}")
+        yield self._made(sample[images[0]], captions, class_name, facts)
+
+    def _made(self, image: Member, captions: tuple[str, ...], class_name: str | None, facts: dict[str, Any]) -> Item:
+        split_column = find_column(facts, SPLITS)
+        split = split_of_value(facts.get(split_column)) if split_column is not None else None
+        if split is None:
+            split = self.split
+        if split is None:
+            split, _ = split_of_folders((*self.folders, *image.name.split("/")[:-1]))
+        self.counts.add("images")
+        self.reader.expected.append((image.offset, image.size))
+        read = partial(self.reader.read, image.offset, image.size)
+        return Item(self.file, captions, class_name, bool(split), member=image.name, length=image.size, read=read)
+
+    def _texts(self, sample: dict[str, Member], images: list[str]) -> list[str]:
+        """Find the keys of captions: txt, or the only one that ends so (output.txt), or the user's.
+
+        Raises:
+            DataError: there are several, and nothing says which belongs to which image.
+        """
+        wanted = (self.options.caption_column or "").lower().lstrip(".")
+        texts = [key for key in sample if f".{key.rpartition('.')[2]}" in CAPTION_ENDINGS]
+        if wanted in sample:
+            return [wanted]
+        plain = [key for key in texts if f".{key}" in CAPTION_ENDINGS]
+        if len(texts) > 1 and not plain:
+            key = sample[images[0]].name.rpartition("/")[2].partition(".")[0]
+            raise DataError(
+                f"its sample, {key}, has {len(images)} images and {len(texts)} captions: a sample is told by its name up to "
+                "the first dot; choose by --image-column and --caption-column"
+            )
+        return plain or texts
+
+    def _captions(
+        self, sample: dict[str, Member], texts: list[str]
+    ) -> tuple[tuple[str, ...], set[str], dict[str, Any]]:
+        """Read captions, which members they came from, and what the .json says."""
+        facts: dict[str, Any] = {}
+        fault = None
+        if "json" in sample:
+            try:
+                content = json.loads(decode(self._text(sample["json"])))
+                if not isinstance(content, dict):
+                    raise ValueError("an object was expected")
+                facts = content
+            except (ValueError, RecursionError) as error:
+                fault = str(error) if isinstance(error, DataError) else f"broken .json: {error}"
+        used = {"json"} & sample.keys()
+        if texts:
+            try:
+                return checked_captions(caption_lines(self._text(sample[texts[0]]))), used | {texts[0]}, facts
+            except DataError:
+                if "json" not in sample:
+                    raise
+        if "json" not in sample:
+            raise DataError("no captions: neither a .txt nor a .json in its sample")
+        if fault is not None:
+            raise DataError(fault)
+        column = find_column([name for name in facts if facts[name]], CAPTIONS, self.options.caption_column)
+        return checked_captions(facts[column] if column is not None else []), used, facts
+
+    def _class(self, sample: dict[str, Member], facts: dict[str, Any]) -> str | None:
+        if "cls" in sample:
+            return " ".join(decode(self._text(sample["cls"])).split())[:1000] or None
+        value = facts.get(find_column(facts, CLASSES) or "")
+        return class_of({"class": value}, "class") if isinstance(value, (str, int)) else None
+
+    def _text(self, member: Member) -> bytes:
+        try:
+            data = self._bytes(member)
+            decode(data)
+        except DataError as error:
+            reason = f"{member.name} is not UTF-8 text" if "UTF-8" in str(error) else str(error)
+            raise DataError(reason) from error
+        return data

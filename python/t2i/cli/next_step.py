@@ -1,0 +1,40 @@
+"""The command that follows a preparation: it works for the size that was packed, and shows as much of each image as it can."""
+
+import json
+import shlex
+from pathlib import Path
+
+from t2i.config.presets import PRESETS
+from t2i.config.sizes import MIN_SIZE, stored_size
+
+MIN_AREA = 0.5  # part of an image's area that a crop must show, or it is said
+
+
+def packed_message(out: Path) -> str:
+    """Say where the pack is, and how it is trained on."""
+    stored = int(json.loads((out / "pack.json").read_text(encoding="utf-8"))["image_size"])
+    message = f"packed into {out}; next: {next_command(out, stored)}"
+    size = training_size(stored)
+    area = (size / stored) ** 2
+    if area < MIN_AREA:
+        message += (
+            f"\nnote: training at {size} px crops {area:.0%} of each image of {stored} px; to train on whole images, pack "
+            f"them with --size {stored_size(size)}, or {stored_size(2 * size)} for training at {2 * size}"
+        )
+    return message
+
+
+def training_size(stored: int) -> int:
+    """Return the largest size of training that images of `stored` pixels are enough for: a power of two."""
+    size = MIN_SIZE
+    while 2 * size <= stored:
+        size *= 2
+    return size
+
+
+def next_command(out: Path, stored: int) -> str:
+    """Return the command that trains on a pack of images of `stored` pixels."""
+    size = training_size(stored)
+    preset = "blossoms" if size <= PRESETS["blossoms"].size else "flowers"
+    flag = "" if size == PRESETS[preset].size else f" --size {size}"
+    return f"t2i-train --data {shlex.quote(str(out))} --preset {preset}{flag}"

@@ -1,0 +1,141 @@
+"""Rows of tables and metadata to items: rows of one image are its captions, with one reading of classes and splits."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from t2i.errors import DataError
+from t2i.prepare.columns import Columns, captions_in_cell, class_of
+from t2i.prepare.items import Item, Report, checked_captions
+from t2i.prepare.splits import split_of_folders, split_of_value
+from t2i.prepare.tree import Finder, Tree
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What a user may say about a source beside its kind."""
+
+    image_column: str | None = None
+    caption_column: str | None = None
+    images: Path | None = None  # folder of the images that a table names
+    captions: Literal["files", "name"] = "files"  # name: the caption is the name of the image's file
+    boxes: bool = False  # cub: crop each image to its bounding box
+
+
+DEFAULTS = SourceOptions()
+
+
+@dataclass
+class _Entry:
+    tree: Tree
+    path: str
+    captions: list[str] = field(default_factory=list)
+    class_name: str | None = None
+    split: bool | None = None
+
+
+class Collector:
+    """Gathers the captions of images that tables name, one row after another.
+
+    Args:
+        finder: Finds the images.
+        report: Is told what is left out, and why.
+    """
+
+    def __init__(self, finder: Finder, report: Report) -> None:
+        self._finder, self._report = finder, report
+        self._entries: dict[str, _Entry] = {}
+        self.named: set[str] = set()  # every image of the source that a row names, whether or not it can be used
+        self._unknown: dict[str, int] = {}
+
+    def add(
+        self,
+        where: str,
+        folder: str,
+        row: Mapping[str, Any],
+        columns: Columns,
+        *,
+        split: bool | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        """Take a row.
+
+        Args:
+            where: Its place, for the report.
+            folder: The folder that its image's name is told from.
+            row: Its cells.
+            columns: What they hold.
+            split: Of the table, by its name; the row's own column comes first.
+            class_names: Names of numbered classes.
+        """
+        captions: tuple[str, ...] = ()
+        why = None
+        try:
+            for column in (columns.image, columns.caption):
+                if column not in row:
+                    raise KeyError(column)
+            name = row[columns.image]
+            if not isinstance(name, (str, int)) or isinstance(name, bool):
+                raise TypeError(f"{columns.image} must be a string")
+            class_name = class_of(row, columns.label, class_names)
+            captions = checked_captions(captions_in_cell(row[columns.caption]))
+        except DataError as error:
+            why = str(error)
+        except (ValueError, KeyError, TypeError) as error:
+            self._report.skip(where, f"broken line: {_said(error)}")
+            return
+        try:
+            tree, path = self._finder.find(folder, str(name))
+        except DataError as error:
+            self._report.skip(where, why if why is not None and "leads out" not in str(error) else str(error))
+            return
+        if tree is self._finder.tree:
+            self.named.add(path)
+        if why is not None:
+            self._report.skip(where, why)
+        else:
+            self._take(where, tree, path, captions, class_name, self._split(row, columns, split))
+
+    def _split(self, row: Mapping[str, Any], columns: Columns, of_file: bool | None) -> bool | None:
+        value = row.get(columns.split) if columns.split is not None else None
+        if value is None or not str(value).strip():
+            return of_file
+        split = split_of_value(value)
+        if split is None:
+            shown = str(value).strip()[:40]
+            self._unknown[shown] = self._unknown.get(shown, 0) + 1
+        return split if split is not None else of_file
+
+    def _take(
+        self, where: str, tree: Tree, path: str, captions: Sequence[str], class_name: str | None, split: bool | None
+    ) -> None:
+        key = tree.place(path)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry(tree, path, class_name=class_name, split=split)
+        elif class_name is not None and entry.class_name not in (None, class_name):
+            self._report.skip(where, f"another class for its image: {class_name[:100]}, after {entry.class_name}")
+            return
+        elif split is not None and entry.split not in (None, split):
+            self._report.skip(where, "another split for its image than on a row before")
+            return
+        entry.class_name = entry.class_name if entry.class_name is not None else class_name
+        entry.split = entry.split if entry.split is not None else split
+        entry.captions += captions
+
+    def items(self) -> Iterator[Item]:
+        """Return the images in the order in which they were first named."""
+        for value, count in self._unknown.items():
+            self._report.notes.append(
+                f"{count} rows have the split {value!r}, which is no known name: read as training"
+            )
+        for entry in self._entries.values():
+            split = entry.split
+            if split is None:
+                split, _ = split_of_folders(tuple(entry.path.split("/")[:-1]))
+            yield entry.tree.item(entry.path, tuple(entry.captions), entry.class_name, bool(split))
+
+
+def _said(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)

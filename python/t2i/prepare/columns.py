@@ -1,0 +1,126 @@
+"""Which column holds what: one reading of column names, for every table, metadata file and Parquet file.
+
+Names are compared without case, spaces at their ends, and the difference between `file name`, `file-name` and `file_name`.
+"""
+
+import ast
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from t2i.errors import DataError
+
+FILES = (
+    "file_name",
+    "filename",
+    "file",
+    "filepath",
+    "file_path",
+    "path",
+    "image",
+    "image_path",
+    "image_name",
+    "imagename",
+    "image_file",
+    "img",
+    "img_path",
+    "image_id",
+)
+IMAGES = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")  # of images inside of a table
+CAPTIONS = (
+    "text",
+    "caption",
+    "captions",
+    "texts",
+    "prompt",
+    "prompts",
+    "description",
+    "descriptions",
+    "sentence",
+    "sentences",
+    "comment",
+    "raw",
+    "alt_text",
+)
+CLASSES = ("class", "class_name", "label", "category")
+SPLITS = ("split",)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table by what they hold, under their own names."""
+
+    image: str
+    caption: str
+    label: str | None = None
+    split: str | None = None
+
+
+def plain(name: object) -> str:
+    """Bring a column's name to the form in which names are compared."""
+    return "_".join(str(name).strip().strip("\ufeff").casefold().replace("-", " ").replace("_", " ").split())
+
+
+def find_column(names: Iterable[object], known: Sequence[str], wanted: str | None = None) -> str | None:
+    """Find a column by the name that the user gave, else by its usual names, the first of which wins."""
+    present: dict[str, str] = {}
+    for name in names:
+        if isinstance(name, str):
+            present.setdefault(plain(name), name)
+    candidates = known if wanted is None else (plain(wanted),)
+    return next((present[name] for name in candidates if name in present), None)
+
+
+def find_columns(
+    names: Sequence[object], image: str | None = None, caption: str | None = None, images: Sequence[str] = FILES
+) -> Columns:
+    """Find the columns of a table.
+
+    Args:
+        names: All that there are.
+        image: The user's name for the column of images (`--image-column`).
+        caption: The user's name for the column of captions (`--caption-column`).
+        images: The usual names of a column of images.
+
+    Raises:
+        DataError: there is none of images or of captions; the message lists what columns there are.
+    """
+    listed = ", ".join(str(name) if str(name).strip() else "(no name)" for name in names)[:300]
+    found = find_column(names, images, image)
+    if found is None:
+        what = "no column of images" if image is None else f"no column {image!r}"
+        raise DataError(f"{what}; the columns are {listed}: choose one with --image-column")
+    text = find_column([name for name in names if name != found], CAPTIONS, caption)
+    if text is None:
+        what = "no column of captions" if caption is None else f"no column {caption!r}"
+        raise DataError(f"{what}; the columns are {listed}: choose one with --caption-column")
+    others = [name for name in names if name not in (found, text)]
+    return Columns(found, text, find_column(others, CLASSES), find_column(others, SPLITS))
+
+
+def class_of(row: Mapping[str, Any], column: str | None, names: Sequence[str] = ()) -> str | None:
+    """Read the class of a row: text, or a number, which may count `names`; None where the cell is empty."""
+    value = row.get(column) if column is not None else None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        value = names[value]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, (list, dict)):
+        raise TypeError(f"{column} must be a string or a number")
+    return " ".join(str(value).split())[:1000] or None
+
+
+def captions_in_cell(cell: object) -> object:
+    """Read a cell of text that holds a list of captions, as `["a", "b"]` or `['a', 'b']`; anything else stays."""
+    if not isinstance(cell, str) or not (cell.strip().startswith(("['", '["')) and cell.strip().endswith("]")):
+        return cell
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            values = parse(cell.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
+            return values
+    return cell

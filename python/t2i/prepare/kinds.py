@@ -1,0 +1,143 @@
+"""What a file is: an image by its bytes, an archive, a text, or what operating systems leave in folders."""
+
+ENDINGS = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".webp",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".avif",
+        ".jp2",
+        ".heic",
+        ".heif",
+    }
+)
+CAPTION_ENDINGS = (".txt", ".caption", ".captions", ".cap", ".text")
+RAW_ENDINGS = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
+# Files that are never images: their bytes are not looked at.
+TEXT_ENDINGS = frozenset(CAPTION_ENDINGS) | frozenset(
+    {
+        ".json",
+        ".jsonl",
+        ".csv",
+        ".tsv",
+        ".md",
+        ".rst",
+        ".xml",
+        ".html",
+        ".htm",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".parquet",
+        ".arrow",
+        ".pickle",
+        ".pkl",
+        ".npy",
+        ".npz",
+        ".pt",
+        ".pth",
+        ".safetensors",
+        ".py",
+        ".sh",
+        ".log",
+        ".mat",
+    }
+)
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
+LEFT_BY_SYSTEMS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
+HEAD = 512  # bytes of a file that tell what it is
+
+_IMAGES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"8BPS": "Photoshop",
+    b"\0\0\x01\0": "icon",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
+    b"\xffO\xffQ": "JPEG 2000",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL \r\n\x87\n": "JPEG XL",
+    b"v/1\x01": "OpenEXR",
+    b"#?RADIANCE": "Radiance",
+    b"qoif": "QOI",
+    b"DDS ": "DDS",
+}
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"hevc": "HEIC",
+    b"mif1": "HEIC",
+    b"msf1": "HEIC",
+}
+_ARCHIVES = {
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"(\xb5/\xfd": "zstandard",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!": "rar",
+}
+
+
+def image_kind(head: bytes) -> str | None:
+    """Name the format of an image by its first bytes; None for anything else."""
+    for magic, kind in _IMAGES.items():
+        if head.startswith(magic):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12])
+    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in (b"\n", b" ", b"\r", b"\t"):
+        return "PNM"
+    if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0" and len(head) >= 26:
+        return "BMP"
+    return "SVG" if b"<svg" in head[:300] else None
+
+
+def archive_kind(head: bytes) -> str | None:
+    """Name an archive or a compressed file by its first bytes; None for anything else."""
+    for magic, kind in _ARCHIVES.items():
+        if head.startswith(magic):
+            return kind
+    return "tar" if head[257:262] == b"ustar" else None
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a file is not the user's: in it, or in a folder above it, a leading dot or a name of the system's own."""
+    return any(part.startswith(".") or part.casefold() in LEFT_BY_SYSTEMS for part in name.split("/"))
+
+
+def ending(name: str) -> str:
+    """Return the last ending of a name, in lower case, with its dot; "" where there is none."""
+    base = name.rpartition("/")[2]
+    stem, dot, last = base.rpartition(".")
+    return f".{last.lower()}" if dot and stem else ""
+
+
+def looks_like_image(name: str) -> bool:
+    """Say whether a name is an image's by its ending."""
+    return ending(name) in ENDINGS

@@ -1,0 +1,157 @@
+"""Account for the files of a source that nothing has read: named where they could have been meant, else counted by a rule."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from t2i.prepare.accounting import BESIDE, HIDDEN, LONELY_TEXT, NO_IMAGE, Account
+from t2i.prepare.columns import CAPTIONS, FILES, find_column
+from t2i.prepare.items import Item, Report
+from t2i.prepare.kinds import (
+    ARCHIVE_ENDINGS,
+    CAPTION_ENDINGS,
+    RAW_ENDINGS,
+    TEXT_ENDINGS,
+    archive_kind,
+    ending,
+    image_kind,
+    is_hidden,
+    looks_like_image,
+)
+from t2i.prepare.lines import decode
+from t2i.prepare.tables import find_delimiter
+from t2i.prepare.tree import FolderTree, Tree, head
+
+NOT_NAMED = "no line names it"
+# Of the datasets library, of img2dataset and of the Hub: they describe a data set, and list no images.
+KNOWN = frozenset(
+    {
+        "dataset_info.json",
+        "dataset_infos.json",
+        "dataset_dict.json",
+        "state.json",
+        "cat_to_name.json",
+        "pack.json",
+        "report.json",
+    }
+)
+TABLES = (".csv", ".tsv", ".txt", ".token")
+
+
+def account_for(
+    tree: Tree, report: Report, packed: Collection[str], read: Collection[str], lost: Collection[str] = ()
+) -> None:
+    """Count every file of a source, and name in the report what nobody has accounted for.
+
+    Args:
+        tree: The source.
+        report: Takes the count, what is left out, and hints.
+        packed: Names of the images that are listed.
+        read: Names of the files that captions were read from.
+        lost: Names of images that the report names by the line or the file that was to caption them.
+    """
+    counts = Account()
+    counts.add("skipped", tree.refused)
+    skipped = {place for place, _ in report.skipped}
+    stems = {_stem(name) for name in packed} | {_stem(name) for name in read if ending(name) not in TEXT_ENDINGS}
+    for name in tree.names:
+        place = tree.place(name)
+        if name in packed:
+            counts.add("images")
+        elif name in read:
+            counts.add("read")
+        elif name in lost or place in skipped:
+            counts.add("skipped")
+        elif is_hidden(name):
+            counts.add(HIDDEN)
+        elif ending(name) in TEXT_ENDINGS and (_stem(name) in stems or _stem(name) in packed):
+            counts.add(BESIDE)
+        else:
+            fate = _fate(tree, name, report)
+            if fate[1] is not None:
+                report.skip(place, fate[1])
+            counts.add(fate[0])
+    report.account = counts
+
+
+def _stem(name: str) -> str:
+    return name[: len(name) - len(ending(name))]
+
+
+def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:
+    """Say how a file that nothing has read is counted, and the reason where the report names it."""
+    kind = ending(name)
+    if looks_like_image(name):
+        return "skipped", NOT_NAMED
+    if kind in RAW_ENDINGS:
+        return "skipped", "unsupported: a camera's raw file; convert it to JPEG or PNG"
+    start = head(tree, name)
+    hint = _hint(name, kind, tree.place(name), start)
+    if hint is not None:
+        report.hints.append(f"{tree.place(name)}: {hint}")
+        return "skipped", f"not read: {hint}"
+    if kind not in TEXT_ENDINGS and image_kind(start) is not None:
+        return "skipped", NOT_NAMED
+    return (LONELY_TEXT if kind in CAPTION_ENDINGS else NO_IMAGE), None
+
+
+def _hint(name: str, kind: str, place: str, start: bytes) -> str | None:
+    """Say what could be done with a file that holds images or captions, and was not read."""
+    if kind == ".parquet":
+        return f"Parquet, which is read by t2i-prepare parquet {place}"
+    if kind == ".arrow":
+        return "Arrow, which is read by t2i-prepare huggingface, given the folder that save_to_disk wrote"
+    if kind not in TEXT_ENDINGS:
+        found = archive_kind(start)
+        if found is not None or name.casefold().endswith(ARCHIVE_ENDINGS):
+            return archive_hint(found or kind[1:], place)
+    miss = near_miss(name, start)
+    return None if miss is None else miss.format(place=place)
+
+
+def archive_hint(kind: str, place: str) -> str:
+    """Say what can be done with an archive that lies in a source."""
+    if kind in ("tar", "gzip", "bzip2", "xz", "tgz", "gz"):
+        return f"a {kind} archive; tar shards are read by t2i-prepare webdataset {place}"
+    if kind == "zip":
+        return f"a zip archive; one is read as it is by t2i-prepare folder {place}, or unpack it here"
+    return f"a {kind} archive, which is not read; unpack it"
+
+
+def near_miss(name: str, start: bytes) -> str | None:
+    """Say what a text file that nothing has read was perhaps meant to be; `{place}` stands for its path."""
+    base, kind = name.rpartition("/")[2].casefold(), ending(name)
+    try:
+        first = decode(start if not start.startswith((b"\xff\xfe", b"\xfe\xff")) else start[: len(start) // 2 * 2])
+    except ValueError:  # cut in the middle of a character, or no text
+        first = start.decode("utf-8", "replace")
+    if base in KNOWN or base.endswith("_stats.json"):
+        return None
+    if kind.startswith((".json", ".ndjson", ".jl")):
+        if any(f'"{column}"' in first.casefold() for column in FILES) or ".jp" in first or ".png" in first:
+            if '"annotations"' in first or '"images"' in first:
+                return "it looks like COCO's captions, which are read by t2i-prepare coco {place}"
+            what = "the name must be metadata.jsonl" if kind != ".json" else "it looks like a list of captions"
+            return f"{what}; as it is, it is read by t2i-prepare csv {{place}}"
+        return None
+    if base.startswith("metadata.") and kind not in (".txt",):
+        return "near to metadata.csv and metadata.jsonl, the names that are read: rename it"
+    line = first.split("\n", 1)[0].strip()
+    if kind in TABLES and line:
+        cells = [cell.strip(' "\r') for cell in line.split(find_delimiter(line, kind == ".tsv"))]
+        named = find_column(cells, FILES) and find_column(cells, CAPTIONS)
+        if len(cells) > 1 and (named or any(looks_like_image(cell.partition("#")[0]) for cell in cells)):
+            return "it looks like a table of captions, which is read by t2i-prepare csv {place}"
+    return None
+
+
+def account_for_items(source: Path, report: Report, items: Sequence[Item]) -> None:
+    """Account for the files of a folder whose reader has listed items and named what it left out, and no more."""
+    tree = FolderTree(source, Report())
+    inside = {str(item.path) for item in items if item.member is not None}  # files that hold many images
+    packed = {item.path.relative_to(source).as_posix() for item in items if item.member is None}
+    read = {Path(place).relative_to(source).as_posix() for place in report.read | inside}
+    account_for(tree, report, packed, read)
+    assert report.account is not None
+    report.account.add("images", sum(item.member is not None for item in items))
+    places = [place for place, _ in report.skipped]
+    report.account.add("skipped", sum(place.partition(": ")[0] in inside for place in places if ": " in place))

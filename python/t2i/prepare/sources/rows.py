@@ -1,0 +1,148 @@
+"""The rows of a file that lists images, whichever form it has: comma or tab separated, JSON lines, a JSON list, Parquet."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from t2i.errors import ConfigError, DataError
+from t2i.prepare.collect import SourceOptions
+from t2i.prepare.columns import FILES, Columns, find_columns
+from t2i.prepare.items import Report
+from t2i.prepare.kinds import ending, looks_like_image
+from t2i.prepare.lines import decode, numbered_lines
+from t2i.prepare.tables import Fault, read_rows
+from t2i.prepare.tree import MAX_TABLE_BYTES, Tree, read_text_file
+
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json")
+find_in = lru_cache(maxsize=1000)(find_columns)
+
+
+@dataclass(frozen=True)
+class ListedRow:
+    """A row of a file that lists images."""
+
+    where: str  # its place, for the report
+    cells: Any
+    columns: Columns
+    class_names: tuple[str, ...] = ()
+
+
+def import_pyarrow() -> Any:
+    """Import pyarrow, which is optional; ConfigError where it is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError("Parquet and Arrow files need pyarrow: pip install 't2i[parquet]'") from error
+    return pyarrow
+
+
+def read_listing(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
+    """Read a file that lists images; what cannot be read is reported with its place."""
+    kind = ending(name)
+    if kind == ".parquet":
+        reader = _parquet_rows
+    elif kind in (".jsonl", ".ndjson", ".jl"):
+        reader = _json_lines
+    else:
+        reader = _json_list if kind.startswith(".json") else _text_rows
+    try:
+        yield from reader(tree, name, report, options)
+    except (OSError, DataError) as error:
+        report.skip(tree.place(name), getattr(error, "strerror", None) or str(error))
+
+
+def _text_rows(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
+    place = tree.place(name)
+    with tree.open(name) as file:
+        lines = numbered_lines(file, lambda number, reason: report.skip(f"{place}:{number}", reason))
+        rows = read_rows(lines, tabs=ending(name) == ".tsv", image=options.image_column, caption=options.caption_column)
+        for row in rows:
+            if isinstance(row, Fault):
+                report.skip(f"{place}:{row.line}", row.reason)
+            else:
+                yield ListedRow(f"{place}:{row.line}", row.cells, row.columns)
+
+
+def _json_lines(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
+    place = tree.place(name)
+    with tree.open(name) as file:
+        for number, line in numbered_lines(file, lambda number, reason: report.skip(f"{place}:{number}", reason)):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                report.skip(f"{place}:{number}", f"broken line: {error}")
+                continue
+            yield from _json_row(f"{place}:{number}", row, report, options)
+
+
+def _json_row(where: str, row: Any, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
+    if not isinstance(row, dict):
+        report.skip(where, "broken line: an object was expected")
+        return
+    try:
+        yield ListedRow(where, row, find_in(tuple(row), options.image_column, options.caption_column))
+    except DataError as error:
+        report.skip(where, f"broken line: {error}")
+
+
+def _json_list(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
+    """Read a JSON list of objects, an object of captions by image, or JSON lines under another name."""
+    data = read_text_file(tree, name, MAX_TABLE_BYTES)
+    try:
+        content = json.loads(decode(data))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        yield from _json_lines(tree, name, report, options)
+        return
+    yield from rows_of_json(content, tree.place(name), report, options)
+
+
+def rows_of_json(content: Any, place: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
+    """Make rows of what a JSON file holds: a list of objects, or an object of captions by image.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if isinstance(content, dict) and any(looks_like_image(key) for key in content):
+        columns = Columns("file_name", "text")
+        for key, value in content.items():
+            yield ListedRow(f"{place}: {key[:200]}", {"file_name": key, "text": value}, columns)
+    elif isinstance(content, list):
+        for number, row in enumerate(content):
+            yield from _json_row(f"{place}: [{number}]", row, report, options)
+    elif isinstance(content, dict):
+        yield from _json_row(f"{place}:1", content, report, options)
+    else:
+        raise DataError('a list of objects was expected, such as [{"file_name": "a.jpg", "text": "..."}]')
+
+
+def class_names(schema: Any, column: str | None) -> tuple[str, ...]:
+    """Read the names of numbered classes from Hugging Face's note in the schema."""
+    try:
+        note = json.loads((schema.metadata or {})[b"huggingface"])
+        return tuple(str(name) for name in note["info"]["features"][column]["names"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ()
+
+
+def _parquet_rows(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
+    pyarrow = import_pyarrow()
+    place, number = tree.place(name), 0  # counted from 0, as by every other reader of Parquet
+    try:
+        with tree.open(name) as file, pyarrow.parquet.ParquetFile(file) as opened:
+            schema = opened.schema_arrow
+            columns = find_columns(schema.names, options.image_column, options.caption_column, FILES)
+            names = class_names(schema, columns.label)
+            wanted = [each for each in (columns.image, columns.caption, columns.label, columns.split) if each]
+            for batch in opened.iter_batches(batch_size=1024, columns=wanted):
+                for row in batch.to_pylist():
+                    yield ListedRow(f"{place}: row {number}", row, columns, names)
+                    number += 1
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        report.skip(place, f"not a readable Parquet file: {' '.join(str(error).split())[:300]}")

@@ -1,0 +1,365 @@
+"""The files of a source by name, whether it is a folder or an archive; nothing is unpacked, no link out is followed."""
+
+import io
+import os
+import re
+import stat
+import sys
+import unicodedata
+import zipfile
+from functools import cached_property, partial
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from t2i.errors import DataError
+from t2i.prepare.items import Item, Report, inside
+from t2i.prepare.kinds import ENDINGS, HEAD, archive_kind, ending
+from t2i.prepare.lines import MAX_LINE_BYTES
+
+OUT = "a link out of the source folder"
+MAX_TABLE_BYTES = 1 << 30  # of a table inside of an archive, which is held in memory
+MAX_RATIO = 100  # bytes unpacked for a byte of the archive; images do not shrink to a hundredth
+RATIO_FREE = 1 << 20  # bytes that may be unpacked whatever their ratio
+
+
+class Tree(Protocol):
+    """Files by name: relative to the source, with / between folders."""
+
+    path: Path
+    refused: int  # how many files or members the report names before anything is looked for
+
+    @property
+    def names(self) -> list[str]:
+        """Every file, sorted."""
+
+    def has(self, name: str) -> bool:
+        """Say whether there is a file of this name that may be read."""
+
+    def place(self, name: str) -> str:
+        """Say where a file is, for the report."""
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file. OSError or DataError where that cannot be done."""
+
+    def item(self, name: str, captions: tuple[str, ...], class_name: str | None, test: bool) -> Item:
+        """Make an image of the tree an item."""
+
+
+class FolderTree:
+    """The files of a folder.
+
+    Args:
+        path: The folder.
+        report: Is told of links that lead out, and of what is no file.
+    """
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self.path, self._report = path, report
+        self.refused = 0
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Every plain file below the folder, sorted by its path; what else there is stands in the report."""
+        found: list[str] = []
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(self.path / folder) as listing:
+                    entries = list(listing)
+            except OSError as error:
+                self._report.skip(self.path / folder, f"unreadable: {error.strerror or error}")
+                continue
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                    if ending(name) in ENDINGS:
+                        self._report.skip(self.path / name, "unreadable: it is a folder")
+                elif self._usable(entry, name):
+                    found.append(name)
+                else:
+                    self.refused += 1
+        return sorted(found, key=lambda name: name.split("/"))
+
+    def _usable(self, entry: os.DirEntry[str], name: str) -> bool:
+        place = self.path / name
+        try:
+            if entry.is_symlink() and inside(self.path, name) is None:
+                self._report.skip(place, OUT)
+            elif entry.is_symlink() and place.is_dir():
+                self._report.skip(place, "a link to a folder, which is not followed")
+            elif not stat.S_ISREG(place.stat().st_mode):
+                self._report.skip(place, "it is not a file")
+            else:
+                return True
+        except OSError as error:
+            self._report.skip(place, f"unreadable: {error.strerror or error}")
+        return False
+
+    def has(self, name: str) -> bool:
+        """Say whether there is such a file, and no link out on the way to it."""
+        return os.path.isfile(self.path / name) and inside(self.path, name) is not None
+
+    def place(self, name: str) -> str:
+        """Return the path of a file."""
+        return str(self.path / name)
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file; a pipe is refused, because it could be waited for without end."""
+        path = self.path / name
+        if path.exists() and not path.is_file():
+            raise DataError("it is not a file")
+        return open(path, "rb")
+
+    def item(self, name: str, captions: tuple[str, ...], class_name: str | None, test: bool) -> Item:
+        """Make an image an item, read from its own file."""
+        return Item(self.path / name, captions, class_name, test, named=name)
+
+
+class ZipTree:
+    """The files of a zip.
+
+    Raises:
+        DataError: it is damaged, or no zip.
+    """
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self.path = path
+        self.refused = 0
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise DataError(f"{path} is not a zip that can be read: {error}") from error
+        for member in self._zip.infolist():
+            name, fault = member.filename.replace("\\", "/"), None
+            if name.endswith("/"):
+                continue
+            if unusable(name):
+                fault = unusable(name)
+            elif stat.S_ISLNK(member.external_attr >> 16):
+                fault = "a symbolic link, not a file"
+            elif member.flag_bits & 1:
+                fault = "it is encrypted"
+            elif name in self._members:
+                fault = "a second member of this name"
+            elif member.file_size > MAX_RATIO * member.compress_size + RATIO_FREE:
+                fault = f"a decompression bomb: {member.file_size} bytes out of {member.compress_size}"
+            if fault is None:
+                self._members[name] = member
+            else:
+                report.skip(self.place(name), fault)
+                self.refused += 1
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Every member that may be read, sorted by its path."""
+        return sorted(self._members, key=lambda name: name.split("/"))
+
+    def has(self, name: str) -> bool:
+        """Say whether there is such a member."""
+        return name in self._members
+
+    def place(self, name: str) -> str:
+        """Return the archive's path and the member's name."""
+        return f"{self.path}: {shown(name)}"
+
+    def open(self, name: str) -> BinaryIO:
+        """Read a member of at most 1 GB into memory."""
+        return io.BytesIO(self.read(name, MAX_TABLE_BYTES))
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Read a member. DataError where it is larger than the limit, or damaged."""
+        member = self._members[name]
+        if member.file_size > limit:
+            raise DataError(f"too large: {member.file_size} bytes, the limit is {limit}")
+        try:
+            with self._zip.open(member) as file:
+                data = file.read(member.file_size + 1)
+        except Exception as error:  # zlib's, lzma's and zipfile's own, and NotImplementedError for unknown methods
+            raise DataError(f"broken: {' '.join(str(error).split()) or type(error).__name__}") from error
+        if len(data) != member.file_size:
+            raise DataError("broken: it has not the size that the archive says")
+        return data
+
+    def item(self, name: str, captions: tuple[str, ...], class_name: str | None, test: bool) -> Item:
+        """Make an image an item, read from the archive when it is packed."""
+        size = self._members[name].file_size
+        return Item(self.path, captions, class_name, test, member=name, length=size, read=partial(self.read, name))
+
+
+def open_tree(source: Path, report: Report) -> Tree:
+    """Open a folder, a zip, or the folder that a single file lies in."""
+    if source.is_dir():
+        return FolderTree(source, report)
+    return ZipTree(source, report) if is_zip(source) else FolderTree(source.parent, report)
+
+
+def is_zip(path: Path) -> bool:
+    """Say whether a file is a zip by its name or its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            return path.suffix.lower() == ".zip" or archive_kind(file.read(HEAD)) == "zip"
+    except OSError:
+        return False
+
+
+def shown(name: str) -> str:
+    """Shorten the name of a member, and escape what is no text in it."""
+    return name[:200].encode("utf-8", "backslashreplace").decode()
+
+
+def head(tree: Tree, name: str) -> bytes:
+    """Read the first bytes of a file; none where it cannot be read."""
+    try:
+        with tree.open(name) as file:
+            return file.read(HEAD)
+    except (OSError, DataError):
+        return b""
+
+
+def read_text_file(tree: Tree, name: str, limit: int = MAX_LINE_BYTES) -> bytes:
+    """Read a whole small file. DataError where it is too large or cannot be read."""
+    try:
+        with tree.open(name) as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from error
+    if len(data) > limit:
+        raise DataError(f"a file of over {limit // 1_000_000} MB")
+    return data
+
+
+def unusable(name: str) -> str | None:
+    """Say what is wrong with the name of a member of an archive, if anything is."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    if not name or "\0" in name:
+        return "it has no usable name"
+    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in name.replace("\\", "/").split("/"):
+        return "its name leads out of the archive"
+    return None
+
+
+def joined(folder: str, name: str) -> str | None:
+    """Join a name from someone's file to the folder that it is told from; None where it leads out of the source.
+
+    >>> joined("train", "a.jpg"), joined("train", "../a.jpg"), joined("train", "../../a.jpg"), joined("", "x/a.jpg")
+    ('train/a.jpg', 'a.jpg', None, 'x/a.jpg')
+    """
+    if not name or "\0" in name or name.startswith("/") or re.match(r"[A-Za-z]:[\\/]", name):
+        return None
+    if sys.platform == "win32" and any(_RESERVED.fullmatch(part) for part in re.split(r"[\\/]", name)):
+        return None
+    path = os.path.normpath(f"{folder}/{name}" if folder else name).replace(os.sep, "/")
+    return None if path == ".." or path.startswith(("../", "/")) else path
+
+
+# Names that are devices on Windows, whatever their ending.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+class Finder:
+    """Looks for the images that tables name.
+
+    Args:
+        tree: The source.
+        images: Where the user says that images are (`--images`); None: beside the table, or in a folder called images.
+    """
+
+    PLACES = ("images", "image", "imgs", "img", "pictures", "photos", "jpg", "data")
+
+    def __init__(self, tree: Tree, images: Tree | None = None) -> None:
+        self.tree, self.images = tree, images
+        self._known: dict[str, list[str]] = {}  # folders of images by the folder that they lie in
+
+    def find(self, folder: str, name: str) -> tuple[Tree, str]:
+        """Find an image.
+
+        Args:
+            folder: Of the table that names it.
+            name: As the table has it; backslashes are slashes.
+
+        Raises:
+            DataError: there is none, or the name leads out of the source; the message says what comes near.
+        """
+        name = name.strip()
+        candidates = [name] + ([name.replace("\\", "/")] if "\\" in name else [])
+        if self.images is not None:
+            for candidate in candidates:
+                path = joined("", candidate)
+                if path is not None and _has(self.images, path):
+                    return self.images, path
+        inside_source = False
+        for candidate in candidates:
+            for place in ("", *self._places(folder)):
+                path = joined("/".join(part for part in (folder, place) if part), candidate)
+                inside_source = inside_source or path is not None
+                if path is not None and _has(self.tree, path):
+                    return self.tree, path
+        if not inside_source or self._links_out(folder, candidates[-1]):
+            raise DataError(f"{name[:200]!r} leads out of the source folder" if name else "no path")
+        path = joined(folder, candidates[-1])
+        for other in self._index.get(_stem(candidates[-1]), []):  # another form of the same letters, as macOS has it
+            if path is not None and unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", path):
+                return self.tree, other
+        raise DataError(f"no such image: {shown(name)}{self._near(candidates[-1])}")
+
+    def _places(self, folder: str) -> list[str]:
+        if folder not in self._known:
+            self._known[folder] = [name for name in _folders(self.tree, folder) if name.casefold() in self.PLACES]
+        return self._known[folder]
+
+    def _links_out(self, folder: str, name: str) -> bool:
+        path = joined(folder, name)
+        if path is None or not isinstance(self.tree, FolderTree):
+            return path is None
+        return inside(self.tree.path, path) is None
+
+    @cached_property
+    def _index(self) -> dict[str, list[str]]:
+        """Every file by the stem of its name, without case: made once, when the first name is not found."""
+        index: dict[str, list[str]] = {}
+        tree = FolderTree(self.tree.path, Report()) if isinstance(self.tree, FolderTree) else self.tree
+        for name in tree.names:
+            if ending(name) in ENDINGS:
+                index.setdefault(_stem(name), []).append(name)
+        return index
+
+    def _near(self, name: str) -> str:
+        """Say what comes near to a name that is not there: another case, another ending, another folder."""
+        near = self._index.get(_stem(name), [])
+        if not near:
+            return ""
+        folder, _, base = near[0].rpartition("/")
+        if folder and base == name.rpartition("/")[2]:
+            return f" (there is {shown(near[0])}: --images {self.tree.path / folder})"
+        return f" (there is {shown(near[0])})"
+
+
+def _stem(name: str) -> str:
+    base = unicodedata.normalize("NFC", name).rpartition("/")[2].casefold()
+    return base.removesuffix(ending(base)) if ending(base) in ENDINGS else base
+
+
+def _has(tree: Tree, name: str) -> bool:
+    try:
+        return tree.has(name)
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
+
+
+def _folders(tree: Tree, folder: str) -> list[str]:
+    """List the folders in a folder of a tree."""
+    if isinstance(tree, FolderTree):
+        try:
+            with os.scandir(tree.path / folder) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except OSError:
+            return []
+    start = f"{folder}/" if folder else ""
+    below = (name[len(start) :] for name in tree.names if name.startswith(start))
+    return sorted({name.partition("/")[0] for name in below if "/" in name})

@@ -1,0 +1,178 @@
+"""t2i-prepare as it is typed: its flags, what it prints where stdout cannot say it, and the command that it names next."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from helpers import call
+from t2i.cli.next_step import next_command, training_size
+from t2i.config.sizes import stored_size
+from t2i.data.dataset import PackedDataset
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def images(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        Image.new("RGB", (24, 24), (40 * number, 9, 9)).save(folder / name)
+    return folder
+
+
+def prepared(tmp_path, *arguments):
+    """Run the command: its exit code, all that it printed, and the pack."""
+    code, out, err = call("t2i-prepare", *arguments, "--out", tmp_path / "pack", "--size", 16, "--force")
+    return code, out + err, PackedDataset(tmp_path / "pack") if code == 0 else None
+
+
+# The next command.
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128, 256])
+def test_a_pack_of_the_size_made_for_a_training_names_that_training(size):
+    assert training_size(stored_size(size)) == size
+    assert training_size(size) == size
+
+
+@pytest.mark.parametrize(
+    ("stored", "flags"),
+    [
+        (16, "--preset blossoms --size 16"),
+        (19, "--preset blossoms --size 16"),
+        (38, "--preset blossoms"),
+        (63, "--preset blossoms"),
+        (64, "--preset flowers"),
+        (76, "--preset flowers"),
+        (152, "--preset flowers --size 128"),
+    ],
+)
+def test_the_next_command_fits_the_size(tmp_path, stored, flags):
+    assert next_command(tmp_path / "a pack", stored) == f"t2i-train --data '{tmp_path}/a pack' {flags}"
+
+
+@pytest.mark.parametrize("stored", [17, 38, 76])
+def test_the_next_command_works_with_a_dry_run_and_without(tmp_path, stored):
+    source = images(tmp_path / "mine", *(f"{number}.png" for number in range(5)))
+    for number in range(5):
+        (source / f"{number}.txt").write_text(f"square {number}\n")
+    code, out, _ = call("t2i-prepare", "folder", source, "--out", tmp_path / "pack", "--size", stored)
+    assert code == 0
+    _, _, command = out.partition("next: ")
+    words = shlex.split(command.splitlines()[0])
+    small = [
+        "--generator-width",
+        8,
+        "--discriminator-width",
+        8,
+        "--batch",
+        4,
+        "--steps",
+        1,
+        "--text.encoder",
+        "end-to-end",
+    ]
+    small += ["--text.width", 8, "--text.channels", 8, 8, "--text.dim", 16, "--alignment-weight", 0, "--device", "cpu"]
+    for more in (["--dry-run"], []):
+        code, out, err = call(*words, *small, "--out", tmp_path / "run", *more)
+        assert code == 0, err
+
+
+@pytest.mark.parametrize(("stored", "said"), [(76, False), (64, False), (100, True), (127, True), (128, False)])
+def test_a_size_whose_training_crops_most_of_each_image_says_so(tmp_path, stored, said):
+    source = images(tmp_path / "mine", "a.png")
+    (source / "a.txt").write_text("x\n")
+    _, out, _ = call("t2i-prepare", "folder", source, "--out", tmp_path / "pack", "--size", stored)
+    assert ("note: training at 64 px crops" in out) == said
+    if said:
+        assert "pack them with --size 76, or 152 for training at 128" in out
+
+
+# Flags.
+
+
+def test_columns_and_a_folder_of_images_are_chosen_by_flags(tmp_path):
+    images(tmp_path / "elsewhere", "a.png")
+    (tmp_path / "t.csv").write_text("Nr,Bild,Titel\n1,a.png,a kite\n")
+    table = ["csv", tmp_path / "t.csv"]
+    code, said, _ = prepared(tmp_path, *table)
+    assert code == 2
+    assert "no column of images; the columns are Nr, Bild, Titel: choose one with --image-column" in said
+    code, said, _ = prepared(tmp_path, *table, "--image-column", "Bild", "--caption-column", "titel")
+    assert code == 2
+    assert f"there is elsewhere/a.png: --images {tmp_path}/elsewhere" in said
+    flags = ["--image-column", "bild", "--caption-column", "Titel", "--images", tmp_path / "elsewhere"]
+    code, said, data = prepared(tmp_path, *table, *flags)
+    assert code == 0, said
+    assert data.captions_of(0) == ["a kite"]
+
+
+def test_names_become_captions_and_classes_are_left_out_by_flags(tmp_path):
+    for kind in ("red", "blue"):
+        images(tmp_path / "mine" / kind, f"a {kind} kite.png")
+    code, said, data = prepared(tmp_path, "folder", tmp_path / "mine", "--captions", "name")
+    assert code == 0, said
+    assert (data.class_names, data.captions_of(0)) == (["blue", "red"], ["a blue kite"])
+    assert prepared(tmp_path, "folder", tmp_path / "mine", "--captions", "name", "--no-classes")[2].class_names == []
+
+
+def test_images_of_blossoms_are_a_number(tmp_path):
+    code, said, data = prepared(tmp_path, "blossoms", "--images", 3)
+    assert code == 0, said
+    assert len(data) == 3
+    code, said, _ = prepared(tmp_path, "blossoms", "--images", "mine")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "--images must be a whole number for blossoms, got mine" in said
+
+
+def test_report_and_summary_account_for_every_file(tmp_path):
+    source = images(tmp_path / "mine", "a.png", "b.png", "c.jpg", ".d.png")
+    (source / "a.txt").write_text("x\n")
+    (source / "c.jpg").write_bytes(b"no image")
+    (source / "c.txt").write_text("y\n")
+    (source / "notes.txt").write_text("z\n")
+    code, said, data = prepared(tmp_path, "folder", source)
+    assert code == 0
+    assert "7 files in the source: 1 images packed, 2 read for captions and the like, 2 skipped" in said
+    counts = json.loads((data.path / "report.json").read_text())["source"]
+    assert counts == {
+        "files": 7,
+        "images": 1,
+        "read": 2,
+        "skipped": 2,
+        "ignored": {"hidden or left by an operating system": 1, "text without an image of its name": 1},
+    }
+
+
+# A console that cannot say it.
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "utf-8"])
+def test_what_stdout_cannot_encode_is_escaped(tmp_path, encoding):
+    source = images(tmp_path / "mine", "\u732b.png", "a.png")
+    (source / "\u732b.png").write_bytes(b"no image")
+    for name in ("\u732b.txt", "a.txt"):
+        (source / name).write_text("x\n")
+    code = "import sys; from t2i.cli.main import prepare; sys.argv[0] = 't2i-prepare'; prepare()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "folder", str(source), "--out", str(tmp_path / "pack"), "--size", "16"],
+        env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = "\u732b" if encoding == "utf-8" else "\\u732b"
+    assert f"{shown}.png: broken: " in done.stdout.decode(encoding)
+
+
+def test_an_error_that_stderr_cannot_encode_is_one_line(tmp_path):
+    code = "import sys; from t2i.cli.main import prepare; sys.argv[0] = 't2i-prepare'; prepare()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "folder", str(tmp_path / "\u732b")],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.decode("ascii").endswith("\\u732b\n")
+    assert done.stderr.count(b"\n") == 1
