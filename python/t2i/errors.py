@@ -14,7 +14,7 @@ class ConfigError(T2IError):
 
 
 class DataError(T2IError, ValueError):
-    """A picture, caption file or packed data set that cannot be used."""
+    """An image, caption file or packed data set that cannot be used."""
 
 
 class CheckpointError(T2IError, ValueError):

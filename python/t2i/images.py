@@ -26,7 +26,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def save_image(picture: Image.Image, path: Path) -> None:
-    """Write a picture, whole or not at all; its format follows the ending of the name (.png, .jpg, .webp).
+    """Write an image, whole or not at all; its format follows the ending of the name (.png, .jpg, .webp).
 
     Raises:
         ConfigError: the folder cannot be made.
@@ -42,5 +42,5 @@ def save_image(picture: Image.Image, path: Path) -> None:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Turn uint8 NHWC pictures into float32 NCHW (channels last in memory) in [-1, 1]."""
+    """Turn uint8 NHWC images into float32 NCHW (channels last in memory) in [-1, 1]."""
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -40,7 +40,7 @@ def slerp(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (n, w, Z).
 
-    Source: White 2016, *Sampling Generative Networks*; a straight line passes through noise shorter than any drawn.
+    Source: White 2016, *Sampling Generative Networks*; a straight line passes through noise shorter than any sampled.
     """
     lengths = first.norm(dim=-1, keepdim=True), second.norm(dim=-1, keepdim=True)  # (n, 1) each
     one, two = (v / length.clamp_min(1e-12) for v, length in zip((first, second), lengths, strict=True))

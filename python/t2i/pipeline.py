@@ -17,7 +17,7 @@ from t2i.images import to_pil
 from t2i.models.build import AnyGenerator
 from t2i.models.encoders import StyleEncoder
 from t2i.noise import slerp, truncated
-from t2i.prepare.style_images import read_pictures
+from t2i.prepare.style_images import read_style_images
 from t2i.pretrained import hub
 from t2i.pretrained.card import model_card
 from t2i.pretrained.folder import data_metadata, model_hash, write_model, write_style
@@ -312,7 +312,7 @@ class Pipeline:
         text = self.embed(captions)
         if not isinstance(images, Tensor):
             several = [images] if isinstance(images, (str, Path, Image.Image)) else list(images)
-            images = read_pictures(several, self.config.size)
+            images = read_style_images(several, self.config.size)
         expected = (3, self.config.size, self.config.size)
         if images.shape[1:] != expected or not len(images):
             raise ConfigError(f"style images must be (n, {', '.join(map(str, expected))}), got {tuple(images.shape)}")

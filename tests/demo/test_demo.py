@@ -110,7 +110,7 @@ def test_a_style_image_gives_its_noise_and_the_slider_leads_away_from_it(studio,
         ({"truncation": {}}, r"the truncation must lie in .* got dict"),
         ({"style": {"path": "/etc/passwd"}}, "the style must be the content of an image file"),
         ({"style": __file__}, "the style must be the content of an image file"),  # a path is never opened
-        ({"style": b"no image"}, "is not a picture"),
+        ({"style": b"no image"}, "is not an image"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_line(studio, change, says):

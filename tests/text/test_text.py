@@ -18,7 +18,7 @@ from t2i.metrics.zero_shot import average_precision, class_means, top1, zero_sho
 from t2i.models import image_features
 from t2i.models.efficientnet import EfficientNetLite0
 from t2i.models.encoders import FeatureEncoder
-from t2i.models.image_features import picture_features
+from t2i.models.image_features import frozen_features
 from t2i.pipeline import Pipeline
 from t2i.text import table as embeddings
 from t2i.training import gan
@@ -187,11 +187,11 @@ def test_weights_with_a_missing_or_foreign_layer_are_named(spoil, says):
 
 
 def test_features_of_a_picture_and_its_mirror_image_are_computed_once(tiny_blossoms, frozen, monkeypatch):
-    first = picture_features(tiny_blossoms, "efficientnet-lite0", torch.device("cpu"))
+    first = frozen_features(tiny_blossoms, "efficientnet-lite0", torch.device("cpu"))
     assert first.shape == (len(tiny_blossoms), 2, 1280)
     mean = torch.from_numpy(tiny_blossoms.read_images([5])).float().div(127.5).sub(1).mean(dim=(1, 2))
     torch.testing.assert_close(first[5, :, :3], mean.repeat(2, 1), atol=2e-2, rtol=0)
-    again = picture_features(tiny_blossoms, "efficientnet-lite0", torch.device("cpu"))
+    again = frozen_features(tiny_blossoms, "efficientnet-lite0", torch.device("cpu"))
     assert torch.equal(first, again)
     assert frozen == ["efficientnet-lite0"]  # once
 

@@ -327,8 +327,8 @@ def test_photographs_are_read_blurred_and_drawn_pictures_as_they_are(pipe):
 @pytest.mark.parametrize(
     ("styles", "error", "message"),
     [
-        ([], ConfigError, "at least one picture"),
-        ("nowhere.png", DataError, "no such picture: nowhere.png"),
+        ([], ConfigError, "at least one image"),
+        ("nowhere.png", DataError, "no such image: nowhere.png"),
         (torch.zeros(1, 3, 32, 32), ConfigError, r"\(n, 3, 16, 16\), got \(1, 3, 32, 32\)"),
         (torch.zeros(0, 3, 16, 16), ConfigError, r"got \(0, 3, 16, 16\)"),
     ],
@@ -451,11 +451,11 @@ def not_a_picture(folder):
 CASES = {
     "a style picture that is none": (
         lambda run, bare, t: ["t2i-generate", "--model", run, "--style", not_a_picture(t), RED],
-        r"notes\.jpg is not a picture that can be read",
+        r"notes\.jpg is not an image that can be read",
     ),
     "a style picture that is missing": (
         lambda run, bare, t: ["t2i-generate", "--model", run, "--style", "none.jpg", RED],
-        r"no such picture: none\.jpg",
+        r"no such image: none\.jpg",
     ),
     "a style without a sentence": (
         lambda run, bare, t: ["t2i-generate", "--model", run, "--style", "a.jpg", "b.jpg"],

@@ -75,7 +75,7 @@ def _pack(out: Path, images: int, size: int, seed: int, show_progress: bool, lan
     from tqdm import tqdm
 
     report = Report()
-    provenance = {"kind": "blossoms", "seed": seed, "licence": "drawn by t2i; MIT"}
+    provenance = {"kind": "blossoms", "seed": seed, "licence": "rendered by t2i; MIT"}
     if language != "en":
         provenance["language"] = language
     rendered = make_blossoms(images, size, seed, language=language)

@@ -111,9 +111,9 @@ def _style_table(config: Generate, pipe: Any) -> None:
     """Generate the table: style images down, captions across."""
     from t2i.images import save_image, to_uint8
     from t2i.plots import grids
-    from t2i.prepare.style_images import read_pictures
+    from t2i.prepare.style_images import read_style_images
 
-    styles = read_pictures(config.style, pipe.config.size)
+    styles = read_style_images(config.style, pipe.config.size)
     images = to_uint8(pipe.transfer_style(styles, config.captions).tensor)
     sheet = grids.table(to_uint8(styles), config.captions, _in_rows(images, len(config.style)), side=config.side)
     save_image(sheet, Path(config.out))

@@ -20,7 +20,7 @@ PRESETS: dict[str, TrainConfig] = {
         crop_low=1,
         text=TextOptions(variant="long"),
     ),
-    # The paper's networks without the work that need not be done: the discriminator's trunk runs once for a picture with its
+    # The paper's networks without the work that need not be done: the discriminator's trunk runs once for an image with its
     # own and with another's text, and the generator learns from the fakes that the discriminator has just seen. GAN-CLS.
     "fast": TrainConfig(
         preset="fast",
@@ -76,7 +76,7 @@ PRESETS: dict[str, TrainConfig] = {
             steps=700, batch=128, learning_rate=3e-3, image_width=32,
         ),
     ),
-    # Drawings and icons, and a first look: the modern networks without frozen features, which are a poor judge of drawings; the
+    # Drawings and icons, and a first look: the modern networks without frozen features, which score drawings poorly; the
     # joint embedding, learned from these pixels, says what the sentence asks for.
     "drawings": TrainConfig(
         preset="drawings",
@@ -105,7 +105,7 @@ PRESETS: dict[str, TrainConfig] = {
             dropout=0.2, learning_rate=3e-3, image_width=32,
         ),
     ),
-    # Photographs: frozen ImageNet features and pixels judge together, text in every block.
+    # Photographs: discriminators on frozen ImageNet features and on pixels, text in every block.
     "modern": TrainConfig(
         preset="modern",
         network="modern",

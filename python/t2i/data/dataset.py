@@ -43,10 +43,10 @@ class PackedDataset:
     def __init__(self, path: str | Path, verify: bool = False, memory: int = 2 * 2**30) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise DataError(f"no such folder: {self.path}; t2i-prepare makes one from your pictures")
+            raise DataError(f"no such folder: {self.path}; t2i-prepare makes one from your images")
         if not (self.path / "pack.json").is_file():
             raise DataError(
-                f"{self.path} is not a packed data set (no pack.json); run t2i-prepare on your pictures first"
+                f"{self.path} is not a packed data set (no pack.json); run t2i-prepare on your images first"
             )
         self.native = _native.Pack(str(self.path), verify, memory)
         self.images = self.native.images
@@ -76,7 +76,7 @@ class PackedDataset:
             )
 
     def read_images(self, index: Any) -> NDArray[np.uint8]:
-        """Copy the pictures `index` (n,) out: uint8 (n, S, S, 3)."""
+        """Copy the images `index` (n,) out: uint8 (n, S, S, 3)."""
         rows = np.ascontiguousarray(index, np.int64)
         out = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
         self.native.read_images(rows, out)
@@ -114,18 +114,18 @@ class PackedDataset:
         return self.caption_texts(np.arange(first, last))
 
     def groups(self) -> NDArray[np.int64]:
-        """Number what a picture must not be told from: its class; without classes, itself. (N,)."""
+        """Number what an image must not be told from: its class; without classes, itself. (N,)."""
         classes = self.classes.astype(np.int64)
         return np.where(classes < 0, np.arange(len(classes)), classes)
 
     def split(self, name: str) -> NDArray[np.int64]:
-        """List the pictures of "train", "test" or "all"."""
+        """List the images of "train", "test" or "all"."""
         if name == "all":
             return np.arange(self.images)
         return np.flatnonzero(self.splits == {"train": 0, "test": 1}[name])
 
     def extra(self, name: str) -> NDArray[Any]:
-        """Read an additional per-picture tensor of the shards (blossoms: "attributes", "style"), joined over shards.
+        """Read an additional per-image tensor of the shards (blossoms: "attributes", "style"), joined over shards.
 
         Raises:
             DataError: the pack has no tensor of that name, or a shard is not what pack.json says.

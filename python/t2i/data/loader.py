@@ -17,13 +17,13 @@ RING = 3  # sets of pinned buffers of a loader that feeds a GPU
 
 @dataclass
 class Batch:
-    """One step's data on the device. B pictures; captions as rows of the pack and, where asked for, as characters."""
+    """One step's data on the device. B images; captions as rows of the pack and, where asked for, as characters."""
 
     images: Tensor  # (B, 3, S, S) float32 in [-1, 1], channels last
     mismatched_images: Tensor | None  # the same, of other classes
-    classes: Tensor  # (B,) int64 class of each picture; without classes, the picture's own number
+    classes: Tensor  # (B,) int64 class of each image; without classes, the image's own number
     captions: Tensor  # (B, K) int64 caption rows
-    mismatched_captions: Tensor  # (B, K) int64, of the mismatched pictures
+    mismatched_captions: Tensor  # (B, K) int64, of the mismatched images
     caption_ids: Tensor | None  # (B, K, L) uint8, L = 201 for the paper's alphabet
     mismatched_caption_ids: Tensor | None
     interpolation_partner: Tensor  # (B/2,) int64 rows of the batch of all processes

@@ -13,7 +13,7 @@ Plan = _native.Plan
 class Sampler:
     """Decide what each step trains on.
 
-    A mismatched image has none of the drawn captions, and mismatched captions are none of the image's, wherever the data
+    A mismatched image has none of the sampled captions, and mismatched captions are none of the image's, wherever the data
     allow it; `ambiguous_captions` is the share of captions for which they do not.
 
     `plan(step)` samples classes uniformly, an image of each, a mismatched partner of another class, captions with

@@ -13,7 +13,7 @@ from t2i.images import to_uint8
 from t2i.noise import slerp, truncated
 from t2i.pipeline import Pipeline
 from t2i.plots import grids
-from t2i.prepare.style_images import read_pictures
+from t2i.prepare.style_images import read_style_images
 
 MAX_IMAGES = 16  # per grid
 MAX_CAPTION_CHARACTERS = 1000  # of a sentence; the encoder reads 201
@@ -96,7 +96,7 @@ class DemoModel:
             raise ConfigError("this model reads no style yet: t2i-train style --model RUN")
         if not isinstance(content, bytes):
             raise ConfigError("the style must be the content of an image file")
-        return read_pictures([content], self.pipe.config.size, most_pixels=MAX_STYLE_PIXELS)
+        return read_style_images([content], self.pipe.config.size, most_pixels=MAX_STYLE_PIXELS)
 
 
 def _number(value: Any, name: str, least: float, most: float, whole: bool = False) -> float:

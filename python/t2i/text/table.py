@@ -57,7 +57,7 @@ def caption_table(encoder: TextEncoder, data: PackedDataset, device: torch.devic
 
 
 def read_table(path: Path, data: PackedDataset) -> Tensor:
-    """Read embeddings (N, K, T) of a data set's captions, K of each of N pictures, in the pack's order: (M, T) float32.
+    """Read embeddings (N, K, T) of a data set's captions, K of each of N images, in the pack's order: (M, T) float32.
 
     Raises:
         ConfigError: they do not fit the data set.
@@ -99,9 +99,9 @@ def _table(path: Path, data: PackedDataset) -> NDArray[Any]:
     if not np.issubdtype(found.dtype, np.floating):
         raise ConfigError(f"{path} must hold floating-point embeddings {expected}, got {found.dtype}")
     if found.ndim != 3 or len(counts) > 1 or found.shape[:2] != (len(data), counts[0]) or not found.shape[2]:
-        more = "; embeddings need the same number of captions for every picture" if len(counts) > 1 else ""
+        more = "; embeddings need the same number of captions for every image" if len(counts) > 1 else ""
         raise ConfigError(
-            f"{path} holds embeddings {tuple(found.shape)}; {data.path} needs {expected}: pictures, captions of each, "
+            f"{path} holds embeddings {tuple(found.shape)}; {data.path} needs {expected}: images, captions of each, "
             f"numbers of an embedding{more}"
         )
     return found

@@ -1,11 +1,11 @@
 """One step of the modern GAN: two discriminators, on frozen features and on pixels, and a generator that learns from both.
 
-* Frozen ImageNet features judge texture and parts; the paper's discriminator, on reduced images, judges colour, contrast and
+* Frozen ImageNet features score texture and parts; the paper's discriminator, on reduced images, scores colour, contrast and
   layout. Alone, the first repeats a few layouts and fails on drawings, the second draws fog (`docs/method.md`).
-* Fakes are drawn once a step and run through the frozen trunk once: the discriminators read them detached, the generator's
+* Fakes are generated once a step and run through the frozen trunk once: the discriminators read them detached, the generator's
   gradient goes back through the same pass. Order D then G.
 * Some rows repeat another row's text with other noise: what the diversity loss compares.
-* Everything random is drawn before the update, from (seed, step, purpose); the update itself waits for nothing on a GPU.
+* Everything random is sampled before the update, from (seed, step, purpose); the update itself waits for nothing on a GPU.
 
 Source: Projected GAN (Sauer et al. 2021) for the frozen features; Reed et al. 2016 for the three kinds of pair, at each tap and
 on pixels; InfoGAN (Chen et al. 2016) for the noise that is read back.
@@ -84,7 +84,7 @@ class ModernStep:
         self._fit(reference)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
         self._add_optimizers()
-        self.guard = NonFiniteGuard([self.generator, *self._judges()], device, ranks)
+        self.guard = NonFiniteGuard([self.generator, *self._discriminators()], device, ranks)
         self._compile()
 
     def _add_features(self) -> None:
@@ -132,7 +132,7 @@ class ModernStep:
         if on_gpu and alone and config.cuda_graph:
             self.captured = Captured(self.update, self.device)
 
-    def _judges(self) -> list[nn.Module]:
+    def _discriminators(self) -> list[nn.Module]:
         """List what scores and learns."""
         found = (self.discriminator, self.feature_discriminator, self.text_head)
         return [module for module in found if module is not None]
@@ -301,7 +301,7 @@ class ModernStep:
         fake_taps: list[Tensor],
     ) -> dict[str, Tensor]:
         """Learn from both discriminators' scores."""
-        learned = [weight for module in self._judges() for weight in module.parameters()]
+        learned = [weight for module in self._discriminators() for weight in module.parameters()]
         for weight in learned:  # their gradients would be computed and thrown away
             weight.requires_grad_(False)
         loss, measured = self.score_fakes(given, shown, said, fakes, real_taps, fake_taps)

@@ -27,7 +27,7 @@ from t2i.data.loader import Loader
 from t2i.data.sampler import Sampler
 from t2i.models.build import image_encoder
 from t2i.models.encoders import FeatureEncoder, WhitenedEncoder
-from t2i.models.image_features import picture_features
+from t2i.models.image_features import frozen_features
 from t2i.text.build import text_encoder
 from t2i.text.inputs import CaptionInputs, train_rows
 from t2i.text.pretrained import load_text
@@ -93,7 +93,7 @@ class JointObjective:
             flip=config.flip, distinct_classes=classes is not None,
         )  # fmt: skip
         self.epoch = classes or max(1, self.sampler.images // self.batch)
-        self.features = picture_features(data, options.image_features, device) if frozen else None  # (N, V, D)
+        self.features = frozen_features(data, options.image_features, device) if frozen else None  # (N, V, D)
         self.loader = None if frozen else Loader(self.sampler, device, batch=self.batch, crop=config.size)
         torch.manual_seed(config.seed)
         text, image = text_encoder(options), image_encoder(options, config.size)
@@ -159,7 +159,7 @@ class ClassContrastiveObjective:
         )  # fmt: skip
         self.epoch = max(1, self.sampler.images // self.batch)
         self.groups = torch.from_numpy(data.groups())
-        self.features = picture_features(data, options.image_features, device)[:, 0] if frozen else None  # (N, D)
+        self.features = frozen_features(data, options.image_features, device)[:, 0] if frozen else None  # (N, D)
         self.loader = None
         if not frozen:
             self.loader = Loader(
@@ -245,10 +245,10 @@ class Distillation:
 
     def read(self, step: int) -> tuple[Tensor, ...]:
         """Read captions (B, L) and the teacher's embeddings of them (B, T)."""
-        drawn = torch.randint(
+        sampled = torch.randint(
             len(self.rows), (self.batch,), generator=runtime.generator(torch.device("cpu"), self.seed, step, "captions")
         )
-        rows = self.rows[drawn.numpy()]
+        rows = self.rows[sampled.numpy()]
         return self.inputs(rows), self.table[torch.from_numpy(rows).to(self.device)]
 
     def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, Tensor]:
