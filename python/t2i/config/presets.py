@@ -28,7 +28,15 @@ PRESETS: dict[str, TrainConfig] = {
         mismatch="text",
         reuse_fakes=True,
         interpolation_weight=0.0,
-        text=TextOptions(objective="contrastive", steps=3000, batch=64, learning_rate=1e-3, decay=1.0),
+        text=TextOptions(
+            kind="auto",
+            buckets=(8192, 4096),
+            objective="contrastive",
+            steps=3000,
+            batch=64,
+            learning_rate=1e-3,
+            decay=1.0,
+        ),
     ),
     # Real photographs on a CPU in under an hour: a narrower net, the same method.
     "flowers": TrainConfig(
@@ -47,8 +55,17 @@ PRESETS: dict[str, TrainConfig] = {
         learning_rate=3e-4,
         halve_every=0,
         text=TextOptions(
-            width=256, channels=(192, 256), dim=256, objective="contrastive", steps=2000, batch=64, learning_rate=1e-3,
-            decay=1.0, image_width=32,
+            kind="auto",
+            buckets=(8192, 4096),
+            width=256,
+            channels=(192, 256),
+            dim=256,
+            objective="contrastive",
+            steps=2000,
+            batch=64,
+            learning_rate=1e-3,
+            decay=1.0,
+            image_width=32,
         ),
     ),
     # A first look on a laptop: a few minutes on two cores from nothing to images that match the caption.
@@ -70,8 +87,17 @@ PRESETS: dict[str, TrainConfig] = {
         halve_every=0,
         sample_every=500,
         text=TextOptions(
-            width=128, channels=(96, 128), dim=256, objective="contrastive", steps=650, batch=128, learning_rate=2e-3,
-            decay=1.0, image_width=32,
+            kind="auto",
+            buckets=(8192, 4096),
+            width=128,
+            channels=(96, 128),
+            dim=256,
+            objective="contrastive",
+            steps=650,
+            batch=128,
+            learning_rate=2e-3,
+            decay=1.0,
+            image_width=32,
         ),
     ),
     # Drawings and icons, and a first look: the modern networks without frozen features, which score drawings poorly; the
@@ -99,8 +125,16 @@ PRESETS: dict[str, TrainConfig] = {
         halve_every=0,
         sample_every=500,
         text=TextOptions(
-            kind="ngrams", buckets=(16384, 8192), dim=128, objective="class-contrastive", steps=300, batch=128, captions=3,
-            dropout=0.2, learning_rate=3e-3, image_width=32,
+            kind="ngrams",
+            buckets=(16384, 8192),
+            dim=128,
+            objective="class-contrastive",
+            steps=300,
+            batch=128,
+            captions=3,
+            dropout=0.2,
+            learning_rate=3e-3,
+            image_width=32,
         ),
     ),
     # Photographs: discriminators on frozen ImageNet features and on pixels, text in every block.
@@ -124,11 +158,16 @@ PRESETS: dict[str, TrainConfig] = {
         ema=0.998,
         halve_every=0,
         text=TextOptions(
-            kind="ngrams", image_features="efficientnet-lite0-stages", dim=128, objective="class-contrastive", steps=800,
-            batch=256, learning_rate=5e-3,
+            kind="ngrams",
+            image_features="efficientnet-lite0-stages",
+            dim=128,
+            objective="class-contrastive",
+            steps=800,
+            batch=256,
+            learning_rate=5e-3,
         ),
     ),
-}  # fmt: skip
+}
 
 
 def preset(name: str) -> TrainConfig:

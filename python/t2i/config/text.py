@@ -16,9 +16,10 @@ class JointOptions:
 
     flags: ClassVar[str] = "--"  # what its flags begin with
 
-    kind: Literal["char-cnn-rnn", "char-cnn-rnn-bytes", "ngrams", "minilm"] = option(
+    kind: Literal["auto", "char-cnn-rnn", "char-cnn-rnn-bytes", "ngrams", "minilm"] = option(
         "char-cnn-rnn",
-        "Text encoder: char-cnn-rnn is the paper's, over its alphabet; char-cnn-rnn-bytes the same over UTF-8; ngrams a"
+        "Text encoder: auto is char-cnn-rnn where its alphabet covers the captions, else ngrams; "
+        "char-cnn-rnn is the paper's, over its alphabet; char-cnn-rnn-bytes the same over UTF-8; ngrams a"
         " bag of hashed words, pairs of words and character n-grams (any language); minilm the frozen all-MiniLM-L6-v2"
         " with a learned linear map (extra: t2i[minilm]).",
         group="text",
@@ -116,7 +117,7 @@ class JointOptions:
             raise ConfigError(f"{self.flags}buckets: words need at least 1 bucket, got {self.buckets}")
         if self.teacher and self.kind == "minilm":
             raise ConfigError(f"{self.flags}teacher: minilm learns no more than a linear map; train it against images")
-        if self.kind != "char-cnn-rnn" and self.objective == "sje" and not self.teacher:
+        if self.kind not in ("auto", "char-cnn-rnn") and self.objective == "sje" and not self.teacher:
             raise ConfigError(
                 f"{self.flags}objective sje is the paper's, for char-cnn-rnn; for {self.kind} take class-contrastive"
             )

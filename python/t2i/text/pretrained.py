@@ -15,6 +15,7 @@ from t2i.weights import checked_network, load_weights, read_header
 
 Config = TypeVar("Config", TextConfig, TrainConfig)
 TEACHERS = ("dim", "image_features", "image_width", "objective")  # settings that a student shares
+MAX_UNKNOWN = 0.01  # share of captions with letters outside the alphabet, up to which `auto` is the char-CNN-RNN
 
 
 def load_text(path: Path, options: JointOptions) -> TextEncoder:
@@ -69,6 +70,31 @@ def resolve_text_options(options: TextOptions, data: PackedDataset) -> TextOptio
     if not any((path.parent / name).exists() for name in ("text.json", "config.json")):
         return options  # the weights alone: the flags must describe them
     return TextOptions(**dataclasses.asdict(text_options(path.parent)), encoder=options.encoder)
+
+
+def resolve_text(config: TrainConfig, data: PackedDataset) -> TrainConfig:
+    """Settle every setting of the text encoder that depends on files or on the data; training and dry run begin with it.
+
+    Raises:
+        ConfigError: as `resolve_text_options` and `with_teacher`.
+        CheckpointError: likewise.
+    """
+    config = dataclasses.replace(config, text=resolve_text_options(config.text, data))
+    return with_teacher(with_kind(config, data))
+
+
+def with_kind(config: Config, data: PackedDataset) -> Config:
+    """Choose the network of `--text.kind auto`: char-cnn-rnn where its alphabet covers the captions, else ngrams.
+
+    Captions in Chinese, say, are all the same to the char-CNN-RNN, whose alphabet is that of English.
+    """
+    if config.text.kind != "auto":
+        return config
+    _, unknown = data.native.count_losses()
+    covered = unknown <= MAX_UNKNOWN * data.captions
+    return dataclasses.replace(
+        config, text=dataclasses.replace(config.text, kind="char-cnn-rnn" if covered else "ngrams")
+    )
 
 
 def with_teacher(config: Config) -> Config:

@@ -24,7 +24,7 @@ from t2i.images import save_image, to_uint8
 from t2i.models.build import image_encoder
 from t2i.plots import grids
 from t2i.text.build import text_encoder
-from t2i.text.pretrained import resolve_text_options
+from t2i.text.pretrained import resolve_text
 from t2i.text.protocol import TextEncoder
 from t2i.training.loop import step_counts
 from t2i.training.prepare_text import learned_text
@@ -59,7 +59,7 @@ def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
     """
     device = runtime.pick_device(config.device)
     data.require_size(config.size)
-    config = dataclasses.replace(config, text=resolve_text_options(config.text, data))
+    config = resolve_text(config, data)
     sampler = sampler_from(config, data)
     steps, _ = step_counts(config, sampler.images)
     path = folder / "dry-run.png"

@@ -17,7 +17,7 @@ from t2i.distributed import ALONE, Ranks
 from t2i.files import write_atomically
 from t2i.locks import RunLock
 from t2i.text.coverage import ambiguity_warning, coverage_warning
-from t2i.text.pretrained import resolve_text_options, with_teacher
+from t2i.text.pretrained import resolve_text
 from t2i.training import report
 from t2i.training.checkpoint import Checkpoints
 from t2i.training.loop import Loop, step_counts
@@ -57,7 +57,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
         runtime.make_deterministic()
     report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
-        config = with_teacher(dataclasses.replace(config, text=resolve_text_options(config.text, data)))
+        config = resolve_text(config, data)
         ranks.assert_same({"settings": to_json(config), "data": data.fingerprint})
         check_resume(config, folder, data)
         if config.text.encoder == "joint":

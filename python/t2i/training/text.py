@@ -19,7 +19,7 @@ from t2i.errors import CheckpointError, ConfigError, Stopped
 from t2i.files import write_atomically
 from t2i.locks import RunLock
 from t2i.text.coverage import coverage_warning
-from t2i.text.pretrained import with_teacher
+from t2i.text.pretrained import with_kind, with_teacher
 from t2i.training.checkpoint import MISSING, Checkpoints
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.loop import Loop
@@ -147,7 +147,7 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
         Stopped: SIGINT or SIGTERM came; a checkpoint was written.
     """
     folder = Path(config.out)
-    config = with_teacher(config)
+    config = with_teacher(with_kind(config, data))
     if config.text.image_features == "joint":
         data.require_size(config.size)
     if config.threads:
