@@ -71,7 +71,7 @@ def test_the_other_trainings_read_a_file_too(tmp_path):
     file.write_text('preset = "flowers"\nout = "somewhere"\n[text]\ndim = 77\n')
     found = read_toml(printed(tmp_path, "text", "--config", file, "--width", 9), TextConfig)
     assert (found["out"], found["text"]["dim"], found["text"]["width"]) == ("somewhere", 77, 9)
-    assert found["text"]["objective"] == "contrastive"  # of the preset
+    assert found["text"]["objective"] == "class-contrastive"  # of the preset
     file.write_text('model = "runs/mine"\nsteps = 5\n')
     found = read_toml(printed(tmp_path, "style", "--config", file), StyleConfig)
     assert (found["model"], found["steps"], found["width"]) == ("runs/mine", 5, 32)

@@ -1,4 +1,4 @@
-"""Blossoms, the data set that the program draws, as a packed one; the default of t2i-train."""
+"""Blossoms, the synthetic data set, as a packed one; the default of t2i-train."""
 
 import os
 import time
@@ -19,7 +19,7 @@ from t2i.prepare.writer import PackWriter, write_report
 
 
 def embedded_blossoms(size: int, folder: Path, images: int = 6000) -> Path:
-    """Find the default data set for pictures of `size`, drawing it first where this machine has not yet.
+    """Find the default data set for images of `size`, rendering it first where this machine has not yet.
 
     It is kept in the user's cache folder ($XDG_CACHE_HOME/t2i), or in the run folder where that cannot be written.
     """
@@ -78,11 +78,13 @@ def _pack(out: Path, images: int, size: int, seed: int, show_progress: bool, lan
     provenance = {"kind": "blossoms", "seed": seed, "licence": "drawn by t2i; MIT"}
     if language != "en":
         provenance["language"] = language
-    drawn = make_blossoms(images, size, seed, language=language)
+    rendered = make_blossoms(images, size, seed, language=language)
     writer = PackWriter(out, "blossoms", size, provenance)
     for row in tqdm(range(images), desc="blossoms", unit="img", dynamic_ncols=True, disable=not show_progress):
-        extra = {"attributes": drawn.attributes[row], "style": drawn.style[row]}
-        name = drawn.class_names[drawn.classes[row]]
-        writer.add(drawn.images[row], drawn.captions[row], name, bool(drawn.splits[row]), f"blossom-{row:06d}", extra)
+        extra = {"attributes": rendered.attributes[row], "style": rendered.style[row]}
+        name = rendered.class_names[rendered.classes[row]]
+        writer.add(
+            rendered.images[row], rendered.captions[row], name, bool(rendered.splits[row]), f"blossom-{row:06d}", extra
+        )
     write_report(out, writer.close(), report)
     return report

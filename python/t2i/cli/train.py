@@ -104,7 +104,7 @@ def _train_style(arguments: Sequence[str]) -> None:
 
 def _train_gan(arguments: Sequence[str]) -> None:
     config, flags = _settings(TrainConfig, TrainFlags, arguments, "t2i-train")
-    if config.data is None and config.preset != "blossoms":
+    if config.data is None and config.preset not in ("blossoms", "drawings"):
         raise ConfigError(f"--preset {config.preset} needs --data: a folder that t2i-prepare wrote")
     from t2i import distributed, runtime
     from t2i.blossoms.pack import embedded_blossoms

@@ -16,7 +16,7 @@ from t2i.errors import ConfigError
 
 __all__ = ["LEARNED", "JointOptions", "StyleConfig", "TextConfig", "TextOptions", "TrainConfig"]
 
-PRESET_NAMES = ("blossoms", "flowers", "modern", "fast", "paper", "paper-coco")
+PRESET_NAMES = ("blossoms", "drawings", "flowers", "modern", "fast", "paper", "paper-coco")
 TRACKERS = ("tensorboard", "wandb")
 PRESET_HELP = f"Preset that the other settings start from: {', '.join(PRESET_NAMES)}."
 

@@ -45,6 +45,8 @@ LOOKED_FOR = {
     "webdataset": "tar shards of images with a .txt or .json each",
     "parquet": "Parquet files with columns image and text",
 }
+LISTS = ("folder", "huggingface", "csv", "coco", "parquet")  # kinds whose tables may name images elsewhere
+BY_NAME = ("folder", "huggingface")  # kinds whose file names may be captions
 ONE_FILE = ("folder", "csv", "coco", "webdataset", "parquet")  # kinds whose source may be a single file
 
 
@@ -139,6 +141,9 @@ def _checked_part(settings: _Settings, shard: str | None, shard_images: int | No
     if kind == "folder" and not source.is_dir() and not is_zip(source):
         raise DataError(f"{source} is neither a folder nor a zip; {_other_kind(source)}")
     images = settings.options.images
+    for flag, given, kinds in (("--images", images is not None, LISTS), ("--captions", _by_name(settings), BY_NAME)):
+        if given and kind not in kinds:
+            raise ConfigError(f"{flag} has no effect on {kind}; it goes with {', '.join(kinds)}")
     if images is not None and not images.is_dir():
         raise ConfigError(f"--images must be a folder, got {images}")
     if not 16 <= settings.size <= 2048:
@@ -148,6 +153,10 @@ def _checked_part(settings: _Settings, shard: str | None, shard_images: int | No
     if shard is not None and force:
         raise ConfigError("--force and --shard exclude each other: a part would remove the others; remove --out first")
     return (0, 1) if shard is None else read_shard(shard)
+
+
+def _by_name(settings: _Settings) -> bool:
+    return settings.options.captions == "name"
 
 
 def _other_kind(source: Path) -> str:
