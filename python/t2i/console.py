@@ -35,20 +35,17 @@ class Tolerant:
         return getattr(self.stream, name)
 
 
-_last = Tolerant(None)
+_errors = Tolerant(None)
 
 
 def errors() -> TextIO:
-    """Take the present stderr, tolerantly: where bars and warnings go.
-
-    It is the same object for the same stream, or a bar would not make way for a warning.
-    """
-    global _last
+    """Take the present stderr, tolerantly: where bars and warnings go. One object a stream, by which tqdm clears its bars."""
+    global _errors
     if isinstance(sys.stderr, Tolerant):
         return cast(TextIO, sys.stderr)
-    if _last.stream is not sys.stderr:
-        _last = Tolerant(sys.stderr)
-    return cast(TextIO, _last)
+    if _errors.stream is not sys.stderr:
+        _errors = Tolerant(sys.stderr)
+    return cast(TextIO, _errors)
 
 
 def say(line: str) -> None:

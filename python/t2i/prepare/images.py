@@ -24,6 +24,7 @@ Fit = Literal["stretch", "crop"]
 # What Pillow may open. Left to itself it would ask Ghostscript to run a PostScript program.
 PILLOW_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 ORIENTATION = 0x112  # of EXIF
+BAND_PIXELS = 1 << 20  # laid on white at once
 FILE_OVERHEAD = 16 << 20  # bytes a file may have beside eight for each allowed pixel, as in the native module
 
 
@@ -125,7 +126,9 @@ def _load_with_pillow(
         ):
             if opened.width * opened.height > max_pixels:
                 return f"too large: {opened.width} x {opened.height} pixels, the limit is {max_pixels}"
-            image = _on_white(ImageOps.exif_transpose(_eight_bits(opened)))
+            image = _eight_bits(opened)
+            ImageOps.exif_transpose(image, in_place=True)
+            array = _on_white(image)
     except Image.DecompressionBombError as error:  # Pillow's own limit is higher, but asked at once
         return f"too large: {error}"
     except UnidentifiedImageError:
@@ -134,7 +137,6 @@ def _load_with_pillow(
         return str(error)
     except Exception as error:  # Pillow's parsers raise whatever they meet: struct.error, IndexError, EOFError, ...
         return f"broken: {' '.join(str(error).split()) or type(error).__name__}"
-    array = np.ascontiguousarray(image)
     if box is not None:
         x, y, width, height = (round(value) for value in box)
         array = np.ascontiguousarray(array[max(0, y) : y + height, max(0, x) : x + width])
@@ -144,12 +146,15 @@ def _load_with_pillow(
     return None
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """Convert to RGB; transparent pixels are laid on white. An image without alpha needs a third of the memory."""
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+def _on_white(image: Image.Image) -> NDArray[np.uint8]:
+    """Lay an image on white: (H, W, 3). Band by band: as a whole it would take five times the memory of its pixels."""
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, BAND_PIXELS // max(1, image.width))
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(image.height, top + rows))).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        out[top : top + rows] = np.asarray(Image.alpha_composite(white, band).convert("RGB"))
+    return out
 
 
 @cache
