@@ -28,7 +28,9 @@ PRESETS: dict[str, TrainConfig] = {
         mismatch="text",
         reuse_fakes=True,
         interpolation_weight=0.0,
-        text=TextOptions(objective="contrastive", steps=3000, batch=64, learning_rate=1e-3, decay=1.0),
+        text=TextOptions(
+            kind="ngrams", dim=128, objective="class-contrastive", steps=800, batch=128, learning_rate=3e-3
+        ),
     ),
     # Real photographs on a CPU in under an hour: a narrower net, the same method.
     "flowers": TrainConfig(
@@ -47,8 +49,8 @@ PRESETS: dict[str, TrainConfig] = {
         learning_rate=3e-4,
         halve_every=0,
         text=TextOptions(
-            width=256, channels=(192, 256), dim=256, objective="contrastive", steps=2000, batch=64, learning_rate=1e-3,
-            decay=1.0, image_width=32,
+            kind="ngrams", width=256, channels=(192, 256), dim=128, objective="class-contrastive", steps=800, batch=128,
+            learning_rate=3e-3, image_width=32,
         ),
     ),
     # A first look on a laptop: a few minutes on two cores from nothing to images that match the caption.
@@ -70,8 +72,8 @@ PRESETS: dict[str, TrainConfig] = {
         halve_every=0,
         sample_every=500,
         text=TextOptions(
-            width=128, channels=(96, 128), dim=256, objective="contrastive", steps=650, batch=128, learning_rate=2e-3,
-            decay=1.0, image_width=32,
+            kind="ngrams", buckets=(8192, 4096), width=128, channels=(96, 128), dim=128, objective="class-contrastive",
+            steps=700, batch=128, learning_rate=3e-3, image_width=32,
         ),
     ),
     # Drawings and icons, and a first look: the modern networks without frozen features, which are a poor judge of drawings; the

@@ -6,7 +6,7 @@ that is not fused (RMSprop has no such form) waits and is not called.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from t2i.distributed import ALONE, Ranks
 from t2i.errors import Diverged
 
 IN_A_ROW = 10  # skipped steps that end a run
+CALM = 100  # steps in a row without a skipped one after which what was saved meanwhile counts as good
 
 
 class NonFiniteGuard:
@@ -34,6 +35,7 @@ class NonFiniteGuard:
         self.bad = torch.zeros((), device=device)  # 1 where this step skipped an update
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+        self.steps, self.calm, self.first = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(3))
 
     @torch.no_grad()
     def begin(self) -> None:
@@ -73,13 +75,21 @@ class NonFiniteGuard:
             now.copy_(torch.where(bad, then, now))
         self.skipped += bad
         self.in_a_row.copy_(torch.where(bad, self.in_a_row + 1, 0))
+        self.steps += 1
+        self.calm.copy_(torch.where(bad, 0, self.calm + 1))
+        since = torch.where(bad & (self.first == 0), self.steps, self.first)
+        self.first.copy_(torch.where(self.calm >= CALM, 0, since))
 
-    def check(self, step: int, checkpoint: str, flag: str = "--learning-rate") -> int:
+    def first_skipped(self) -> int:
+        """Tell the first step that was skipped, from 1, of those that nothing calm has followed; 0: none. Waits."""
+        return int(self.first)
+
+    def check(self, step: int, checkpoint: Callable[[], str], flag: str = "--learning-rate") -> int:
         """Read the counters; waits for the device.
 
         Args:
             step: Steps done, for the message.
-            checkpoint: What to go back to, for the message.
+            checkpoint: Says what to go back to, for the message.
             flag: What to lower, for the message.
 
         Returns:
@@ -90,7 +100,7 @@ class NonFiniteGuard:
         """
         if int(self.in_a_row) >= IN_A_ROW:
             raise Diverged(
-                f"losses or gradients were not finite in {int(self.in_a_row)} steps in a row, up to step {step}; {checkpoint}; "
-                f"lower {flag}, or use --precision float32"
+                f"losses or gradients were not finite in {int(self.in_a_row)} steps in a row, up to step {step}; "
+                f"{checkpoint()}; lower {flag}, or use --precision float32"
             )
         return int(self.skipped)
