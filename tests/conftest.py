@@ -100,7 +100,8 @@ def tiny_run_with_style(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def demo(tiny_run_with_style: Path) -> Iterator[Server]:
     """The web demo of that run, served from a thread."""
-    pytest.importorskip("gradio", reason="the extra is not installed: pip install 't2i[demo]'")
+    for module in ("starlette", "uvicorn"):
+        pytest.importorskip(module, reason="the extra is not installed: pip install 't2i[demo]'")
     with Server(Pipeline.from_pretrained(tiny_run_with_style)) as running:
         yield running
 

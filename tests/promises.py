@@ -57,7 +57,7 @@ PROMISES = {
     12: Promise("decompression bombs are refused before allocation", 4, 40),
     13: Promise("hostile tar shards: no file is made, each is named", 8, 40),
     14: Promise("broken metadata: an error with file and line, nothing outside the root is read", 40, 40),
-    15: Promise("a shard that changes under a run: noticed, checkpointed, named; never SIGBUS", 4, 16),
+    15: Promise("a shard that changes under a run: noticed, checkpointed, named; never SIGBUS", 5, 38),
     16: Promise("random Unicode captions: length 201, ids of the reference", 2000, 1_000_000),
     17: Promise("mismatched partners: never the same class or picture, uniform", 20_000, 10_000_000),
     18: Promise("the sample stream is the same for 1, 2, 4, 8 threads", 4, 4),
@@ -71,6 +71,16 @@ PROMISES = {
     26: Promise("hostile requests to the demo: only 2xx and 4xx, memory bounded", 40, 1000),
     27: Promise("hostile model folders are refused; no road to a pickle", 10, 40),
     28: Promise("ten steps: read-only home, no network, LANG=C, few file descriptors, not root", 1, 6),
+    29: Promise(
+        "the demo reads no file, refuses other hosts and origins, bounds bytes and time; our faults are 5xx", 40, 200
+    ),
+    30: Promise("a byte of a shard changed at rest, in memory or streamed, times set back: refused by name", 20, 200),
+    31: Promise("a checkpoint that cannot be read, and damaged ones alone: nothing deleted, exit code 2", 16, 40),
+    32: Promise("files that are not t2i's are never deleted; a failing --force leaves what was there", 10, 40),
+    33: Promise("two processes on one folder, one moved or without its lock file: refused or waited for", 12, 40),
+    34: Promise("files from strangers, at every door: one line within 2 s and 300 MB", 20, 60),
+    35: Promise("numbers that are not finite are never saved; the last good checkpoint loads and trains on", 12, 40),
+    36: Promise("signals that ask for an end, and output nobody takes: a checkpoint within a step", 6, 120),
 }
 
 

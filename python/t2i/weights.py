@@ -30,6 +30,14 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
+def non_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Name the first tensor that holds NaN or infinity, if any."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
+            return name
+    return None
+
+
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     """Sum names, dtypes, shapes and bytes of plain tensors up, in the order of the names."""
     digest = hashlib.sha256()

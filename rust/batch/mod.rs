@@ -49,6 +49,7 @@ pub fn fill(plan: &Plan, pack: &Pack, buffers: Buffers<'_>, threads: usize) -> R
         ("caption buffer", buffers.captions, caption_bytes),
         ("mismatched caption buffer", buffers.mismatched_captions, caption_bytes),
     ];
+    let used = parts.each_ref().map(|(_, buffer, _)| buffer.is_some());
     let mut total = 0;
     for (name, buffer, row) in &parts {
         if let Some(buffer) = buffer {
@@ -71,7 +72,12 @@ pub fn fill(plan: &Plan, pack: &Pack, buffers: Buffers<'_>, threads: usize) -> R
             });
         }
     }
-    threads::run(shares, |share| share.into_iter().try_for_each(|task| execute(task, plan, pack, tokenizer)))
+    threads::run(shares, |share| share.into_iter().try_for_each(|task| execute(task, plan, pack, tokenizer)))?;
+    let rows =
+        |indices: &[i64], used: bool| indices.iter().filter(move |_| used).map(|&row| place(row)).collect::<Vec<_>>();
+    let images = [rows(&plan.image, used[0]), rows(&plan.mismatched_image, used[1])];
+    let captions = [rows(&plan.caption, used[2]), rows(&plan.mismatched_caption, used[3])];
+    pack.check_read(images.into_iter().flatten(), captions.into_iter().flatten())
 }
 
 fn execute(task: Task<'_>, plan: &Plan, pack: &Pack, tokenizer: Tokenizer) -> Result<()> {

@@ -60,7 +60,8 @@ pub struct Pack {
 }
 
 impl Pack {
-    /// Opens and checks a pack; with `verify`, the SHA-256 of every shard too.
+    /// Opens and checks a pack. Shards that are copied to memory are compared with their SHA-256, the others when they are
+    /// first read from, or now with `verify`.
     ///
     /// # Errors
     /// [`Error::Data`] for anything that violates the format.
@@ -100,10 +101,7 @@ impl Pack {
     fn add_shard(&mut self, entry: &ShardEntry, folder: &Path, verify: bool, memory: bool) -> Result<()> {
         let path = self.path.join(&entry.file);
         let real = inside(&path, folder)?;
-        let (file, metadata, data_at) = ShardFile::open(&path, &real, entry.bytes, &entry.sha256, memory)?;
-        if verify {
-            file.verify()?;
-        }
+        let (mut file, metadata, data_at) = ShardFile::open(&path, &real, entry.bytes, &entry.sha256, memory)?;
         let tensors = Tensors { path: &path, metadata: &metadata, data_at, length: file.length() };
         let (n, m, size) = (entry.images, entry.captions, self.image_size);
         let images_at = tensors.find("images", Dtype::U8, &[n, size, size, 3])?.start;
@@ -126,6 +124,7 @@ impl Pack {
         let (first_image, first_caption) = (self.splits.len(), self.captions);
         self.splits.extend_from_slice(&splits);
         drop(splits);
+        file.finish(verify)?; // last: what is wrong with a tensor is said first
         self.captions += m;
         self.shards.push(Shard { file, images_at, captions, first_image, first_caption });
         Ok(())
@@ -287,7 +286,9 @@ impl Pack {
     pub fn caption_texts(&self, index: &[i64]) -> Result<Vec<Cow<'_, str>>> {
         let rows = check_rows("caption", index, self.captions)?;
         self.check_unchanged()?;
-        rows.into_iter().map(|row| self.caption(row)).collect()
+        let texts = rows.iter().map(|&row| self.caption(row)).collect::<Result<Vec<_>>>()?;
+        self.check_read([], rows)?;
+        Ok(texts)
     }
 
     /// Calls `use_caption` with every caption and its global row, in order; faster than one [`Self::caption`] each.
@@ -321,10 +322,10 @@ impl Pack {
         Error::check_length("image buffer", index.len() * length, out.len())?;
         let rows = check_rows("image", index, self.images())?;
         self.check_unchanged()?;
-        for (target, row) in out.chunks_exact_mut(length).zip(rows) {
+        for (target, &row) in out.chunks_exact_mut(length).zip(&rows) {
             target.copy_from_slice(&self.image(row)?);
         }
-        Ok(())
+        self.check_read(rows, [])
     }
 
     /// Encodes captions by global row to ids in `out` (n, length of the tokenizer). The result is the same for any number
@@ -336,7 +337,8 @@ impl Pack {
         Error::check_length("caption buffer", index.len() * tokenizer.length(), out.len())?;
         let rows = check_rows("caption", index, self.captions)?;
         self.check_unchanged()?;
-        fill_rows(&rows, tokenizer.length(), out, threads, |&row, out| tokenizer.encode(&self.caption(row)?, out))
+        fill_rows(&rows, tokenizer.length(), out, threads, |&row, out| tokenizer.encode(&self.caption(row)?, out))?;
+        self.check_read([], rows)
     }
 
     /// Refuses a pack with a shard that was truncated, replaced, deleted or made unreadable since it was opened. Each
@@ -348,6 +350,32 @@ impl Pack {
         let count = self.shards.len().min(WATCHED);
         let first = self.watched.fetch_add(count, Ordering::Relaxed);
         (0..count).try_for_each(|at| self.shards[first.wrapping_add(at) % self.shards.len()].file.check_unchanged())
+    }
+}
+
+impl Pack {
+    /// Refuses rows that were just read from files one of which is no longer the one that was opened: it may have changed
+    /// before they were read. The shards that the rows came from are looked at, once each; copies in memory cannot change.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the shard.
+    pub fn check_read(
+        &self,
+        images: impl IntoIterator<Item = usize>,
+        captions: impl IntoIterator<Item = usize>,
+    ) -> Result<()> {
+        if !self.shards.iter().any(|shard| shard.file.is_streamed()) {
+            return Ok(());
+        }
+        let mut touched = vec![false; self.shards.len()];
+        for row in images {
+            touched[self.shards.partition_point(|shard| shard.first_image <= row) - 1] = true;
+        }
+        for row in captions {
+            touched[self.shards.partition_point(|shard| shard.first_caption <= row) - 1] = true;
+        }
+        let shards = self.shards.iter().zip(touched).filter(|(_, touched)| *touched);
+        shards.into_iter().try_for_each(|(shard, _)| shard.file.check_unchanged())
     }
 }
 

@@ -2,13 +2,16 @@
 //!
 //! Not memory-mapped: reading a mapped file after another process has truncated it raises SIGBUS, and checking its
 //! length first leaves a race. A copy in memory cannot change, and reading from a truncated file is an error.
+//!
+//! Nothing is handed out whose SHA-256 was not compared with that of pack.json: a copy in memory is compared when it is
+//! made, a shard that is read as needed when it is first read from, as a whole.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
 use safetensors::tensor::Metadata as Header;
@@ -20,6 +23,8 @@ use crate::error::{Error, Result};
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 /// Bytes read at once to compute a checksum.
 const CHUNK: usize = 1 << 20;
+/// A file of more bytes than this must not be mostly holes, which cost nothing to make and fill the memory when read.
+const MAX_SPARSE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug)]
 enum Content {
@@ -27,13 +32,15 @@ enum Content {
     File(File),
 }
 
-/// Identifies a file, to notice when another takes its place. The modification time alone is too coarse on some file
-/// systems.
+/// Identifies a file, to notice when another takes its place or when it is written to. The modification time alone is too
+/// coarse on some file systems, and can be set back (cp -p, rsync -t); the time of the last change of status cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     modified: Option<SystemTime>,
     #[cfg(unix)]
     inode: (u64, u64),
+    #[cfg(unix)]
+    changed: (i64, i64),
 }
 
 impl Identity {
@@ -44,6 +51,8 @@ impl Identity {
             modified: metadata.modified().ok(),
             #[cfg(unix)]
             inode: (metadata.dev(), metadata.ino()),
+            #[cfg(unix)]
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }
@@ -57,6 +66,10 @@ pub(super) struct ShardFile {
     content: Content,
     /// Behind a lock because it is updated when a copy of the same content takes the file's place.
     identity: Mutex<Identity>,
+    /// What came of comparing the checksum of a shard that is read as needed: nothing, or the complaint.
+    compared: OnceLock<Option<String>>,
+    /// Whether opening is over, from where on nothing is read that was not compared.
+    open: bool,
 }
 
 impl ShardFile {
@@ -78,11 +91,24 @@ impl ShardFile {
             let message = format!("must have {length} bytes as pack.json says, got {}", metadata.len());
             return Err(Error::data(path, message));
         }
+        refuse_holes(&file, &metadata, path)?;
         let (header, data_at) = read_header(&file, path, length)?;
         let content = if memory { Content::Memory(read_all(&file, path, length)?) } else { Content::File(file) };
         let (path, sha256) = (path.to_path_buf(), sha256.to_ascii_lowercase());
         let identity = Mutex::new(Identity::of(&metadata));
-        Ok((Self { path, length, sha256, content, identity }, header, data_at))
+        let shard = Self { path, length, sha256, content, identity, compared: OnceLock::new(), open: false };
+        Ok((shard, header, data_at))
+    }
+
+    /// Ends the opening. A copy in memory is compared with its checksum; with `verify`, so is a shard that stays in its file.
+    pub(super) fn finish(&mut self, verify: bool) -> Result<()> {
+        self.open = true;
+        if verify || matches!(self.content, Content::Memory(_)) { self.compare() } else { Ok(()) }
+    }
+
+    /// Whether the shard is read from its file as needed.
+    pub(super) fn is_streamed(&self) -> bool {
+        matches!(self.content, Content::File(_))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -93,16 +119,19 @@ impl ShardFile {
         usize::try_from(self.length).unwrap_or(usize::MAX)
     }
 
-    /// Compares the checksum of the content with that of pack.json.
-    pub(super) fn verify(&self) -> Result<()> {
-        let found = match &self.content {
-            Content::Memory(bytes) => hex(&Sha256::digest(bytes)),
-            Content::File(file) => self.checksum(file)?,
-        };
-        if found != self.sha256 {
-            return Err(Error::data(&self.path, format!("sha256 must be {}, got {found}", self.sha256)));
-        }
-        Ok(())
+    /// Compares the checksum of the content with that of pack.json, once.
+    fn compare(&self) -> Result<()> {
+        let complaint = self.compared.get_or_init(|| {
+            let found = match &self.content {
+                Content::Memory(bytes) => hex(&Sha256::digest(bytes)),
+                Content::File(file) => match self.checksum(file) {
+                    Ok(found) => found,
+                    Err(error) => return Some(format!("cannot be compared with its checksum: {error}")),
+                },
+            };
+            (found != self.sha256).then(|| format!("sha256 must be {}, got {found}", self.sha256))
+        });
+        complaint.as_ref().map_or(Ok(()), |complaint| Err(Error::data(&self.path, complaint.clone())))
     }
 
     /// The error of a shard whose content is not what it was when it was opened.
@@ -115,7 +144,12 @@ impl ShardFile {
         match &self.content {
             Content::Memory(bytes) => Ok(Cow::Borrowed(&bytes[range])),
             Content::File(file) => {
-                let mut bytes = vec![0; range.len()];
+                if self.open {
+                    self.compare()?;
+                }
+                let mut bytes = Vec::new();
+                bytes.try_reserve_exact(range.len()).map_err(|error| Error::data(&self.path, error.to_string()))?;
+                bytes.resize(range.len(), 0);
                 read_at(file, &mut bytes, range.start as u64).map_err(|error| self.changed(&error))?;
                 Ok(Cow::Owned(bytes))
             }
@@ -158,6 +192,28 @@ impl ShardFile {
             }
         }
     }
+}
+
+/// Refuses a large file that is mostly holes.
+#[cfg(unix)]
+fn refuse_holes(file: &File, metadata: &Metadata, path: &Path) -> Result<()> {
+    use rustix::fs::{SeekFrom, seek};
+    use std::os::unix::fs::MetadataExt;
+    let (length, held) = (metadata.len(), metadata.blocks().saturating_mul(512));
+    // A file system that compresses holds less than the length, too, but tells of no holes.
+    if length > MAX_SPARSE_BYTES && held < length / 4 && seek(file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < length) {
+        return Err(Error::data(
+            path,
+            format!("has {length} bytes, of which only {held} are there: it is mostly holes"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "as on other systems")]
+fn refuse_holes(_: &File, _: &Metadata, _: &Path) -> Result<()> {
+    Ok(())
 }
 
 fn read_header(mut file: &File, path: &Path, length: u64) -> Result<(Header, usize)> {

@@ -76,7 +76,7 @@ def test_rows_of_the_data_path_beat_their_rivals_and_agree_with_them(rivals, tmp
         shade = np.linspace(0, 255, 320 * 240, dtype=np.uint8).reshape(240, 320)
         Image.fromarray(np.stack([shade, np.roll(shade, 9 * number), shade[::-1]], axis=2)).save(files[-1], quality=95)
     rows = {each.name: each for each in bench_rows.data_rows(None, rivals, 1, files)}
-    assert list(rows) == ["tokenize", "one_hot", "fill", "prepare"]
+    assert list(rows) == ["tokenize", "tokenize_ngrams", "one_hot", "fill", "prepare"]
     assert rows["tokenize"].ratios[0] > 10
     assert rows["fill"].ratios[0] > 10
 
@@ -89,7 +89,7 @@ def test_the_command_prints_a_table_and_a_json_object_a_row(tmp_path):
     assert max(map(len, lines[:4])) <= 80
     rows = [json.loads(line) for line in lines if line.startswith("{")]
     wanted = {"name", "self", "rival", "unit", "ratio", "n", "spread", "device", "commit", "versions"}
-    assert [row["name"] for row in rows] == ["tokenize", "one_hot", "fill"]
+    assert [row["name"] for row in rows] == ["tokenize", "tokenize_ngrams", "one_hot", "fill"]
     assert all(wanted <= set(row) for row in rows)
     assert rows[0]["versions"]["t2i"] == t2i.__version__
 

@@ -306,7 +306,7 @@ def test_held_out_captions_cover_the_held_out_classes_evenly():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make_blossoms(0, 38, 0), "at least one picture, got 0"),
+        (lambda: make_blossoms(0, 38, 0), "at least one image, got 0"),
         (lambda: make_blossoms(1, 4, 0), "at least 8 pixels, got 4"),
         (lambda: held_out_classes(-1), r"seed must be in .* got -1"),
     ],

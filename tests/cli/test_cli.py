@@ -176,7 +176,7 @@ WRONG = {
         r"generator\.\S+ must be \(.*\), got \(.*\): it was made with other sizes",
     ),
     "a text encoder of another shape": (
-        lambda m, o, t: ["t2i-generate", "--model", edited(m, t, text={"variant": "long"}), "x"],
+        lambda m, o, t: ["t2i-generate", "--model", edited(m, t, text={"buckets": [512, 256]}), "x"],
         r"text\.\S+",
     ),
     "a size that is not a power of two": (

@@ -82,6 +82,18 @@ def test_the_next_command_works_with_a_dry_run_and_without(tmp_path, stored):
         assert code == 0, err
 
 
+def test_a_dry_run_refuses_the_size_that_the_run_refuses(tmp_path):
+    source = images(tmp_path / "mine", "a.png", "b.png")
+    for name in "ab":
+        (source / f"{name}.txt").write_text(f"{name}\n")
+    call("t2i-prepare", "folder", source, "--out", tmp_path / "pack", "--size", 38)
+    command = ["t2i-train", "--data", tmp_path / "pack", "--preset", "flowers", "--out", tmp_path / "run"]
+    said = [call(*command, *more) for more in (["--dry-run"], [])]
+    assert said[0] == said[1]
+    assert said[0][0] == 2
+    assert "--size 64 is larger than the images" in said[0][2]
+
+
 @pytest.mark.parametrize(("stored", "said"), [(76, False), (64, False), (100, True), (127, True), (128, False)])
 def test_a_size_whose_training_crops_most_of_each_image_says_so(tmp_path, stored, said):
     source = images(tmp_path / "mine", "a.png")

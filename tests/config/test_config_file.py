@@ -71,7 +71,7 @@ def test_the_other_trainings_read_a_file_too(tmp_path):
     file.write_text('preset = "flowers"\nout = "somewhere"\n[text]\ndim = 77\n')
     found = read_toml(printed(tmp_path, "text", "--config", file, "--width", 9), TextConfig)
     assert (found["out"], found["text"]["dim"], found["text"]["width"]) == ("somewhere", 77, 9)
-    assert found["text"]["objective"] == "contrastive"  # of the preset
+    assert found["text"]["objective"] == "class-contrastive"  # of the preset
     file.write_text('model = "runs/mine"\nsteps = 5\n')
     found = read_toml(printed(tmp_path, "style", "--config", file), StyleConfig)
     assert (found["model"], found["steps"], found["width"]) == ("runs/mine", 5, 32)
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_work_is_one_clear_line(tmp_path, text, says):
         (["t2i-train", "gna"], "unrecognised argument 'gna'"),
         (["t2i-train", "--text.channels", "3"], "--text.channels needs 2 arguments"),
         (["t2i-train", "--flip=3"], "--flip ignored explicit argument '3'"),
-        (["t2i-train", "--learning-rate", "nan"], "--learning-rate must be above 0, got nan"),
+        (["t2i-train", "--learning-rate", "nan"], "--learning-rate must lie in 0..1 (0 excluded), got nan"),
         (["t2i-train", "--interpolation-weight", "nan"], "--interpolation-weight must be at least 0, got nan"),
         (["t2i-train", "--learning-ra", "1"], "there is no flag --learning-ra; did you mean --learning-rate?"),
         (["t2i-train", "--text.width", "0"], "--text.width must be at least 1, got 0"),

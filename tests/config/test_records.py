@@ -41,7 +41,7 @@ def test_only_places_devices_and_durations_may_change_on_resuming(kind, more):
 
 def test_the_settings_of_a_model_name_those_of_its_text_encoder():
     found = model_settings(PRESETS["flowers"])
-    assert (found["text.dim"], found["noise_dim"], "text" in found, "out" in found) == (256, 32, False, False)
+    assert (found["text.dim"], found["noise_dim"], "text" in found, "out" in found) == (128, 32, False, False)
     assert set(model_settings(StyleConfig(model="x"))) == {
         "steps", "batch", "width", "learning_rate", "beta1", "beta2", "interpolated", "blur", "noise", "seed",
         "precision",

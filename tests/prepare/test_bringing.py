@@ -144,6 +144,20 @@ def test_images_elsewhere_are_found_by_the_folder_that_is_given(tmp_path):
         packed("csv", table, tmp_path, options=SourceOptions(images=tmp_path / "none"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "flag"),
+    [
+        ("webdataset", SourceOptions(captions="name"), "--captions has no effect on webdataset"),
+        ("csv", SourceOptions(captions="name"), "--captions has no effect on csv"),
+        ("cub", {"images": True}, "--images has no effect on cub"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(tmp_path, kind, options, flag):
+    options = options if isinstance(options, SourceOptions) else SourceOptions(images=tmp_path)
+    with pytest.raises(t2i.ConfigError, match=flag):
+        packed(kind, tmp_path, tmp_path, options=options)
+
+
 def test_links_out_of_the_folder_of_images_are_not_followed(tmp_path):
     table = write(tmp_path / "text", {"t.csv": "image,text\na.png,x\nb.png,y\n"}) / "t.csv"
     images = write(tmp_path / "images of mine", {"a.png": PNG})
@@ -243,6 +257,46 @@ def test_a_compressed_shard_that_is_a_bomb_or_damaged_is_named(tmp_path, data, s
     assert any(part in reason for _, reason in report.skipped for part in says.split("|")), report.skipped
 
 
+@pytest.mark.parametrize("start", ["./", "data/", "./data/train/"])
+def test_shards_that_were_made_in_a_folder_are_read(tmp_path, start):
+    """As `tar cf a.tar .` writes them."""
+    source = tar_file(tmp_path / "a.tar", *((f"{start}{name}", data) for name, data in SHARD[:4]))
+    data, report = packed("webdataset", source, tmp_path)
+    assert len(data) == 2
+    assert report.skipped == []
+
+
+@pytest.mark.parametrize(
+    ("image", "caption", "found"),
+    [
+        ("input.jpg", "output.txt", "x"),
+        ("left.jpg", "second.txt", "y"),
+        (None, "second.txt", "y"),
+        ("right.jpg", None, None),
+    ],
+)
+def test_the_keys_of_a_sample_are_chosen_by_flags(tmp_path, image, caption, found):
+    keys = {"input.jpg": PNG, "left.jpg": PNG, "output.txt": b"x", "second.txt": b"y"}
+    source = tar_file(tmp_path / "a.tar", *((f"s.{key}", data) for key, data in keys.items()))
+    options = SourceOptions(image_column=image, caption_column=caption)
+    if found is None:
+        with pytest.raises(t2i.DataError, match=r"no image 'right\.jpg' in its sample: input\.jpg, left\.jpg"):
+            packed("webdataset", source, tmp_path, options=options)
+    else:
+        data, _ = packed("webdataset", source, tmp_path, options=options)
+        assert list(captions(data).values()) == [[found]]
+
+
+def test_a_file_without_an_ending_is_an_image_by_its_bytes(tmp_path):
+    files = {"0001": PNG, "0001.txt": "x", "b.img": PNG, "b.txt": "y", "c.dat": "no image", "c.txt": "z"}
+    data, report = packed("folder", write(tmp_path / "mine", files), tmp_path)
+    assert captions(data) == {"0001": ["x"], "b.img": ["y"]}
+    assert report.account.record()["ignored"] == {
+        "no image, and nothing that is read": 1,
+        "text without an image of its name": 1,
+    }
+
+
 def test_a_bomb_behind_good_samples_keeps_them(tmp_path):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
@@ -283,6 +337,35 @@ def test_a_zip_is_read_as_it_is(tmp_path, form):
     assert report.skipped == []
     counts = report.account
     assert counts.files == len(files) == counts.images + counts.read + sum(counts.ignored.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "members"),
+    [
+        ("folder", {"metadata.jsonl": {"file_name": "a.png", "text": "x"}}, ["a.png"]),
+        ("folder", {"metadata.jsonl": {"file_name": "images/a.png", "text": "x"}}, ["a.png"]),
+        ("folder", {"train/metadata.jsonl": {"file_name": "a.png", "text": "x"}}, ["a.png"]),
+        ("csv", {"t.csv": "image,text\na.png,x\n"}, ["a.png", "b.png"]),
+        (
+            "coco",
+            {
+                "annotations/captions_train2014.json": {
+                    "images": [{"id": 1, "file_name": "a.png"}],
+                    "annotations": [{"image_id": 1, "caption": "x"}],
+                }
+            },
+            ["images/a.png"],
+        ),
+    ],
+)
+def test_images_in_a_zip_beside_their_table_are_read(tmp_path, kind, files, members):
+    source = write(tmp_path / "mine", files)
+    zip_file(source / "images.zip", dict.fromkeys(members, PNG))
+    data, report = packed(kind, source, tmp_path)
+    assert list(captions(data).values()) == [["x"]]
+    counts = report.account
+    assert counts.files == 2 + len(members)  # the table, the zip and what is in it
+    assert (counts.images, counts.read, counts.skipped) == (1, 2, len(members) - 1)
 
 
 def hostile_zip(path):
@@ -381,9 +464,11 @@ HINTS = {
     "captions.jsonl": ("folder", {"captions.jsonl": ROW, "a.png": PNG}, "must be metadata.jsonl"),
     "a list": ("folder", {"data.json": [ROW], "a.png": PNG}, "list of captions.*t2i-prepare csv"),
     "COCO's": ("folder", {"a.json": {"images": [ROW], "annotations": []}, "b.png": PNG}, "t2i-prepare coco"),
+    "a table named like an image": ("folder", {"a.csv": "image,text\na.png,x\n", "a.png": PNG}, "no captions"),
     "a table": ("folder", {"list.csv": "image,caption\na.png,x\n", "a.png": PNG}, r"table of .*t2i-prepare csv .*list\.csv"),
     "metadata.tsv": ("folder", {"metadata.tsv": "file_name\ttext\na.png\tx\n", "a.png": PNG}, "near to metadata.csv"),
-    "a zip": ("folder", {"images.zip": b"PK\x03\x04", "metadata.jsonl": ROW}, r"images\.zip: a zip archive"),
+    "a zip": ("folder", {"images.zip": b"PK\x03\x04"}, r"images\.zip: a zip archive.*t2i-prepare folder .*images\.zip"),
+    "a broken zip": ("folder", {"images.zip": b"PK\x03\x04", "metadata.jsonl": ROW}, r"images\.zip is not a zip that can"),
     "a tar": ("folder", {"a.tar.gz": gzip.compress(b"")}, "tar shards are read by t2i-prepare webdataset"),
     "Parquet": ("folder", {"a.parquet": b"PAR1"}, "Parquet, which is read by t2i-prepare parquet"),
     "another case": ("csv", {"t.csv": TABLE.format("A.PNG"), "a.png": PNG}, r"no such image: A\.PNG \(there is a\.png\)"),

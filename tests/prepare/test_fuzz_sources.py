@@ -3,6 +3,7 @@
 import io
 import pickle
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 import t2i
 from promises import TORTURE
 from t2i.prepare import Report
+from t2i.prepare.collect import SourceOptions
 from t2i.prepare.packing import pack
 from t2i.prepare.sources.coco import coco
 from t2i.prepare.sources.folder import folder
 from t2i.prepare.sources.pickles import load
+from t2i.prepare.sources.rows import read_listing
 from t2i.prepare.sources.table import table
 from t2i.prepare.sources.tar import BLOCK, Fault, Member, members
+from t2i.prepare.tree import FolderTree
 
 MANY = settings(max_examples=20_000 if TORTURE else 60)
 
@@ -119,6 +123,53 @@ def test_any_bytes_as_captions_of_coco_are_refused_by_name(place, data):
     path.write_bytes(data)
     report = Report()
     assert answer(lambda: list(coco(path, report)), path) in ([], None)
+
+
+@MANY
+@given(
+    name=st.sampled_from(["a.tsv", "a.txt", "a.jsonl", "a.json", "metadata.json1"]),
+    data=st.binary(max_size=300)
+    | st.text(max_size=300).map(str.encode)
+    | st.text('",;|\t\na.jpg#0', max_size=99).map(str.encode),
+)
+def test_any_bytes_are_a_list_of_nothing_or_refused_by_name(place, name, data):
+    path = place / name
+    path.write_bytes(data)
+    report = Report()
+    assert answer(lambda: list(table(path, report)), path) in ([], None)
+    assert all(str(where).startswith(str(path)) for where, _ in report.skipped)
+
+
+@MANY
+@given(rows=st.lists(st.tuples(st.booleans(), st.text('ab ,"', max_size=9)), max_size=9))
+def test_no_quote_loses_a_row_of_another_image(place, rows):
+    """Rows whose caption begins with a quote may be lost; every other row is read, whatever stands between."""
+    path, wanted = place / "q.csv", []
+    lines = ["image,caption"]
+    for number, (quote, text) in enumerate(rows):
+        clean = text.replace(",", " ").replace('"', "")
+        lines.append(f'{number}.jpg,"{clean}' if quote else f"{number}.jpg,{clean}x")
+        wanted += [] if quote else [f"{number}.jpg"]
+    path.write_text("\n".join(lines) + "\n")
+    report = Report()
+    read = read_listing(FolderTree(place, report), "q.csv", report, SourceOptions())
+    assert [row.cells["image"] for row in read] == wanted
+    assert len(report.skipped) == len(rows) - len(wanted)
+
+
+@MANY
+@given(data=st.binary(max_size=400), good=st.booleans(), at=st.integers(0, 400))
+def test_any_bytes_are_a_zip_or_a_named_fault(place, data, good, at):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr("a.png", b"no image")
+        made.writestr("a.txt", b"x")
+    raw = file.getvalue()
+    path = place / "a.zip"
+    path.write_bytes(raw[:at] + data[:5] + raw[at + 5 :] if good else data)
+    report = Report()
+    found = answer(lambda: list(folder(path, report)), path)
+    assert found is None or all(item.path == path for item in found)
 
 
 @MANY

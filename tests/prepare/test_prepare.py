@@ -559,8 +559,9 @@ def test_a_pack_that_is_there_is_kept_unless_it_may_be_replaced(tmp_path):
 def test_what_a_stopped_preparation_left_is_replaced(tmp_path):
     source, out = tmp_path / "mine", tmp_path / "out of the test"
     captioned(source / "a.png", "one")
-    out.mkdir()
-    for name in ("shard-00000.safetensors", "shard-00007.safetensors", ".shard-00001.safetensors.partial"):
+    (out / ".preparing").mkdir(parents=True)
+    (out / ".preparing" / "writer.json").write_text('{"suffix": "", "replaces": []}')
+    for name in ("shard-00000.safetensors", "shard-00007.safetensors", ".shard-00001.safetensors.0123456789ab.partial"):
         (out / name).write_bytes(b"half")
     packed(source, tmp_path)
     assert sorted(path.name for path in out.iterdir()) == ["pack.json", "report.json", "shard-00000.safetensors"]

@@ -125,7 +125,7 @@ def test_two_parts_that_come_last_together_both_say_that_it_is_whole(source, tmp
             asked.count(3) == 2 and not other
         ):  # asked at the beginning, and now, in the middle of joining: another part joins
             other.append(True)
-            prepare.pack("folder", source, tmp_path / "p", **OPTIONS)
+            prepare.pack("folder", source, tmp_path / "p", shard="0/2", **OPTIONS)
         return found
 
     prepare.pack("folder", source, tmp_path / "q", shard="1/2", **OPTIONS)

@@ -339,7 +339,8 @@ def test_rows_of_one_image_that_disagree_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "captions"),
     [
-        ('["a", "b"]', ["a", "b"]), ("['a', 'b']", ["a", "b"]), ("['it''s']", ["its"]), ("[a]", "[a]"), ("[1, 2]", "[1, 2]"),
+        ('["a", "b"]', ["a", "b"]), ("['a', 'b']", ["a", "b"]), ("['a' 'b']", "['a' 'b']"), ("['it\\'s']", ["it's"]),
+        (f"['x', {'-' * 9999}1]", f"['x', {'-' * 9999}1]"), ("[a]", "[a]"), ("[1, 2]", "[1, 2]"),
         ('["a", 2]', '["a", 2]'), ("a [b]", "a [b]"), ('["a"', '["a"'), ("['a' + 'b']", "['a' + 'b']"), (["a"], ["a"]),
         ("['" + "[" * 5000 + "']", ["[" * 5000]), ("['x', " + "[" * 5000 + "]", "['x', " + "[" * 5000 + "]"),
     ],
@@ -537,6 +538,7 @@ def test_names_of_windows_devices_are_refused_there(name, monkeypatch):
     [
         ("a.png", False), (".a.png", True), ("x/._a.png", True), ("__MACOSX/a.png", True), (".git/x/a.png", True),
         ("x/Thumbs.db", True), ("desktop.ini", True), ("@eaDir/a.jpg", True), ("a..png", False), ("_a.png", False),
+        ("./a.png", False), ("./.a.png", True),
     ],
 )  # fmt: skip
 def test_what_systems_leave_behind_is_hidden(name, hidden):

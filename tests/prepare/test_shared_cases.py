@@ -1,4 +1,4 @@
-"""The real inputs beside the checkout, ../shared/cases: packed to what each README expects, or refused as it says."""
+"""The real inputs beside the checkout, ../shared/cases: packed to what each README expects, or refused with what it says."""
 
 import shutil
 import subprocess

@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -205,6 +206,59 @@ def signalled(data, folder, at, number, out, twice=False, **changes):
             train(data, folder, **changes)
     finally:
         Path(out).write_text(json.dumps(seen))
+
+
+def muted(data, folder, at, how, both, **changes):
+    """Train, and from call `at` on have a stderr (and stdout) that takes nothing."""
+
+    def mute():
+        if how == "closed pipe":
+            reading, writing = os.pipe()
+            os.close(reading)
+        else:
+            writing = os.open("/dev/full", os.O_WRONLY)
+        for descriptor in (1, 2) if both else (2,):
+            if how == "closed":
+                os.close(descriptor)
+            else:
+                os.dup2(writing, descriptor)
+
+    with CallCounter(at, mute):
+        train(data, folder, **changes)
+
+
+def folder_gone(data, folder, at, how, **changes):
+    """Train, and at call `at` have the run folder deleted or renamed under it."""
+
+    def act():
+        if how == "deleted":
+            shutil.rmtree(folder)
+        else:
+            os.rename(folder, folder + "-elsewhere")
+
+    with CallCounter(at, act):
+        train(data, folder, **changes)
+
+
+def killed_while_replacing(source, out, at):
+    """Replace a pack of the same source at another fit, and die of SIGKILL at the n-th flush, rename, link or deletion."""
+    from t2i import prepare
+
+    count = itertools.count(1)
+
+    def counted(function):
+        def call(*arguments, **options):
+            if next(count) == at:
+                kill()
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("fsync", "replace", "rename", "unlink", "link"):
+        setattr(os, name, counted(getattr(os, name)))
+    prepare.pack(
+        "folder", Path(source), Path(out), size=16, fit="crop", show_progress=False, shard_images=2, force=True
+    )
 
 
 def stopped_writer(folder, at):

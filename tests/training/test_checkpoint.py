@@ -151,9 +151,10 @@ def test_a_checkpoint_whose_record_has_no_checksum_is_skipped_as_damaged(tmp_pat
     record = checkpoints.save(3, {"data": "fingerprint", "settings": {}}) / "state.json"
     without = {name: value for name, value in json.loads(record.read_text()).items() if name in kept}
     record.write_text(json.dumps(without, indent=2) + "\n")
-    step, damaged = checkpoints.restore({"data": "fingerprint"})
-    assert step == 0
-    assert damaged[0].endswith("the checksum of state.json differs")
+    with pytest.raises(
+        t2i.CheckpointError, match=r"no checkpoint .* can be loaded \(.*the checksum of state\.json differs\)"
+    ):
+        checkpoints.restore({"data": "fingerprint"})
 
 
 def test_a_checkpoint_made_from_other_metadata_is_refused_with_the_difference_and_changes_nothing(tmp_path):
@@ -176,7 +177,8 @@ def test_a_damaged_checkpoint_does_not_count_among_the_two_that_are_kept(tmp_pat
     flip(tmp_path / "checkpoints" / "step-00000030" / "state.safetensors", 500)
     assert checkpoints.restore()[0] == 20
     checkpoints.save(25, {})
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000020", "step-00000025"]
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["damaged-step-00000030", "step-00000020", "step-00000025"]  # it may still be of use to somebody
 
 
 def test_weights_with_a_flipped_bit_are_refused_or_the_bit_was_not_in_a_weight(tmp_path):
@@ -239,14 +241,23 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     assert "step-00000020" in lines[0]
 
 
-def test_a_checkpoint_of_another_shape_is_not_loaded_and_says_which_tensor(tmp_path):
+def test_a_checkpoint_of_another_shape_is_kept_aside_by_force_alone(tmp_path):
     _, _, checkpoints = state(tmp_path)
-    checkpoints.save(10, {})
+    written = checkpoints.save(10, {}) / "state.safetensors"
+    content = written.read_bytes()
     net, _, checkpoints = state(tmp_path, seed=2, width=6)
-    step, (line,) = checkpoints.restore()
+    with pytest.raises(t2i.CheckpointError, match=r"net\.0\.weight must be \(6, 3\), got \(4, 3\).*add --force"):
+        checkpoints.restore()
+    assert written.read_bytes() == content
+    step, lines = checkpoints.restore(force=True)
     assert step == 0
-    assert "net.0.weight must be (6, 3), got (4, 3)" in line
+    assert "skipped a checkpoint of other sizes" in lines[0]
+    assert "training begins anew; the old checkpoints are" in lines[1]
+    assert (tmp_path / "checkpoints" / "old-step-00000010" / "state.safetensors").read_bytes() == content
     assert equal(net, network(2, 6))
+    for step in (5, 10, 15, 20):
+        checkpoints.save(step, {})
+    assert (tmp_path / "checkpoints" / "old-step-00000010" / "state.safetensors").read_bytes() == content
 
 
 class DiskFull:
@@ -310,7 +321,7 @@ def test_what_a_killed_process_left_is_never_loaded_and_is_cleared_away(tmp_path
     half = tmp_path / "checkpoints" / ".partial-1"
     half.mkdir()
     (half / "state.safetensors").write_bytes(b"half")
-    (tmp_path / ".model.safetensors.1.partial").write_bytes(b"half")
+    (tmp_path / ".model.safetensors.0123456789ab.partial").write_bytes(b"half")
     with RunLock(tmp_path):
         assert checkpoints.restore() == (10, [])
     assert files(tmp_path) == [".lock", "state.json", "state.safetensors"]

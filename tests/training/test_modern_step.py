@@ -214,8 +214,10 @@ def test_a_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(tmp_path, 
     options = (
         "--preset", "modern", "--size", 16, "--pixel-size", 16, "--generator-width", 4, "--discriminator-width", 8,
         "--batch", 8, "--noise-dim", 6, "--projection-dim", 8, "--precision", "float32", "--device", "cpu",
-        "--checkpoint-every", 2, "--captions-per-image", 1, "--text.width", 8, "--text.channels", 8, 8, "--text.dim", 16,
-        "--text.steps", 3, "--text.batch", 8, "--text.image-width", 8, "--data", tiny_blossoms_folder,
+        "--checkpoint-every", 2, "--captions-per-image", 1,
+        "--text.kind", "char-cnn-rnn", "--text.objective", "contrastive", "--text.image-features", "joint",
+        "--text.width", 8, "--text.channels", 8, 8, "--text.dim", 16, "--text.steps", 3, "--text.batch", 8,
+        "--text.image-width", 8, "--data", tiny_blossoms_folder,
     )  # fmt: skip
     for out, lengths in (("whole", (4,)), ("parts", (2, 4))):
         for steps in lengths:

@@ -1,1 +1,1 @@
-"""The embedded data set: drawn flowers with captions, classes and known attributes."""
+"""The embedded data set: synthetic flowers with captions, classes and known attributes."""

@@ -10,7 +10,7 @@ from numpy.random import Generator, Philox
 
 from t2i.errors import ConfigError
 
-VERSION: Final = "v1"  # changes whenever the same seed draws something else, so that caches notice
+VERSION: Final = "v1"  # changes whenever the same seed gives other data, so that caches notice
 Colour = tuple[int, int, int]
 PETAL_COLOURS: Final[dict[str, Colour]] = {
     "red": (216, 26, 34),
@@ -34,7 +34,7 @@ PETAL_COUNTS: Final[tuple[int, ...]] = (4, 5, 6, 8)
 PETAL_SHAPES: Final[tuple[str, ...]] = ("round", "pointed", "narrow")
 
 
-# Top and bottom of the picture. Less saturated than the petals, so that the petals always win.
+# Top and bottom of the image. Less saturated than the petals, so that the petals always win.
 BACKGROUNDS: Final[dict[str, tuple[Colour, Colour]]] = {
     "leaf green": ((136, 172, 98), (88, 130, 62)),
     "dark green": ((36, 72, 46), (18, 42, 28)),
@@ -45,7 +45,7 @@ BACKGROUNDS: Final[dict[str, tuple[Colour, Colour]]] = {
     "lilac": ((194, 178, 212), (158, 140, 184)),
     "soil": ((106, 78, 56), (70, 50, 36)),
 }
-SCALE_RANGE = (0.30, 0.44)  # flower radius as a part of the picture
+SCALE_RANGE = (0.30, 0.44)  # flower radius as a fraction of the image
 STYLE_FIELDS: Final[tuple[str, ...]] = ("background", "x", "y", "scale", "rotation", "warmth")
 
 
@@ -103,9 +103,9 @@ class BlossomStyle:
 
     Args:
         background: index into BACKGROUNDS.
-        x: centre of the flower from the left, as a part of the picture.
-        y: centre of the flower from the top, as a part of the picture.
-        scale: radius of the flower, as a part of the picture.
+        x: centre of the flower from the left, as a fraction of the image.
+        y: centre of the flower from the top, as a fraction of the image.
+        scale: radius of the flower, as a fraction of the image.
         rotation: radians, clockwise. Within half an eighth of a turn, so that no count of petals makes it ambiguous.
         warmth: -1 (cooler) to 1 (warmer): a shift of the background's hue.
     """

@@ -15,12 +15,12 @@ from t2i.errors import ConfigError
 
 @dataclass(frozen=True)
 class Blossoms:
-    """A drawn data set (or one block of it); row i of every array is one picture."""
+    """A synthetic data set, or one block of it; row i of every array is one image."""
 
     images: NDArray[np.uint8]  # (N, S, S, 3)
     captions: list[list[str]]  # N lists of ten
     classes: NDArray[np.int32]  # (N,) index into class_names
-    class_names: list[str]  # every class, whether or not this block has a picture of it
+    class_names: list[str]  # every class, whether or not this block has an image of it
     splits: NDArray[np.uint8]  # (N,) 0 train, 1 test: by class
     attributes: NDArray[np.int32]  # (N, 4) petal colour, centre colour, count, shape
     style: NDArray[np.float32]  # (N, 6) in the order of STYLE_FIELDS
@@ -31,10 +31,10 @@ def blossom_blocks(
 ) -> Iterator[Blossoms]:
     """Draw a data set block by block, so that memory and progress do not depend on its size.
 
-    Classes are balanced to within one picture; the blocks together equal `make_blossoms` for any block length.
+    Classes are balanced to within one image; the blocks together equal `make_blossoms` for any block length.
     """
     if images < 1:
-        raise ConfigError(f"a data set needs at least one picture, got {images}")
+        raise ConfigError(f"a data set needs at least one image, got {images}")
     kinds = blossom_classes()
     held = set(held_out_classes(split_seed))
     rng = class_generator(seed, Purpose.ORDER)
@@ -44,11 +44,11 @@ def blossom_blocks(
         rows = range(start, min(start + block, images))
         chosen = [kinds[classes[row]] for row in rows]
         styles = [draw_style(class_generator(seed, Purpose.STYLE, row)) for row in rows]
-        pictures = np.empty((len(rows), size, size, 3), np.uint8)
-        for picture, kind, style, row in zip(pictures, chosen, styles, rows, strict=True):
-            picture[:] = draw_blossom(kind, style, size, class_generator(seed, Purpose.DRAWING, row))
+        rendered = np.empty((len(rows), size, size, 3), np.uint8)
+        for image, kind, style, row in zip(rendered, chosen, styles, rows, strict=True):
+            image[:] = draw_blossom(kind, style, size, class_generator(seed, Purpose.DRAWING, row))
         yield Blossoms(
-            images=pictures,
+            images=rendered,
             captions=[
                 captions_for(kind, class_generator(seed, Purpose.CAPTIONS, row), language=language)
                 for kind, row in zip(chosen, rows, strict=True)
@@ -67,7 +67,7 @@ def make_blossoms(
     """Draw a whole data set in memory.
 
     Args:
-        images: how many pictures; 540 classes share them evenly.
+        images: number of images; 540 classes share them evenly.
         size: pixels a side; the training crop is taken from it (38 for a crop of 32, 76 for 64).
         seed: of order, styles, irregularities and wordings.
         split_seed: of the held-out classes. Apart from `seed`, so that runs with several seeds are tested on one split.

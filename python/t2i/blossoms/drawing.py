@@ -1,11 +1,11 @@
-"""Blossoms: the embedded default data set, flowers drawn by the program, so that training works offline.
+"""Blossoms: the embedded default data set, flowers rendered procedurally, so that training works offline.
 
 * A *class* is a combination of petal colour, centre colour, petal count and petal shape: what the captions name.
 * The *style* is background, position, scale and rotation: what the captions never name. Both are kept as ground truth.
 * Some classes are held out of training, among them every class of two (petal colour, centre colour) pairs, so that a
-  caption of a held-out class asks for something that no training picture showed.
+  caption of a held-out class asks for something that no training image showed.
 
-Everything is a pure function of its arguments: how picture i is drawn depends on its class and (seed, i) alone.
+Everything is a pure function of its arguments: how image i is rendered depends on its class and (seed, i) alone.
 
 Source: none; this data set is ours. It stands where the paper has CUB and Oxford-102 (class-disjoint split, ten
 captions an image) and adds the ground truth of style, which photographs lack.
@@ -31,7 +31,7 @@ def _length(x: Float, y: Float) -> Float:
 
 
 def _window(axis: Float, low: float, high: float) -> slice:
-    """Slice the part of the axis (0..1 over the picture) between two places; empty where it lies outside."""
+    """Slice the part of the axis (0..1 over the image) between two places; empty where it lies outside."""
     return slice(max(int(low * len(axis)), 0), max(int(high * len(axis)) + 1, 0))
 
 
@@ -136,16 +136,16 @@ def draw_blossom(
 ) -> NDArray[np.uint8]:
     """Draw one flower: (size, size, 3) uint8, RGB.
 
-    Edges are smoothed by exact signed distances; below 76 pixels the picture is drawn at twice the size and averaged.
+    Edges are smoothed by exact signed distances; below 76 pixels the image is rendered at twice the size and averaged.
 
     Args:
-        blossom: what is drawn.
-        style: how it stands in the picture.
+        blossom: what is rendered.
+        style: how it stands in the image.
         size: pixels a side, at least 8.
         rng: source of small irregularities (shade, length and angle of each petal, lights behind); None draws none.
     """
     if size < 8:
-        raise ConfigError(f"picture size must be at least 8 pixels, got {size}")
+        raise ConfigError(f"image size must be at least 8 pixels, got {size}")
     factor = 2 if size < 76 else 1
     grid = size * factor
     axis = ((np.arange(grid) + 0.5) / grid).astype(np.float32)

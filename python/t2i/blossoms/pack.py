@@ -1,21 +1,25 @@
-"""Blossoms, the data set that the program draws, as a packed one; the default of t2i-train."""
+"""Blossoms, the synthetic data set, as a packed one; the default of t2i-train."""
 
 import os
+import time
 from pathlib import Path
 
+from t2i import console
 from t2i.blossoms.classes import VERSION
 from t2i.blossoms.dataset import make_blossoms
 from t2i.blossoms.languages import CaptionLanguage
 from t2i.config.sizes import stored_size
 from t2i.errors import DataError
 from t2i.files import cache_folder
+from t2i.locks import InUse
 from t2i.prepare.items import Report
+from t2i.prepare.outputs import output_lock, refuse_replacing
 from t2i.prepare.writer import VERSION as FORMAT
-from t2i.prepare.writer import PackWriter, refuse_replacing, remove_pack, write_report
+from t2i.prepare.writer import PackWriter, write_report
 
 
 def embedded_blossoms(size: int, folder: Path, images: int = 6000) -> Path:
-    """Find the default data set for pictures of `size`, drawing it first where this machine has not yet.
+    """Find the default data set for images of `size`, rendering it first where this machine has not yet.
 
     It is kept in the user's cache folder ($XDG_CACHE_HOME/t2i), or in the run folder where that cannot be written.
     """
@@ -28,11 +32,26 @@ def embedded_blossoms(size: int, folder: Path, images: int = 6000) -> Path:
         try:
             place.mkdir(parents=True, exist_ok=True)
             if os.access(place, os.W_OK):
-                pack_blossoms(place, images=images, size=stored)
-                return place
+                return _rendered(place, images, stored)
         except OSError:
             continue
     raise DataError(f"neither {cache} nor {folder} can be written; choose another --out")
+
+
+def _rendered(place: Path, images: int, size: int) -> Path:
+    """Render into a folder, or wait for another process that does."""
+    told = False
+    while not (place / "pack.json").exists():
+        try:
+            with output_lock(place):
+                if not (place / "pack.json").exists():  # by another process, between the two
+                    _pack(place, images, size, 0, show_progress=True, language="en")
+        except InUse as error:
+            if not told:
+                console.say(f"waiting: {error}")
+            told = True
+            time.sleep(0.2)
+    return place
 
 
 def pack_blossoms(
@@ -46,19 +65,26 @@ def pack_blossoms(
     language: CaptionLanguage = "en",
 ) -> Report:
     """Draw the embedded data set into a packed one, with the truth of content (`attributes`) and style (`style`)."""
+    refuse_replacing(out, force)
+    with output_lock(out):
+        refuse_replacing(out, force)
+        return _pack(out, images, size, seed, show_progress, language)
+
+
+def _pack(out: Path, images: int, size: int, seed: int, show_progress: bool, language: CaptionLanguage) -> Report:
     from tqdm import tqdm
 
-    refuse_replacing(out, force)
     report = Report()
     provenance = {"kind": "blossoms", "seed": seed, "licence": "drawn by t2i; MIT"}
     if language != "en":
         provenance["language"] = language
-    drawn = make_blossoms(images, size, seed, language=language)
-    remove_pack(out)
+    rendered = make_blossoms(images, size, seed, language=language)
     writer = PackWriter(out, "blossoms", size, provenance)
     for row in tqdm(range(images), desc="blossoms", unit="img", dynamic_ncols=True, disable=not show_progress):
-        extra = {"attributes": drawn.attributes[row], "style": drawn.style[row]}
-        name = drawn.class_names[drawn.classes[row]]
-        writer.add(drawn.images[row], drawn.captions[row], name, bool(drawn.splits[row]), f"blossom-{row:06d}", extra)
+        extra = {"attributes": rendered.attributes[row], "style": rendered.style[row]}
+        name = rendered.class_names[rendered.classes[row]]
+        writer.add(
+            rendered.images[row], rendered.captions[row], name, bool(rendered.splits[row]), f"blossom-{row:06d}", extra
+        )
     write_report(out, writer.close(), report)
     return report

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from t2i import console
 from t2i.blossoms.pack import pack_blossoms
 from t2i.cli.arguments import Bench, Demo, Export, Merge, Prepare
 from t2i.cli.evaluate import run_evaluate
@@ -26,6 +27,7 @@ def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console code page, LC_ALL=C: what it cannot say is escaped
             stream.reconfigure(errors="backslashreplace")
+    sys.stderr = console.errors()
     try:
         command(sys.argv[1:])
     except T2IError as error:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from t2i import console
 from t2i.cli.arguments import IMAGE_SUFFIXES, FromFile, Plot, TrainFlags
 from t2i.cli.parsing import parse, parse_with, peek
 from t2i.config.fields import over
@@ -32,6 +33,7 @@ def _settings(kind: type[T], also: type[U], arguments: Sequence[str], prog: str)
     if flags.print_config:
         print(to_toml(config), end="")
         sys.exit(0)
+    console.tolerate()  # whoever reads along may leave: that ends no training
     return config, flags
 
 
@@ -102,7 +104,7 @@ def _train_style(arguments: Sequence[str]) -> None:
 
 def _train_gan(arguments: Sequence[str]) -> None:
     config, flags = _settings(TrainConfig, TrainFlags, arguments, "t2i-train")
-    if config.data is None and config.preset != "blossoms":
+    if config.data is None and config.preset not in ("blossoms", "drawings"):
         raise ConfigError(f"--preset {config.preset} needs --data: a folder that t2i-prepare wrote")
     from t2i import distributed, runtime
     from t2i.blossoms.pack import embedded_blossoms

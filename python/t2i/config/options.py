@@ -16,7 +16,7 @@ from t2i.errors import ConfigError
 
 __all__ = ["LEARNED", "JointOptions", "StyleConfig", "TextConfig", "TextOptions", "TrainConfig"]
 
-PRESET_NAMES = ("blossoms", "flowers", "modern", "fast", "paper", "paper-coco")
+PRESET_NAMES = ("blossoms", "drawings", "flowers", "modern", "fast", "paper", "paper-coco")
 TRACKERS = ("tensorboard", "wandb")
 PRESET_HELP = f"Preset that the other settings start from: {', '.join(PRESET_NAMES)}."
 
@@ -279,7 +279,7 @@ class TrainConfig(RunOptions):
         rare=True,
     )
 
-    learning_rate: float = option(2e-4, "Learning rate of Adam.", group="optimiser", above=0)
+    learning_rate: float = option(2e-4, "Learning rate of Adam.", group="optimiser", above=0, at_most=1)
     halve_every: int = option(
         100,
         "Epochs (counted from 1) between halvings of the learning rate; 0 keeps it constant.",

@@ -28,7 +28,9 @@ PRESETS: dict[str, TrainConfig] = {
         mismatch="text",
         reuse_fakes=True,
         interpolation_weight=0.0,
-        text=TextOptions(objective="contrastive", steps=3000, batch=64, learning_rate=1e-3, decay=1.0),
+        text=TextOptions(
+            kind="ngrams", dim=128, objective="class-contrastive", steps=800, batch=128, learning_rate=3e-3
+        ),
     ),
     # Real photographs on a CPU in under an hour: a narrower net, the same method.
     "flowers": TrainConfig(
@@ -47,8 +49,8 @@ PRESETS: dict[str, TrainConfig] = {
         learning_rate=3e-4,
         halve_every=0,
         text=TextOptions(
-            width=256, channels=(192, 256), dim=256, objective="contrastive", steps=2000, batch=64, learning_rate=1e-3,
-            decay=1.0, image_width=32,
+            kind="ngrams", width=256, channels=(192, 256), dim=128, objective="class-contrastive", steps=800, batch=128,
+            learning_rate=3e-3, image_width=32,
         ),
     ),
     # A first look on a laptop: a few minutes on two cores from nothing to images that match the caption.
@@ -70,8 +72,37 @@ PRESETS: dict[str, TrainConfig] = {
         halve_every=0,
         sample_every=500,
         text=TextOptions(
-            width=128, channels=(96, 128), dim=256, objective="contrastive", steps=650, batch=128, learning_rate=2e-3,
-            decay=1.0, image_width=32,
+            kind="ngrams", buckets=(8192, 4096), width=128, channels=(96, 128), dim=128, objective="class-contrastive",
+            steps=700, batch=128, learning_rate=3e-3, image_width=32,
+        ),
+    ),
+    # Drawings and icons, and a first look: the modern networks without frozen features, which are a poor judge of drawings; the
+    # joint embedding, learned from these pixels, says what the sentence asks for.
+    "drawings": TrainConfig(
+        preset="drawings",
+        network="modern",
+        size=32,
+        generator_width=24,
+        discriminator_width=32,
+        steps=4000,
+        batch=32,
+        noise_dim=16,
+        mismatch="text",
+        interpolation_weight=0.0,
+        alignment_weight=0.7,
+        recovery_weight=0.5,
+        diversity_weight=1.0,
+        hard_mismatch=0.5,
+        captions_per_image=1,
+        learning_rate=5e-4,
+        beta1=0.0,
+        beta2=0.99,
+        ema=0.998,
+        halve_every=0,
+        sample_every=500,
+        text=TextOptions(
+            kind="ngrams", buckets=(16384, 8192), dim=128, objective="class-contrastive", steps=300, batch=128, captions=3,
+            dropout=0.2, learning_rate=3e-3, image_width=32,
         ),
     ),
     # Photographs: frozen ImageNet features and pixels judge together, text in every block.
@@ -95,8 +126,8 @@ PRESETS: dict[str, TrainConfig] = {
         ema=0.998,
         halve_every=0,
         text=TextOptions(
-            width=256, channels=(192, 256), dim=256, objective="contrastive", steps=2000, batch=64, learning_rate=1e-3,
-            decay=1.0, image_width=32,
+            kind="ngrams", image_features="efficientnet-lite0-stages", dim=128, objective="class-contrastive", steps=800,
+            batch=256, learning_rate=5e-3,
         ),
     ),
 }  # fmt: skip

@@ -62,7 +62,11 @@ class StyleConfig(RunOptions):
     )
     width: int = option(32, "Channels of the style encoder's first feature map.", group="network", at_least=1)
     learning_rate: float = option(
-        1e-3, "Learning rate of Adam; it decays to 0 over the second half of the training.", group="optimiser", above=0
+        1e-3,
+        "Learning rate of Adam; it decays to 0 over the second half of the training.",
+        group="optimiser",
+        above=0,
+        at_most=1,
     )
     beta1: float = option(0.9, "Adam's beta1.", group="optimiser", at_least=0, below=1, rare=True)
     beta2: float = option(0.999, "Adam's beta2.", group="optimiser", at_least=0, below=1, rare=True)

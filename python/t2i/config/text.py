@@ -53,6 +53,7 @@ class JointOptions:
         "Learning rate of RMSprop (sje), Adam (contrastive) or AdamW (class-contrastive and --teacher; warm-up and cosine).",
         group="text",
         above=0,
+        at_most=1,
     )
     teacher: str = option(
         "",

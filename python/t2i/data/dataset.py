@@ -5,6 +5,7 @@
 * `Loader.batch(step)`: the plan carried out, as tensors on the device.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -127,19 +128,21 @@ class PackedDataset:
         """Read an additional per-picture tensor of the shards (blossoms: "attributes", "style"), joined over shards.
 
         Raises:
-            DataError: the pack has no tensor of that name.
+            DataError: the pack has no tensor of that name, or a shard is not what pack.json says.
         """
-        parts = []
         manifest = json.loads((self.path / "pack.json").read_text(encoding="utf-8"))
-        for shard in [self.path / entry["file"] for entry in manifest["shards"]]:
-            parts.append(_read_tensor(shard, name))
+        parts = [_read_tensor(self.path / entry["file"], name, entry["sha256"]) for entry in manifest["shards"]]
         return np.concatenate(parts)
 
 
-def _read_tensor(shard: Path, name: str) -> NDArray[Any]:
+def _read_tensor(shard: Path, name: str, sha256: str) -> NDArray[Any]:
     """Read one tensor of a shard; read, not mapped: the file may change."""
     try:
-        tensors = load(shard.read_bytes())
+        data = shard.read_bytes()
+        found_sha256 = hashlib.sha256(data).hexdigest()
+        if found_sha256 != sha256.lower():
+            raise DataError(f"{shard} changed while in use: its sha256 was {sha256}, now {found_sha256}")
+        tensors = load(data)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{shard} changed while in use: {error}") from error
     if name not in tensors:

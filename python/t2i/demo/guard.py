@@ -1,11 +1,19 @@
-"""A filter in front of the demo's web server, for whoever can reach its port.
+"""What stands between the demo and whoever can reach its port.
 
-Gradio serves some eighty routes, of which the page needs a dozen. The filter lets those through and limits the size of a
-request. A malformed request is answered 4xx before Gradio sees it; a failure of the demo itself is answered 500 and leaves one
-line on stderr; nothing is fetched from other hosts, by the server or by the browser.
+* A page of another site cannot use the demo through the user's browser: `Host` must be a name of this server (no DNS
+  rebinding), and an `Origin` must be the server's own (no cross-site requests).
+* A request body is bounded in bytes and in time, and so is what all requests hold together.
+* A failure of ours is answered 500 without a word about it, and leaves one line on stderr.
+
+Nothing here reads or writes a file.
 """
 
+import asyncio
+import contextlib
+import ipaddress
 import json
+import re
+import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -14,42 +22,19 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-API = "/gradio_api"
-PAGES = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
-FOLDERS = ("/assets/", "/static/", f"{API}/file=", f"{API}/heartbeat/")
-GET = (
-    *PAGES,
-    f"{API}/info",
-    f"{API}/info/",
-    f"{API}/startup-events",
-    f"{API}/app_id",
-    f"{API}/theme.css",
-    f"{API}/queue/data",
-    f"{API}/upload_progress",
-)
-CALL = f"{API}/call/draw"  # for gradio_client: POST it, then GET its /EVENT
-UPLOAD = f"{API}/upload"
-Kinds = dict[str, type]
-POST: dict[str, Kinds] = {  # the fields that Gradio fails without, and their types
-    f"{API}/queue/join": {"data": list, "fn_index": int, "session_hash": str},
-    CALL: {"data": list},
-    f"{API}/cancel": {"session_hash": str, "fn_index": int, "event_id": str},
-    f"{API}/reset": {"event_id": str},
-    f"{API}/reset/": {"event_id": str},
-}
-MAX_JSON_BYTES = 64 * 1024  # images come through the upload
-MAX_UPLOAD_BYTES = 8 * 1024 * 1024
-MAX_QUERY_BYTES = 2048
-FAILED = "the demo failed: see its output"
-POLICY = (
-    b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    b"media-src 'self' data: blob:; object-src 'none'; base-uri 'self'; frame-ancestors 'self'"
-)
+
+MAX_STYLE_BYTES = 8 * 2**20  # of an image file
+MAX_BODY_BYTES = 4 * -(-MAX_STYLE_BYTES // 3) + 64 * 2**10  # that image in base64, and the other values
+MAX_HELD_BYTES = 64 * 2**20  # of all request bodies at a time
+MAX_ADDRESS_BYTES = 2048
+BODY_SECONDS = 20.0  # a body must have come by then
+SEND_SECONDS = 20.0  # a part of an answer must have been taken by then
+HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(:\d{1,5})?")
+WILDCARDS = ("", "0.0.0.0", "::")
 
 
 class Refused(Exception):
-    """A request that is refused: the status, and why."""
+    """A request that is not let through: the status, and why."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -61,119 +46,140 @@ class RequestFilter:
 
     Args:
         app: The demo.
-        log: Called with one line about a failure of the app; prints it to stderr by default.
+        host: The address that is listened on. Where it is every address of the machine, a request may name the machine or
+            any IP address: a name that somebody else's DNS resolves to it is still refused.
+        policy: Content-Security-Policy of every answer.
+        log: Takes the line about a failure inside the app; by default it is printed to stderr.
     """
 
-    def __init__(self, app: App, log: Callable[[str], None] | None = None) -> None:
-        self.app = app
-        self.log = log or (lambda line: print(line, file=sys.stderr))
+    def __init__(self, app: App, host: str, policy: str = "", log: Callable[[str], None] | None = None) -> None:
+        self.app, self.log = app, log or _print
+        self.any_address = host in WILDCARDS
+        self.names = {"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"}
+        if self.any_address:
+            self.names |= {socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
+        self.headers = [
+            (b"content-security-policy", policy.encode()), (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"), (b"cross-origin-resource-policy", b"same-origin"),
+            (b"cross-origin-opener-policy", b"same-origin"), (b"x-frame-options", b"DENY"), (b"cache-control", b"no-store"),
+        ]  # fmt: skip
+        self.held = 0  # bytes of request bodies that are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a request, or let the app answer it."""
+        """Answer a request, or let the app answer it."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        if scope["type"] != "http":  # websockets are not used
+        if scope["type"] != "http":  # a websocket: nothing here speaks it
             return await send({"type": "websocket.close", "code": 1008})
         started = False
 
-        async def answer(status: int, reason: str) -> None:
-            body = json.dumps({"error": reason}).encode()
-            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-
-        swallow = False  # the body of a response that was replaced
-
-        async def checked_send(message: MutableMapping[str, Any]) -> None:
-            nonlocal started, swallow
+        async def guarded_send(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                if message["status"] >= 500:
-                    swallow = True
-                    busy = message["status"] == 503
-                    self.log(f"t2i-demo: {scope['method']} {scope['path']!r:.200} was answered {message['status']}")
-                    return await answer(*((429, "busy: try again") if busy else (500, FAILED)))
-                message["headers"] = [*message.get("headers", []), (b"content-security-policy", POLICY)]
-            if not swallow:
+                message["headers"] = [*message.get("headers", []), *self.headers]
+            async with asyncio.timeout(SEND_SECONDS):
                 await send(message)
 
+        held: list[int] = []
         try:
-            await self.app(scope, await self._admit(scope, receive), checked_send)
+            self._check(scope)
+            await self.app(scope, await self._body(scope, receive, held), guarded_send)
         except Refused as refused:
             if not started:
-                await answer(refused.status, refused.reason)
-        except Exception as error:  # the boundary of the demo: a fault is logged, not shown
-            self.log(
-                f"t2i-demo: {scope['method']} {scope['path']!r:.200} failed: {type(error).__name__}: {error!s:.200}"
-            )
-            if not started:
-                await answer(500, FAILED)
+                await _answer(guarded_send, refused.status, refused.reason)
+        except Exception as error:
+            kind = type(error).__name__
+            self.log(f"t2i-demo: {scope['method']} {scope['path']!r:.200} failed: {kind}: {_line(error)}")
+            if started:
+                raise  # the connection is closed
+            await _answer(guarded_send, 500, "the demo failed; its terminal says why")
+        finally:
+            self.held -= sum(held)
 
-    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Check the path and the body; returns the channel from which the app reads the body."""
-        method, path = scope["method"], scope["path"]
-        if len(scope.get("query_string", b"")) > MAX_QUERY_BYTES or len(path) > MAX_QUERY_BYTES:
-            raise Refused(414, "the path or the query is too long")
-        if method in ("GET", "HEAD"):
-            if path not in GET and not path.startswith((*FOLDERS, f"{CALL}/")):
-                raise Refused(404, "there is nothing here")
-            if "\0" in path or "://" in path or path.startswith(f"{API}/file=http"):
-                raise Refused(404, "files of this demo only")
+    def _check(self, scope: Scope) -> None:
+        """Refuse other sites, and addresses that are absurd."""
+        if len(scope.get("query_string", b"")) > MAX_ADDRESS_BYTES or len(scope["path"]) > MAX_ADDRESS_BYTES:
+            raise Refused(414, "the address is too long")
+        headers = [(name, value.decode("latin-1").lower()) for name, value in scope["headers"]]
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1 or not self._is_ours(hosts[0]):
+            raise Refused(421, "this demo is not served under that host name")
+        # A page of this demo sends the origin that its own address has; the port counts, unlike that of Host, which differs
+        # from ours behind a tunnel.
+        origins = {value for name, value in headers if name == b"origin"}
+        if origins - {f"http://{hosts[0]}", f"https://{hosts[0]}"}:
+            raise Refused(403, "requests from other sites are refused")
+        fetched = {value for name, value in headers if name == b"sec-fetch-site"}
+        if scope["method"] not in ("GET", "HEAD") and fetched - {"same-origin", "none"}:
+            raise Refused(403, "requests from other sites are refused")
+
+    def _is_ours(self, host: str) -> bool:
+        found = HOST.fullmatch(host)
+        if not found:
+            return False
+        name = found[1]
+        if name in self.names:
+            return True
+        if self.any_address:
+            with contextlib.suppress(ValueError):
+                ipaddress.ip_address(name.strip("[]"))
+                return True
+        return False
+
+    async def _body(self, scope: Scope, receive: Receive, held: list[int]) -> Receive:
+        """Read the body of a POST; returns the channel the app shall read it from."""
+        if scope["method"] != "POST":
             return receive
-        if method != "POST":
-            raise Refused(405, "GET and POST only")
-        if path != UPLOAD and path not in POST:
-            raise Refused(404, "there is nothing here")
-        body = await self._read(receive, MAX_UPLOAD_BYTES if path == UPLOAD else MAX_JSON_BYTES)
-        if path == UPLOAD:
-            if not dict(scope["headers"]).get(b"content-type", b"").startswith(b"multipart/form-data"):
-                raise Refused(415, "an upload is multipart/form-data")
-        else:
-            self._check_json(body, POST[path])
+        declared = [value for name, value in scope["headers"] if name == b"content-length"]
+        if declared and (len(declared[0]) > 12 or int(declared[0]) > MAX_BODY_BYTES):
+            raise Refused(413, f"a request may hold {MAX_BODY_BYTES} bytes")
+        parts: list[bytes] = []
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise Refused(400, "the request broke off")
+                    parts.append(message.get("body", b""))
+                    held.append(len(parts[-1]))
+                    self.held += held[-1]
+                    more = message.get("more_body", False)
+                    if sum(held) > MAX_BODY_BYTES:
+                        raise Refused(413, f"a request may hold {MAX_BODY_BYTES} bytes")
+                    if self.held > MAX_HELD_BYTES:
+                        raise Refused(429, "busy: try again")
+        except TimeoutError:
+            raise Refused(408, "the request did not arrive in time") from None
+        body = b"".join(parts)
+        parts.clear()
         given = False
 
         async def replay() -> MutableMapping[str, Any]:
-            nonlocal given
+            nonlocal given, body
             if given:
                 return await receive()  # the disconnection
             given = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            content, body = body, b""
+            return {"type": "http.request", "body": content, "more_body": False}
 
         return replay
 
-    @staticmethod
-    async def _read(receive: Receive, most: int) -> bytes:
-        parts: list[bytes] = []
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise Refused(400, "the request was cut off")
-            parts.append(message.get("body", b""))
-            more = message.get("more_body", False)
-            if sum(map(len, parts)) > most:
-                raise Refused(413, f"a request here holds at most {most} bytes")
-        return b"".join(parts)
 
-    @staticmethod
-    def _check_json(body: bytes, kinds: Kinds) -> None:
-        """Refuse what is not a JSON object with fields of these types, and files on other hosts: Gradio would fetch them."""
-        try:
-            content = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise Refused(400, "the body must be JSON") from error
-        if not isinstance(content, dict):
-            raise Refused(400, "the body must be a JSON object")
-        for name, kind in kinds.items():
-            if not isinstance(content.get(name), kind) or isinstance(content[name], bool):
-                raise Refused(400, f"the body needs {name!r}")
-        left: list[Any] = [content]
-        while left:
-            value = left.pop()
-            if isinstance(value, dict):
-                path = value.get("path")
-                if isinstance(path, str) and "://" in path:
-                    raise Refused(400, "files of this demo only")
-                left += value.values()
-            elif isinstance(value, list):
-                left += value
+async def _answer(send: Send, status: int, reason: str) -> None:
+    body = json.dumps({"error": reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status in (400, 408, 413, 429):  # what is left of the body is not read
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _print(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a closed terminal is no reason to fail
+        print(line.encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 HIDDEN = "hidden or left by an operating system"
 BESIDE = "not needed beside an image of the same name"
+OTHER_KEY = "images of another key than the one chosen"
 NO_IMAGE = "no image, and nothing that is read"
 LONELY_TEXT = "text without an image of its name"
 

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from t2i.errors import DataError
 from t2i.prepare.columns import Columns, captions_in_cell, class_of
+from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions
 from t2i.prepare.splits import split_of_folders, split_of_value
-from t2i.prepare.tree import Finder, Tree
+from t2i.prepare.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Collector:
     """
 
     def __init__(self, finder: Finder, report: Report) -> None:
-        self._finder, self._report = finder, report
+        self.finder, self._report = finder, report
         self._entries: dict[str, _Entry] = {}
         self.named: set[str] = set()  # every image of the source that a row names, whether or not it can be used
         self._unknown: dict[str, int] = {}
@@ -63,7 +64,7 @@ class Collector:
 
         Args:
             where: Its place, for the report.
-            folder: The folder that its image's name is told from.
+            folder: The folder that its image's name is relative to.
             row: Its cells.
             columns: What they hold.
             split: Of the table, by its name; the row's own column comes first.
@@ -86,11 +87,11 @@ class Collector:
             self._report.skip(where, f"broken line: {_said(error)}")
             return
         try:
-            tree, path = self._finder.find(folder, str(name))
+            tree, path = self.finder.find(folder, str(name))
         except DataError as error:
             self._report.skip(where, why if why is not None and "leads out" not in str(error) else str(error))
             return
-        if tree is self._finder.tree:
+        if tree is self.finder.tree:
             self.named.add(path)
         if why is not None:
             self._report.skip(where, why)

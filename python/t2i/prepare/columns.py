@@ -6,6 +6,7 @@ Names are compared without case, spaces at their ends, and the difference betwee
 import ast
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ FILES = (
     "image_name",
     "imagename",
     "image_file",
+    "image_file_name",
     "img",
     "img_path",
     "image_id",
@@ -112,14 +114,18 @@ def class_of(row: Mapping[str, Any], column: str | None, names: Sequence[str] = 
     return " ".join(str(value).split())[:1000] or None
 
 
+_STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_STRINGS = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*,?\s*\]", re.DOTALL)
+
+
 def captions_in_cell(cell: object) -> object:
     """Read a cell of text that holds a list of captions, as `["a", "b"]` or `['a', 'b']`; anything else stays."""
-    if not isinstance(cell, str) or not (cell.strip().startswith(("['", '["')) and cell.strip().endswith("]")):
+    if not isinstance(cell, str) or not _STRINGS.fullmatch(cell.strip()):
         return cell
     for parse in (json.loads, ast.literal_eval):
         try:
             values = parse(cell.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, SyntaxError):
             continue
         if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
             return values

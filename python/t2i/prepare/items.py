@@ -118,7 +118,7 @@ def _blobs(folder: Path) -> Path | None:
 
 
 def root_of(source: Path) -> Path:
-    """Find the folder that names of images are told from: the source, or what holds it where it is a single file."""
+    """Find the folder that names of images are relative to: the source, or its parent where it is a single file."""
     if source.is_dir():
         return source
     return source.parent.parent if source.parent.name == "annotations" else source.parent  # as COCO's archives unpack

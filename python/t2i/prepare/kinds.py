@@ -111,7 +111,7 @@ def image_kind(head: bytes) -> str | None:
         return "WebP"
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12])
-    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in (b"\n", b" ", b"\r", b"\t"):
+    if head[:1] == b"P" and head[1:2] in b"123456Ff" and head[2:3] in (b"\n", b" ", b"\r", b"\t"):
         return "PNM"
     if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0" and len(head) >= 26:
         return "BMP"
@@ -128,7 +128,10 @@ def archive_kind(head: bytes) -> str | None:
 
 def is_hidden(name: str) -> bool:
     """Say whether a file is not the user's: in it, or in a folder above it, a leading dot or a name of the system's own."""
-    return any(part.startswith(".") or part.casefold() in LEFT_BY_SYSTEMS for part in name.split("/"))
+    return any(
+        (part.startswith(".") and part not in (".", "..")) or part.casefold() in LEFT_BY_SYSTEMS
+        for part in name.split("/")
+    )
 
 
 def ending(name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from t2i.prepare.accounting import BESIDE, HIDDEN, LONELY_TEXT, NO_IMAGE, Account
+from t2i.prepare.collect import Collector
 from t2i.prepare.columns import CAPTIONS, FILES, find_column
 from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import (
@@ -34,6 +35,7 @@ KNOWN = frozenset(
         "report.json",
     }
 )
+OTHER_OF_COCO = ("instances_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
 TABLES = (".csv", ".tsv", ".txt", ".token")
 
 
@@ -52,7 +54,10 @@ def account_for(
     counts = Account()
     counts.add("skipped", tree.refused)
     skipped = {place for place, _ in report.skipped}
-    stems = {_stem(name) for name in packed} | {_stem(name) for name in read if ending(name) not in TEXT_ENDINGS}
+    folders = {name.rpartition("/")[0] for name in packed}  # img2dataset keeps 00000.parquet beside the folder 00000
+    stems = (
+        folders | {_stem(name) for name in packed} | {_stem(name) for name in read if ending(name) not in TEXT_ENDINGS}
+    )
     for name in tree.names:
         place = tree.place(name)
         if name in packed:
@@ -70,6 +75,29 @@ def account_for(
             if fate[1] is not None:
                 report.skip(place, fate[1])
             counts.add(fate[0])
+    report.account = counts
+
+
+def account_for_collected(
+    tree: Tree,
+    report: Report,
+    items: Sequence[Item],
+    read: Collection[str],
+    collector: Collector,
+    lost: Collection[str] = (),
+) -> None:
+    """Account for a source whose images tables name, and for the zips beside the tables in which some were found."""
+    archives = {name: archive for name, archive in collector.finder.archives.items() if archive is not None}
+    used = {name for name, archive in archives.items() if any(item.path == archive.path for item in items)}
+    packed = {item.named or item.member or "" for item in items if item.member is None or item.path == tree.path}
+    account_for(tree, report, packed, {*read, *used}, {*collector.named, *lost})
+    counts = report.account
+    assert counts is not None
+    for name in sorted(used):
+        members = {item.member or "" for item in items if item.path == archives[name].path}
+        account_for(archives[name], report, members, ())
+        assert report.account is not None
+        counts.include(report.account)
     report.account = counts
 
 
@@ -124,7 +152,7 @@ def near_miss(name: str, start: bytes) -> str | None:
         first = decode(start if not start.startswith((b"\xff\xfe", b"\xfe\xff")) else start[: len(start) // 2 * 2])
     except ValueError:  # cut in the middle of a character, or no text
         first = start.decode("utf-8", "replace")
-    if base in KNOWN or base.endswith("_stats.json"):
+    if base in KNOWN or base.endswith("_stats.json") or base.startswith(OTHER_OF_COCO):
         return None
     if kind.startswith((".json", ".ndjson", ".jl")):
         if any(f'"{column}"' in first.casefold() for column in FILES) or ".jp" in first or ".png" in first:

@@ -14,6 +14,7 @@ from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.images import Fit, load_images
 from t2i.prepare.items import Item, Report, root_of
 from t2i.prepare.leftovers import account_for_items
+from t2i.prepare.outputs import output_lock, refuse_replacing
 from t2i.prepare.parts import Done, Listing, begin, join, note_done
 from t2i.prepare.sources.arrow import huggingface, parquet
 from t2i.prepare.sources.coco import coco
@@ -23,7 +24,7 @@ from t2i.prepare.sources.stackgan import stackgan
 from t2i.prepare.sources.table import table
 from t2i.prepare.sources.webdataset import is_shard, webdataset
 from t2i.prepare.tree import is_zip
-from t2i.prepare.writer import VERSION, Row, refuse_replacing, remove_pack, shard_capacity, write_shard
+from t2i.prepare.writer import VERSION, Row, shard_capacity, write_shard
 
 BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar
 SOURCES: dict[str, Callable[[Path, Report, SourceOptions], Iterable[Item]]] = {
@@ -44,6 +45,8 @@ LOOKED_FOR = {
     "webdataset": "tar shards of images with a .txt or .json each",
     "parquet": "Parquet files with columns image and text",
 }
+LISTS = ("folder", "huggingface", "csv", "coco", "parquet")  # kinds whose tables may name images elsewhere
+BY_NAME = ("folder", "huggingface")  # kinds whose file names may be captions
 ONE_FILE = ("folder", "csv", "coco", "webdataset", "parquet")  # kinds whose source may be a single file
 
 
@@ -98,23 +101,22 @@ def pack(
     options = dataclasses.replace(options, boxes=boxes or options.boxes)
     settings = _Settings(kind, source, size, fit, options, classes, max_pixels, shard_capacity(size, shard_images))
     part, parts = _checked_part(settings, shard, shard_images, force)
-    before = Listing.read(out)  # beside a pack.json: of a process that was killed in its very last moments
-    if before is None:
+    if Listing.read(out) is None:  # refused before the source is read, which may take long
         refuse_replacing(out, force)
     report = Report()
     items = _items(settings, report)
     listing = _listing(settings, items, report)
-    if before is None or before.digest != listing.digest:
-        refuse_replacing(out, force)
-        if (out / "pack.json").exists():
-            remove_pack(out)
-    done = set(begin(out, listing, shared=shard is not None))
-    wanted = range(part * listing.shards // parts, (part + 1) * listing.shards // parts)
-    todo = [number for number in wanted if number not in done]
-    if done and show_progress:
-        print(f"going on: {len(done)} of {listing.shards} shards are there", file=sys.stderr)
-    _write_shards(settings, out, items, listing, todo, show_progress)
-    return join(out, listing)
+    with output_lock(out, shared=shard is not None):
+        before = Listing.read(out)  # beside a pack.json: one that replaces it, or was killed in its very last moments
+        if before is None or before.digest != listing.digest:
+            refuse_replacing(out, force)
+        listing, done = begin(out, listing, shared=shard is not None)
+        wanted = range(part * listing.shards // parts, (part + 1) * listing.shards // parts)
+        todo = [number for number in wanted if number not in done]
+        if done and show_progress:
+            print(f"going on: {len(done)} of {listing.shards} shards are there", file=sys.stderr)
+        _write_shards(settings, out, items, listing, todo, show_progress)
+        return join(out, listing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +141,9 @@ def _checked_part(settings: _Settings, shard: str | None, shard_images: int | No
     if kind == "folder" and not source.is_dir() and not is_zip(source):
         raise DataError(f"{source} is neither a folder nor a zip; {_other_kind(source)}")
     images = settings.options.images
+    for flag, given, kinds in (("--images", images is not None, LISTS), ("--captions", _by_name(settings), BY_NAME)):
+        if given and kind not in kinds:
+            raise ConfigError(f"{flag} has no effect on {kind}; it goes with {', '.join(kinds)}")
     if images is not None and not images.is_dir():
         raise ConfigError(f"--images must be a folder, got {images}")
     if not 16 <= settings.size <= 2048:
@@ -148,6 +153,10 @@ def _checked_part(settings: _Settings, shard: str | None, shard_images: int | No
     if shard is not None and force:
         raise ConfigError("--force and --shard exclude each other: a part would remove the others; remove --out first")
     return (0, 1) if shard is None else read_shard(shard)
+
+
+def _by_name(settings: _Settings) -> bool:
+    return settings.options.captions == "name"
 
 
 def _other_kind(source: Path) -> str:
@@ -254,5 +263,5 @@ def _write_shards(
                     class_number = class_numbers[item.class_name or ""] if class_numbers else -1
                     rows.append(Row(image, item.captions, class_number, item.test, item.name(root), item.extra))
                 bar.update(len(block))
-            shard = write_shard(out, number, rows) if rows else None
+            shard = write_shard(out, number, rows, listing.suffix) if rows else None
             note_done(out, number, listing.digest, Done(shard, skipped))

@@ -8,9 +8,8 @@ always the same images of the listing. pack.json is written when the last shard 
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,19 @@ from t2i.errors import DataError
 from t2i.files import make_folder, write_atomically
 from t2i.prepare.accounting import Account
 from t2i.prepare.items import Report
-from t2i.prepare.writer import (
-    count,
-    manifest,
+from t2i.prepare.outputs import (
+    NOTES,
+    SHARD,
+    free_suffix,
+    listed_shards,
+    output_lock,
     refuse_replacing,
-    remove_pack,
+    remove_notes,
+    remove_unfinished,
+    replace_pack,
     shard_name,
-    write_manifest,
-    write_report,
 )
-
-NOTES = ".preparing"
+from t2i.prepare.writer import count, manifest, write_report
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Listing:
     skipped: list[list[str]]  # (place, reason) of what the listing left out
     notes: list[str]
     account: dict[str, Any] | None  # what became of the source's files, every listed image counted as packed
+    suffix: str = ""  # of the shards' names, in this folder
+    replaces: list[str] = field(default_factory=list)  # shards of the pack that was there
 
     @classmethod
     def read(cls, folder: Path) -> "Listing | None":
@@ -86,16 +89,18 @@ def find_done(folder: Path, number: int, digest: str) -> Done | None:
         if note["digest"] != digest:
             return None
         if done.shard is not None:
-            data = (folder / shard_name(number)).read_bytes()
-            if done.shard["file"] != shard_name(number) or done.shard["sha256"] != hashlib.sha256(data).hexdigest():
+            name = SHARD.fullmatch(done.shard["file"])
+            if name is None or int(name[1]) != number:
+                return None
+            if done.shard["sha256"] != hashlib.sha256((folder / name[0]).read_bytes()).hexdigest():
                 return None
         return done
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def begin(out: Path, listing: Listing, *, shared: bool) -> list[int]:
-    """Open the folder of a pack; returns the shards that are done already.
+def begin(out: Path, listing: Listing, *, shared: bool) -> tuple[Listing, list[int]]:
+    """Open the folder of a pack; returns the listing as it is noted there, and the shards that are done already.
 
     Args:
         out: Made where it does not exist.
@@ -107,16 +112,19 @@ def begin(out: Path, listing: Listing, *, shared: bool) -> list[int]:
     """
     before = Listing.read(out)
     if before is not None and before.digest == listing.digest:
-        return [number for number in range(listing.shards) if find_done(out, number, listing.digest) is not None]
+        return before, [
+            number for number in range(listing.shards) if find_done(out, number, listing.digest) is not None
+        ]
     if before is not None and shared:
         raise DataError(
             f"{out} holds parts of another preparation (other images or settings); choose another --out, or remove it"
         )
     if not shared:
-        remove_pack(out)
+        remove_unfinished(out)
     make_folder(out, DataError)
+    listing = replace(listing, suffix=free_suffix(out), replaces=sorted(listed_shards(out)))
     listing.write(out)
-    return []
+    return listing, []
 
 
 def join(out: Path, listing: Listing) -> Report:
@@ -149,18 +157,14 @@ def join(out: Path, listing: Listing) -> Report:
     if report.missing:
         return report
     if not shards:
-        shutil.rmtree(out / NOTES, ignore_errors=True)
+        remove_notes(out)
         raise DataError(
             f"none of the {listing.images} images of {listing.name} could be used; the first: "
             f"{': '.join(report.skipped[0])}"
         )
-    for left in out.glob(".*.partial"):  # of a process that was killed while it wrote
-        left.unlink(missing_ok=True)
     record = manifest(listing.name, listing.size, listing.classes, listing.provenance, shards)
     write_report(out, record, report)
-    write_manifest(out, record)
-    (out / NOTES / "listing.json").unlink(missing_ok=True)  # first: a process that is killed here leaves a whole pack
-    shutil.rmtree(out / NOTES, ignore_errors=True)
+    replace_pack(out, record)
     return report
 
 
@@ -196,19 +200,23 @@ def merge(parts: Sequence[Path], out: Path, force: bool = False) -> Report:
         if listings and listing.digest != listings[0].digest:
             raise DataError(f"{part} and {parts[0]} are parts of different preparations (other images or settings)")
         listings.append(listing)
-    listing = listings[0]
-    if (out / "pack.json").exists():
-        remove_pack(out)
-    begin(out, listing, shared=Listing.read(out) is not None)
+    with output_lock(out):
+        return _merge(parts, out, listings[0])
+
+
+def _merge(parts: Sequence[Path], out: Path, found: Listing) -> Report:
+    listing, _ = begin(out, found, shared=Listing.read(out) is not None)
     missing = []
     for number in range(listing.shards):
-        found = ((part, find_done(part, number, listing.digest)) for part in parts)
-        part, done = next(((part, done) for part, done in found if done is not None), (out, None))
+        notes = ((part, find_done(part, number, listing.digest)) for part in parts)
+        part, done = next(((part, done) for part, done in notes if done is not None), (out, None))
         if done is None:
             missing.append(number)
         elif part.resolve() != out.resolve():
             if done.shard is not None:
-                write_atomically(out / shard_name(number), (part / shard_name(number)).read_bytes(), DataError)
+                name = shard_name(number, listing.suffix)
+                write_atomically(out / name, (part / done.shard["file"]).read_bytes(), DataError)
+                done = replace(done, shard=done.shard | {"file": name})
             note_done(out, number, listing.digest, done)
     if missing:
         listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")

@@ -1,6 +1,7 @@
 """Image files that a user names, as network inputs."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ from t2i.prepare.images import load_images
 from t2i.prepare.items import Item
 
 
-def read_pictures(pictures: Sequence[Image.Image | str | Path], size: int, most_pixels: int = MAX_PIXELS) -> Tensor:
+def read_pictures(
+    pictures: Sequence[Image.Image | str | Path | bytes], size: int, most_pixels: int = MAX_PIXELS
+) -> Tensor:
     """Read pictures, scale them to (n, 3, size, size) in [-1, 1], the longer side cut off.
 
-    Files of more than `most_pixels` are refused before they are decoded.
+    A file may be given by its path or by its bytes. Files of more than `most_pixels` are refused before they are decoded.
 
     Raises:
         ConfigError: none given.
@@ -32,11 +35,18 @@ def read_pictures(pictures: Sequence[Image.Image | str | Path], size: int, most_
         if isinstance(picture, Image.Image):
             _native.resize(np.ascontiguousarray(picture.convert("RGB")), out[row], "crop")
             continue
-        path = Path(picture)
-        if not path.is_file():
-            raise DataError(f"no such picture: {path}")
-        loaded, reasons = load_images([Item(path, ())], size, "crop", most_pixels)
+        if isinstance(picture, bytes):
+            item = Item(Path("the style image"), (), read=partial(_cut, picture))
+        else:
+            item = Item(Path(picture), ())
+            if not item.path.is_file():
+                raise DataError(f"no such picture: {item.path}")
+        loaded, reasons = load_images([item], size, "crop", most_pixels)
         if reasons[0] is not None:
-            raise DataError(f"{path} is not a picture that can be read ({reasons[0]})")
+            raise DataError(f"{item.path} is not a picture that can be read ({reasons[0]})")
         out[row] = loaded[0]
     return normalise(torch.from_numpy(out))
+
+
+def _cut(content: bytes, most: int) -> bytes:
+    return content[:most]

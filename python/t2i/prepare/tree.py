@@ -5,7 +5,6 @@ import os
 import re
 import stat
 import sys
-import unicodedata
 import zipfile
 from functools import cached_property, partial
 from pathlib import Path
@@ -97,8 +96,14 @@ class FolderTree:
             self._report.skip(place, f"unreadable: {error.strerror or error}")
         return False
 
+    @cached_property
+    def _listed(self) -> set[str]:
+        return set(self.names)
+
     def has(self, name: str) -> bool:
         """Say whether there is such a file, and no link out on the way to it."""
+        if "names" in self.__dict__ and name in self._listed:  # where the folder was walked, that is known
+            return True
         return os.path.isfile(self.path / name) and inside(self.path, name) is not None
 
     def place(self, name: str) -> str:
@@ -244,8 +249,12 @@ def unusable(name: str) -> str | None:
     return None
 
 
+# Names that are devices on Windows, whatever their ending.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
 def joined(folder: str, name: str) -> str | None:
-    """Join a name from someone's file to the folder that it is told from; None where it leads out of the source.
+    """Join a name from someone's file to the folder that it is relative to; None where it leads out of the source.
 
     >>> joined("train", "a.jpg"), joined("train", "../a.jpg"), joined("train", "../../a.jpg"), joined("", "x/a.jpg")
     ('train/a.jpg', 'a.jpg', None, 'x/a.jpg')
@@ -256,110 +265,3 @@ def joined(folder: str, name: str) -> str | None:
         return None
     path = os.path.normpath(f"{folder}/{name}" if folder else name).replace(os.sep, "/")
     return None if path == ".." or path.startswith(("../", "/")) else path
-
-
-# Names that are devices on Windows, whatever their ending.
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-
-
-class Finder:
-    """Looks for the images that tables name.
-
-    Args:
-        tree: The source.
-        images: Where the user says that images are (`--images`); None: beside the table, or in a folder called images.
-    """
-
-    PLACES = ("images", "image", "imgs", "img", "pictures", "photos", "jpg", "data")
-
-    def __init__(self, tree: Tree, images: Tree | None = None) -> None:
-        self.tree, self.images = tree, images
-        self._known: dict[str, list[str]] = {}  # folders of images by the folder that they lie in
-
-    def find(self, folder: str, name: str) -> tuple[Tree, str]:
-        """Find an image.
-
-        Args:
-            folder: Of the table that names it.
-            name: As the table has it; backslashes are slashes.
-
-        Raises:
-            DataError: there is none, or the name leads out of the source; the message says what comes near.
-        """
-        name = name.strip()
-        candidates = [name] + ([name.replace("\\", "/")] if "\\" in name else [])
-        if self.images is not None:
-            for candidate in candidates:
-                path = joined("", candidate)
-                if path is not None and _has(self.images, path):
-                    return self.images, path
-        inside_source = False
-        for candidate in candidates:
-            for place in ("", *self._places(folder)):
-                path = joined("/".join(part for part in (folder, place) if part), candidate)
-                inside_source = inside_source or path is not None
-                if path is not None and _has(self.tree, path):
-                    return self.tree, path
-        if not inside_source or self._links_out(folder, candidates[-1]):
-            raise DataError(f"{name[:200]!r} leads out of the source folder" if name else "no path")
-        path = joined(folder, candidates[-1])
-        for other in self._index.get(_stem(candidates[-1]), []):  # another form of the same letters, as macOS has it
-            if path is not None and unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", path):
-                return self.tree, other
-        raise DataError(f"no such image: {shown(name)}{self._near(candidates[-1])}")
-
-    def _places(self, folder: str) -> list[str]:
-        if folder not in self._known:
-            self._known[folder] = [name for name in _folders(self.tree, folder) if name.casefold() in self.PLACES]
-        return self._known[folder]
-
-    def _links_out(self, folder: str, name: str) -> bool:
-        path = joined(folder, name)
-        if path is None or not isinstance(self.tree, FolderTree):
-            return path is None
-        return inside(self.tree.path, path) is None
-
-    @cached_property
-    def _index(self) -> dict[str, list[str]]:
-        """Every file by the stem of its name, without case: made once, when the first name is not found."""
-        index: dict[str, list[str]] = {}
-        tree = FolderTree(self.tree.path, Report()) if isinstance(self.tree, FolderTree) else self.tree
-        for name in tree.names:
-            if ending(name) in ENDINGS:
-                index.setdefault(_stem(name), []).append(name)
-        return index
-
-    def _near(self, name: str) -> str:
-        """Say what comes near to a name that is not there: another case, another ending, another folder."""
-        near = self._index.get(_stem(name), [])
-        if not near:
-            return ""
-        folder, _, base = near[0].rpartition("/")
-        if folder and base == name.rpartition("/")[2]:
-            return f" (there is {shown(near[0])}: --images {self.tree.path / folder})"
-        return f" (there is {shown(near[0])})"
-
-
-def _stem(name: str) -> str:
-    base = unicodedata.normalize("NFC", name).rpartition("/")[2].casefold()
-    return base.removesuffix(ending(base)) if ending(base) in ENDINGS else base
-
-
-def _has(tree: Tree, name: str) -> bool:
-    try:
-        return tree.has(name)
-    except (OSError, ValueError):  # a name that no file system takes
-        return False
-
-
-def _folders(tree: Tree, folder: str) -> list[str]:
-    """List the folders in a folder of a tree."""
-    if isinstance(tree, FolderTree):
-        try:
-            with os.scandir(tree.path / folder) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir())
-        except OSError:
-            return []
-    start = f"{folder}/" if folder else ""
-    below = (name[len(start) :] for name in tree.names if name.startswith(start))
-    return sorted({name.partition("/")[0] for name in below if "/" in name})

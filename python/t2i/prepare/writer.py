@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,15 @@ from t2i import _native
 from t2i.errors import DataError
 from t2i.files import make_folder, write_atomically
 from t2i.prepare.items import Report, check_caption_lengths
+from t2i.prepare.outputs import (
+    NOTES,
+    free_suffix,
+    note_writer,
+    refuse_replacing,
+    remove_unfinished,
+    replace_pack,
+    shard_name,
+)
 
 VERSION = 2  # of the format; 1 kept character ids in place of captions
 TOTALS = ("test", "truncated", "unknown")  # what a shard adds to the totals of pack.json
@@ -40,12 +48,7 @@ def shard_capacity(size: int, images: int | None = None) -> int:
     return max(1, min(images or SHARD_IMAGES, SHARD_BYTES // (3 * size * size)))
 
 
-def shard_name(number: int) -> str:
-    """Name the file of a shard."""
-    return f"shard-{number:05d}.safetensors"
-
-
-def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> dict[str, Any]:
+def write_shard(folder: Path, number: int, rows: Sequence[Row], suffix: str = "") -> dict[str, Any]:
     """Write a shard; returns what pack.json says of it, and what it adds to the totals there."""
     from safetensors.numpy import save
 
@@ -65,7 +68,7 @@ def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> dict[str, Any
     for key in rows[0].extra:
         tensors[key] = np.stack([row.extra[key] for row in rows])
     data = save(tensors)
-    file = shard_name(number)
+    file = shard_name(number, suffix)
     write_atomically(folder / file, data, DataError)
     truncated, unknown = _native.count_losses(captions)
     return {
@@ -102,11 +105,6 @@ def manifest(
     }
 
 
-def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write pack.json, which makes the shards a packed data set."""
-    write_atomically(folder / "pack.json", (json.dumps(record, indent=2) + "\n").encode(), DataError)
-
-
 class PackWriter:
     """Write a packed data set picture by picture: shards as they fill, `pack.json` last.
 
@@ -124,6 +122,12 @@ class PackWriter:
         self._rows: list[Row] = []
         self._full = shard_capacity(size)
         make_folder(folder, DataError)
+        refuse_replacing(folder, force=True)  # whether a pack may be replaced is the caller's question
+        remove_unfinished(folder)
+        self._suffix = free_suffix(folder)
+        make_folder(folder / NOTES, DataError)
+        note = json.dumps(note_writer(folder, self._suffix)).encode()
+        write_atomically(folder / NOTES / "writer.json", note, DataError)
 
     def add(
         self, image: NDArray[np.uint8], captions: Sequence[str], class_name: str | None, test: bool, name: str,
@@ -146,14 +150,14 @@ class PackWriter:
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, []
-        self.shards.append(write_shard(self.folder, len(self.shards), rows))
+        self.shards.append(write_shard(self.folder, len(self.shards), rows, self._suffix))
 
     def close(self) -> dict[str, Any]:
         """Write the last shard and pack.json; returns what it says. DataError where no picture was added."""
         if self._rows:
             self._flush()
         record = manifest(self.name, self.size, list(self.classes), self.provenance, self.shards)
-        write_manifest(self.folder, record)
+        replace_pack(self.folder, record)
         return record
 
 
@@ -176,17 +180,3 @@ def write_report(folder: Path, record: Mapping[str, Any], report: Report) -> Non
         "files": report.skipped,
     } | report.record()
     write_atomically(folder / "report.json", (json.dumps(listing, indent=2) + "\n").encode(), DataError)
-
-
-def refuse_replacing(out: Path, force: bool) -> None:
-    """Keep a packed data set that is there; DataError unless it may be replaced."""
-    if (out / "pack.json").exists() and not force:
-        raise DataError(f"{out} already holds a packed data set; choose another --out or add --force")
-
-
-def remove_pack(out: Path) -> None:
-    """Remove a packed data set, whole or left unfinished by a process that was stopped."""
-    for pattern in ("pack.json", "shard-*.safetensors", ".*.partial"):
-        for file in out.glob(pattern):
-            file.unlink(missing_ok=True)
-    shutil.rmtree(out / ".preparing", ignore_errors=True)

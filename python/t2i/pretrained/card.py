@@ -8,8 +8,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from t2i.config.options import TrainConfig
+from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.presets import EXAMPLE
+
+READS = {
+    "char-cnn-rnn": "English, lower-cased, the first 201 characters, in an alphabet of 70 characters; others are ignored",
+    "char-cnn-rnn-bytes": "the first 201 bytes of a sentence, in the languages of its captions",
+    "ngrams": "the words, pairs of words and pieces of words that its captions had, in their languages; others are ignored",
+    "minilm": "English, the first 256 word pieces of a sentence",
+}
 
 
 def model_card(
@@ -44,7 +51,7 @@ def model_card(
         "license": chosen,
         "library_name": "t2i",
         "pipeline_tag": "text-to-image",
-        "tags": ["t2i", "text-to-image", "gan", "gan-cls", "char-cnn-rnn", "pytorch", "safetensors"],
+        "tags": ["t2i", "text-to-image", "gan", "gan-cls", config.text.kind, "pytorch", "safetensors"],
         "language": ["en"],
     }
     parts = [
@@ -114,7 +121,7 @@ def _training_rows(config: TrainConfig, steps: object, version: str) -> list[tup
         ("generator", f"width {config.generator_width}, noise of {config.noise_dim} dimensions"),
         (
             "text encoder",
-            f"char-CNN-RNN ({text.variant}), {text.dim} dimensions; {kinds.get(text.encoder, 'pretrained, frozen')}",
+            f"{_encoder_name(text)}, {text.dim} dimensions; {kinds.get(text.encoder, 'pretrained, frozen')}",
         ),
         ("losses", "; ".join(losses)),
         ("optimizer", f"Adam, learning rate {config.learning_rate}, betas {config.beta1} and {config.beta2}"),
@@ -125,10 +132,17 @@ def _training_rows(config: TrainConfig, steps: object, version: str) -> list[tup
     return [(key, _cell(value)) for key, value in rows]
 
 
+def _encoder_name(text: TextOptions) -> str:
+    """Name a text encoder as people do."""
+    names = {"ngrams": "bag of word and character n-grams", "minilm": "all-MiniLM-L6-v2, frozen, and a linear map"}
+    alphabet = ", UTF-8 bytes" if text.kind == "char-cnn-rnn-bytes" else ""
+    return names.get(text.kind, f"char-CNN-RNN ({text.variant}{alphabet})")
+
+
 def _limits(config: TrainConfig, synthetic: bool, license_id: str) -> str:
     lines = [
         "- It generates what its training images show: a sentence about another subject gives an image of theirs.",
-        "- It reads English, lower-cased, the first 201 characters, in an alphabet of 70 characters; others are ignored.",
+        f"- It reads {READS[config.text.kind]}.",
         f"- {config.size} x {config.size} pixels; nothing it generates is a likeness of a real thing.",
         "- No metrics were computed for this card: `t2i-eval images` measures fidelity, diversity and agreement with captions.",
     ]

@@ -34,6 +34,7 @@ class CaptionInputs:
                 "data": data.fingerprint,
                 "model": SHA256["model.safetensors"],
                 "tokenizer": SHA256["tokenizer.json"],
+                "precision": str(runtime.pick_precision("auto", device)),
             }
             self.vectors = cached_tensor(
                 data.path, "minilm-vectors", facts, (data.captions, WIDTH),
@@ -78,7 +79,7 @@ def minilm_vectors(encoder: MiniLmEncoder, captions: Sequence[str], device: torc
             tokens = np.zeros((len(rows), int(lengths[rows].max())), np.int32)
             for place, row in enumerate(rows):
                 tokens[place, : lengths[row]] = values[offsets[row] : offsets[row + 1]]
-            with runtime.autocast(device, torch.float32):
+            with runtime.autocast(device, runtime.pick_precision("auto", device)):
                 out[torch.from_numpy(rows)] = body(torch.from_numpy(tokens).to(device)).cpu()
             bar.update(len(rows))
     return out

@@ -58,6 +58,7 @@ def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
         ConfigError, DataError: as the training would.
     """
     device = runtime.pick_device(config.device)
+    data.require_size(config.size)
     config = dataclasses.replace(config, text=resolve_text_options(config.text, data))
     sampler = sampler_from(config, data)
     steps, _ = step_counts(config, sampler.images)

@@ -2,13 +2,12 @@
 
 import contextlib
 import dataclasses
-import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from t2i import runtime
+from t2i import console, runtime
 from t2i.config.options import TrainConfig
 from t2i.config.records import to_json
 from t2i.data.dataset import PackedDataset, record_dataset
@@ -71,7 +70,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
         unsaid = None if config.text.encoder == "joint" else source.encoder
         for warning in (ambiguity_warning(sampler), None if unsaid is None else coverage_warning(data, unsaid)):
             if warning is not None:
-                ranks.write(print, warning, file=sys.stderr)
+                ranks.write(console.say, warning)
         torch.manual_seed(config.seed)
         gan = make_step(config, source, device, precision, alignment_encoder, ranks, data)
         _train_gan(gan, data, folder, sampler)

@@ -5,8 +5,9 @@ steps alone where `found_inf` is 1. Nothing waits for the answer; the counters a
 that is not fused (RMSprop has no such form) waits and is not called.
 """
 
+import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from t2i.distributed import ALONE, Ranks
 from t2i.errors import Diverged
 
 IN_A_ROW = 10  # skipped steps that end a run
+CALM = 100  # steps in a row without a skipped one after which what was saved meanwhile counts as good
 
 
 class NonFiniteGuard:
@@ -33,14 +35,16 @@ class NonFiniteGuard:
         self.before = [buffer.clone() for buffer in self.statistics]
         dtypes = dict.fromkeys(buffer.dtype for buffer in self.statistics)
         self._alike = [[i for i, buffer in enumerate(self.statistics) if buffer.dtype is dtype] for dtype in dtypes]
-        self.bad = torch.zeros((), device=device)  # 1 where this step skipped an update
+        self.fine = torch.zeros((), device=device)
+        self._found: list[Tensor] = []  # of each update of this step: 1 where it was skipped
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+        self.steps, self.calm, self.first = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(3))
 
     @torch.no_grad()
     def begin(self) -> None:
         """Begin a step: remember the running statistics."""
-        self.bad.zero_()
+        self._found = []
         if self.statistics:
             torch._foreach_copy_(self.before, self.statistics)
 
@@ -54,7 +58,9 @@ class NonFiniteGuard:
         """
         weights = (weight for group in optimizer.param_groups for weight in group["params"])
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        value = loss.detach().float().clone()
+        value = loss.detach().float()
+        if self.ranks.world > 1:
+            value = value.clone()  # averaged in place
         self.ranks.average([*gradients, value])
         norms = torch._foreach_norm(gradients)
         # 0 x is NaN for a NaN and for an infinity, and NaN is what a sum keeps.
@@ -64,7 +70,7 @@ class NonFiniteGuard:
             optimizer.step()
         elif not bool(found):
             optimizer.step()
-        torch.maximum(self.bad, found, out=self.bad)
+        self._found.append(found)
 
     @torch.no_grad()
     def end(self) -> None:
@@ -73,21 +79,31 @@ class NonFiniteGuard:
         All statistics are laid end to end and chosen between at once: 8 launches on a GPU, where one choice a buffer took 78.
         """
         self.ranks.average(self.statistics)
-        bad = self.bad > 0
+        bad = functools.reduce(torch.maximum, self._found or [self.fine]) > 0
         for alike in self._alike:
             now, then = ([tensors[place] for place in alike] for tensors in (self.statistics, self.before))
             kept = torch.where(bad, torch.cat([t.view(-1) for t in then]), torch.cat([t.view(-1) for t in now]))
             parts = kept.split([t.numel() for t in now])
             torch._foreach_copy_(now, [part.view(t.shape) for part, t in zip(parts, now, strict=True)])
+        # `good` and `bad` as factors: on a GPU each operation on a counter is a launch.
+        good = ~bad
         self.skipped.add_(bad)
         self.in_a_row.add_(1).mul_(bad)
+        self.steps.add_(1)
+        self.calm.add_(1).mul_(good)
+        since = torch.where(self.first > 0, self.first, self.steps * bad)
+        torch.mul(since, self.calm < CALM, out=self.first)
 
-    def check(self, step: int, checkpoint: str, flag: str = "--learning-rate") -> int:
+    def first_skipped(self) -> int:
+        """Tell the first step that was skipped, from 1, of those that nothing calm has followed; 0: none. Waits."""
+        return int(self.first)
+
+    def check(self, step: int, checkpoint: Callable[[], str], flag: str = "--learning-rate") -> int:
         """Read the counters; waits for the device.
 
         Args:
             step: Steps done, for the message.
-            checkpoint: What to go back to, for the message.
+            checkpoint: Says what to go back to, for the message.
             flag: What to lower, for the message.
 
         Returns:
@@ -98,7 +114,7 @@ class NonFiniteGuard:
         """
         if int(self.in_a_row) >= IN_A_ROW:
             raise Diverged(
-                f"losses or gradients were not finite in {int(self.in_a_row)} steps in a row, up to step {step}; {checkpoint}; "
-                f"lower {flag}, or use --precision float32"
+                f"losses or gradients were not finite in {int(self.in_a_row)} steps in a row, up to step {step}; "
+                f"{checkpoint()}; lower {flag}, or use --precision float32"
             )
         return int(self.skipped)

@@ -14,7 +14,6 @@ Nothing here waits for the device but `record`, where logging is due (on a CPU t
 """
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +21,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from t2i import console
 from t2i.config.options import TrainConfig
 from t2i.distributed import ALONE, Ranks
-from t2i.errors import DataError, Stopped
+from t2i.errors import DataError, Diverged, Stopped
+from t2i.locks import check_held
 from t2i.training.checkpoint import Checkpoints
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.progress import Progress, StopSignal
@@ -95,9 +96,9 @@ class Loop:
         self.phase, self.folder, self.checkpoints, self.guard, self.config = phase, folder, checkpoints, guard, config
         self.steps, self.batch, self.metadata, self.ranks, self.rate_flag = steps, batch, metadata, ranks, rate_flag
         with ranks.main_process_first():
-            self.start, damaged = checkpoints.restore(None if config.force else metadata)
+            self.start, damaged = checkpoints.restore(metadata, config.force)
         for line in damaged:
-            ranks.write(print, line, file=sys.stderr)
+            ranks.write(console.say, line)
         self.done = self.start
         self.stop = StopSignal()
 
@@ -125,11 +126,16 @@ class Loop:
         try:
             yield
         except DataError as error:
-            self.ranks.write(self.checkpoints.save, step, self.metadata)
+            self.ranks.write(self.checkpoints.save, step, self.metadata, self._good_until())
             raise DataError(
                 f"{error}; stopped after step {step}, with a checkpoint: put the data set back, and the same command "
                 "goes on"
             ) from error
+
+    def _good_until(self) -> int | None:
+        """Tell the last step before those that have been skipped of late; None where none was."""
+        first = self.guard.first_skipped()
+        return self.start + first - 1 if first else None
 
     def due(self, every: int) -> bool:
         """Say whether what happens every so many steps, and after the last one, happens now."""
@@ -150,12 +156,17 @@ class Loop:
         """
         self.done = step + 1
         self.progress.advance()
+        self.ranks.write(check_held, self.folder)
         log = self.due(self.config.log_every)
         if not log and self.guard.device.type != "cpu":
             return {}  # reading the counters would wait for every step
         if log:  # meet on the host first: a read from a GPU would wait for an exchange with a process that has ended
             self.ranks.any(False)
-        skipped = self.guard.check(self.done, self.checkpoints.newest(), self.rate_flag)
+        try:
+            skipped = self.guard.check(self.done, lambda: self.checkpoints.newest(self._good_until()), self.rate_flag)
+        except Diverged:  # the same command goes on from the last good one
+            self.ranks.write(self.checkpoints.drop_after, self._good_until() or 0)
+            raise
         if not log:
             return {}
         values = {name: float(value) for name, value in self.ranks.mean(measured).items()}
@@ -167,11 +178,12 @@ class Loop:
         """Write a checkpoint, and the model, where that is due.
 
         Raises:
-            Stopped: SIGINT or SIGTERM came before the last step; the checkpoint is written.
+            Stopped: a signal came before the last step; the checkpoint is written.
+            Diverged: a number of the state is not finite; nothing is written.
         """
         stopping = self.ranks.any(self.stop.asked)
         if stopping or self.due(self.config.checkpoint_every):
-            self.ranks.write(self.checkpoints.save, self.done, self.metadata)
+            self.ranks.write(self.checkpoints.save, self.done, self.metadata, self._good_until())
             if save_model is not None:
                 self.ranks.write(save_model)
         if stopping and self.done < self.steps:

@@ -11,6 +11,8 @@ from t2i.errors import ConfigError
 from t2i.models.build import image_encoder
 from t2i.text.build import text_encoder
 from t2i.text.inputs import CaptionInputs, train_rows
+from t2i.text.minilm import MiniLmEncoder
+from t2i.text.ngrams import NgramEncoder
 from t2i.text.pretrained import encoder_file, holds_encoder, load_text
 from t2i.text.protocol import TextEncoder
 from t2i.text.table import caption_table, read_table
@@ -22,6 +24,10 @@ from t2i.weights import load_weights
 def learned_text(encoder: TextEncoder, data: PackedDataset, device: torch.device) -> LearnedText:
     """Make an encoder ready to learn with the GAN; only the paper's characters are part of a batch."""
     inputs = None
+    if isinstance(encoder, (NgramEncoder, MiniLmEncoder)):
+        encoder.dropout = (
+            0.0  # what is left out would depend on more than (seed, step), and a resumed run on where it stopped
+        )
     if encoder.kind != "char-cnn-rnn":
         inputs = CaptionInputs(encoder, data, device)
         inputs.fit(encoder, train_rows(data))

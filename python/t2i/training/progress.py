@@ -8,17 +8,24 @@ from types import FrameType
 
 from tqdm import tqdm
 
+from t2i import console
 from t2i.errors import CheckpointError
 from t2i.files import write_atomically
+from t2i.locks import check_held
 
 
 class StopSignal:
-    """Turn SIGINT and SIGTERM into a flag that a loop reads; the second signal ends the process at once.
+    """Turn the signals that ask a process to end into a flag that a loop reads.
+
+    * SIGINT and SIGTERM: the second one ends the process at once.
+    * SIGHUP (the terminal was closed), SIGXCPU and SIGUSR1 (a cluster's time limit): they come several times, so more of
+      them change nothing. One that was ignored at the start, as under nohup, stays ignored.
 
     A context around loops alone: between them everything is on the disk, and a signal ends the process as usual.
     """
 
-    NUMBERS = (signal.SIGINT, signal.SIGTERM)
+    URGENT = (signal.SIGINT, signal.SIGTERM)
+    NUMBERS = (*URGENT, *(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)))
 
     def __init__(self) -> None:
         self.asked = False
@@ -26,13 +33,15 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        for either in self.NUMBERS:
-            signal.signal(either, signal.SIG_DFL)
+        if number in self.URGENT:
+            for either in self.URGENT:
+                signal.signal(either, signal.SIG_DFL)
 
     def __enter__(self) -> "StopSignal":
         try:
             for number in self.NUMBERS:
-                self._before[number] = signal.signal(number, self._handle)
+                if number in self.URGENT or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
         except ValueError:
             pass  # not in the main thread: whoever runs us there handles signals
         return self
@@ -84,6 +93,7 @@ class Progress:
             mininterval=0.5,
             smoothing=0.05,
             disable=not writes,
+            file=console.errors(),
         )
         self._since = (start, time.perf_counter())
 
@@ -104,6 +114,7 @@ class Progress:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({**record, "images_per_second": round(speed, 1)}) + "\n")
         except OSError as error:
+            check_held(self.path)  # its folder may be gone
             raise CheckpointError(
                 f"cannot write {self.path}: {error.strerror}; free some space, then the same command goes on"
             ) from error

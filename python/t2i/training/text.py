@@ -5,14 +5,13 @@ conditions on it.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from t2i import runtime
+from t2i import console, runtime
 from t2i.config.options import TextConfig, TrainConfig
 from t2i.config.records import text_settings
 from t2i.data.dataset import PackedDataset, record_dataset
@@ -21,7 +20,7 @@ from t2i.files import write_atomically
 from t2i.locks import RunLock
 from t2i.text.coverage import coverage_warning
 from t2i.text.pretrained import with_teacher
-from t2i.training.checkpoint import Checkpoints
+from t2i.training.checkpoint import MISSING, Checkpoints
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.loop import Loop
 from t2i.training.optim import set_learning_rate
@@ -93,7 +92,7 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
     objective = objective_of(config, data, device)
     warning = coverage_warning(data, objective.text)
     if warning is not None:
-        print(warning, file=sys.stderr)
+        console.say(warning)
     steps = config.text.steps or config.text.epochs * objective.epoch
     update = TextStep(objective, device, precision, steps)
     loop = Loop(
@@ -126,7 +125,9 @@ def _is_whole(path: Path) -> bool:
     try:
         read_tensors(path)
     except CheckpointError as error:
-        print(f"training the text encoder again: {error}", file=sys.stderr)
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno not in MISSING:
+            raise  # it may be read tomorrow
+        console.say(f"training the text encoder again: {error}")
         return False
     return True
 

@@ -6,11 +6,12 @@
 The losses look harmless in all four. Nothing here changes the run.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
 from tqdm import tqdm
+
+from t2i import console
 
 LINES = 20  # log lines in a row after which a state counts as lasting
 GRIDS = 2  # sample grids in a row
@@ -21,7 +22,7 @@ CHANGE = 0.02  # standard deviation of pixels (-1..1) that noise or sentence mus
 
 
 def _say(line: str) -> None:
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(line, file=console.errors())
 
 
 class Watch:

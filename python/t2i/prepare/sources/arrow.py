@@ -15,6 +15,7 @@ from typing import Any
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns
+from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
 from t2i.prepare.kinds import is_hidden
 from t2i.prepare.lines import MAX_LINE_BYTES
@@ -22,7 +23,7 @@ from t2i.prepare.sources.folder import folder
 from t2i.prepare.sources.rows import METADATA, class_names, import_pyarrow, read_listing
 from t2i.prepare.sources.webdataset import is_shard, webdataset
 from t2i.prepare.splits import split_of_file, split_of_folders, split_of_value
-from t2i.prepare.tree import OUT, Finder, FolderTree
+from t2i.prepare.tree import OUT, FolderTree
 
 MAX_GROUP_ROWS = 4 * 2**30  # bytes of images in one row group, which is read as a whole
 MAX_GROUPS = 2  # row groups in memory: threads at work on the end of one and the start of the next
@@ -130,7 +131,7 @@ def _listed_files(file: Path, name: str, test: bool, report: Report, options: So
     """Read a table that names files: rows of one file are captions of one image."""
     tree = FolderTree(file.parent, report)
     images = FolderTree(options.images, report) if options.images is not None else None
-    collector = Collector(Finder(tree, images), report)
+    collector = Collector(Finder(tree, report, images), report)
     for row in read_listing(tree, file.name, report, options):
         split = True if test else split_of_file(file.name)
         collector.add(row.where, "", row.cells, row.columns, split=split, class_names=row.class_names)

@@ -8,13 +8,14 @@ from typing import Any
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.columns import Columns
+from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, root_of
 from t2i.prepare.kinds import is_hidden
-from t2i.prepare.leftovers import account_for
+from t2i.prepare.leftovers import account_for_collected
 from t2i.prepare.lines import decode
 from t2i.prepare.sources.rows import ListedRow, rows_of_json
 from t2i.prepare.splits import split_of_file
-from t2i.prepare.tree import Finder, FolderTree, Tree, is_zip, open_tree, read_text_file
+from t2i.prepare.tree import FolderTree, Tree, is_zip, open_tree, read_text_file
 
 MAX_JSON_BYTES = 2 * 2**30  # bytes; captions_train2014.json has 67 MB
 COLUMNS = Columns("file_name", "text", None, "split")
@@ -31,18 +32,16 @@ def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Ite
     tree = open_tree(source if whole else root, report)
     files = _files(tree) if whole else [source.relative_to(root).as_posix()]
     images = FolderTree(options.images, report) if options.images is not None else None
-    collector = Collector(Finder(tree, images), report)
+    collector = Collector(Finder(tree, report, images), report)
     for name in files:
         stem = name.rpartition("/")[2].removesuffix(".json")
         for row in _rows(tree, name, report, options):
             place = next((place for place in _places(tree, name, stem) if _there(tree, place, row)), "")
             collector.add(row.where, place, row.cells, row.columns, split=split_of_file(stem))
-    packed = set()
-    for item in collector.items():
-        packed.add(item.named or item.member or "")
-        yield item
+    items = list(collector.items())
     if whole:
-        account_for(tree, report, packed, set(files), collector.named)
+        account_for_collected(tree, report, items, set(files), collector)
+    yield from items
 
 
 def _files(tree: Tree) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.columns import captions_in_cell
+from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, caption_lines, checked_captions
 from t2i.prepare.kinds import (
     CAPTION_ENDINGS,
@@ -23,11 +24,11 @@ from t2i.prepare.kinds import (
     is_hidden,
     looks_like_image,
 )
-from t2i.prepare.leftovers import account_for
+from t2i.prepare.leftovers import account_for_collected
 from t2i.prepare.lines import MAX_LINE_BYTES
 from t2i.prepare.sources.rows import METADATA, find_in, read_listing
 from t2i.prepare.splits import split_of_folders
-from t2i.prepare.tree import Finder, FolderTree, Tree, head, open_tree, read_text_file
+from t2i.prepare.tree import FolderTree, Tree, head, open_tree, read_text_file
 
 NO_CAPTIONS = (
     "no captions: neither a line in metadata.jsonl nor a .txt beside it (--captions name takes the file's name)"
@@ -39,8 +40,8 @@ def folder(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> I
     """List the images of a folder or zip, with a metadata file or a text of captions for each."""
     tree = open_tree(source, report)
     images = FolderTree(options.images, report) if options.images is not None else None
-    read, packed = set[str](), set[str]()
-    collector = Collector(Finder(tree, images), report)
+    read, items = set[str](), list[Item]()
+    collector = Collector(Finder(tree, report, images), report)
     if options.captions == "files":
         for name in tree.names:
             if name.rpartition("/")[2].casefold() in METADATA and not is_hidden(name):
@@ -48,16 +49,13 @@ def folder(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> I
                 for row in read_listing(tree, name, report, options):
                     folder_of = name.rpartition("/")[0]
                     collector.add(row.where, folder_of, row.cells, row.columns, class_names=row.class_names)
-    for item in collector.items():
-        packed.add(item.named or item.member or "")
-        yield item
+    items += collector.items()
     named = collector.named
     alone = [name for name in tree.names if name not in named and not is_hidden(name) and is_image(tree, name)]
     found = _by_name(alone) if options.captions == "name" else _sidecars(tree, alone, report, read)
-    for name, captions, (class_name, test) in _with_classes(found, report):
-        packed.add(name)
-        yield tree.item(name, captions, class_name, test)
-    account_for(tree, report, packed, read, {*named, *alone})
+    items += [tree.item(name, captions, *where) for name, captions, where in _with_classes(found, report)]
+    account_for_collected(tree, report, items, read, collector, alone)
+    yield from items
 
 
 def is_image(tree: Tree, name: str) -> bool:

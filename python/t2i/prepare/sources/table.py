@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
+from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import is_hidden
-from t2i.prepare.leftovers import account_for
+from t2i.prepare.leftovers import account_for_collected
 from t2i.prepare.sources.rows import read_listing
 from t2i.prepare.splits import split_of_file
-from t2i.prepare.tree import Finder, FolderTree, Tree, is_zip, open_tree
+from t2i.prepare.tree import FolderTree, Tree, is_zip, open_tree
 
 TABLES = (".csv", ".tsv")
 OTHER_TABLES = ("captions.txt", ".token.txt", ".token", "captions.jsonl", "metadata.jsonl")  # where there is no .csv
@@ -25,18 +26,16 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
     whole = source.is_dir() or is_zip(source)
     files = _tables(tree) if whole else [source.name]
     images = FolderTree(options.images, report) if options.images is not None else None
-    collector = Collector(Finder(tree, images), report)
+    collector = Collector(Finder(tree, report, images), report)
     for name in files:
         folder, _, base = name.rpartition("/")
         split = split_of_file(base)
         for row in read_listing(tree, name, report, options):
             collector.add(row.where, folder, row.cells, row.columns, split=split, class_names=row.class_names)
-    packed = set()
-    for item in collector.items():
-        packed.add(item.named or item.member or "")
-        yield item
+    items = list(collector.items())
     if whole:
-        account_for(tree, report, packed, set(files), collector.named)
+        account_for_collected(tree, report, items, set(files), collector)
+    yield from items
 
 
 def _tables(tree: Tree) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.accounting import HIDDEN, NO_IMAGE, Account
+from t2i.prepare.accounting import HIDDEN, NO_IMAGE, OTHER_KEY, Account
 from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.columns import CAPTIONS, CLASSES, SPLITS, class_of, find_column
 from t2i.prepare.items import Item, Report, caption_lines, checked_captions
@@ -109,9 +109,12 @@ class _Shard:
             return
         images = [key for key, member in sample.items() if self._is_image(member)]
         wanted = (self.options.image_column or "").lower().lstrip(".")
-        if wanted:
-            images = [key for key in images if key == wanted]
         others = [key for key in sample if key not in images]
+        if wanted in images:
+            self.counts.add(OTHER_KEY, len(images) - 1)
+            images = [wanted]
+        elif wanted:
+            others, images = list(sample), []
         if not images:
             first = next(iter(sample.values()))
             self._skip(
