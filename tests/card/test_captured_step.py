@@ -57,7 +57,16 @@ def test_what_a_recording_forbids_is_refused_and_the_step_runs_as_it_is():
 def test_a_training_records_its_step_and_goes_on_from_its_checkpoint(tmp_path):
     pack_blossoms(tmp_path / "pack", images=40, size=19, show_progress=False)
     flags = [{"cpu": "cuda", "float32": "bfloat16"}.get(flag, flag) for flag in TINY]
-    flags += ["--compile", "off", "--data", str(tmp_path / "pack"), "--out", str(tmp_path / "run")]
+    flags += [
+        "--text.kind",
+        "char-cnn-rnn",
+        "--compile",
+        "off",
+        "--data",
+        str(tmp_path / "pack"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
     for steps, replayed in ((WARM + 5, 5), (2 * WARM + 8, 3)):  # the second starts from the first's end
         said = run(Path(__file__).with_name("null_train.py"), *flags, "--steps", str(steps))
         assert json.loads(said.splitlines()[-1]) == {"exit": 0, "replayed": replayed}
