@@ -62,7 +62,8 @@ def run(script: Path, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
         "NULLCARD": str(out), "LD_PRELOAD": f"{out}/libnullcuda.so {out}/libmore.so", "LD_LIBRARY_PATH": str(out),
         "TRITON_LIBCUDA_PATH": str(out), "TORCHINDUCTOR_BENCHMARK_KERNEL": "1", "OMP_NUM_THREADS": "1",
-        "TORCHINDUCTOR_COMPILE_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "0", "XDG_CACHE_HOME": f"{out}/cache",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_FX_GRAPH_CACHE": "0",
+        "TORCHINDUCTOR_AUTOGRAD_CACHE": "0", "PYTORCH_NVML_BASED_CUDA_CHECK": "0", "XDG_CACHE_HOME": f"{out}/cache",
         "TORCHINDUCTOR_CACHE_DIR": f"{out}/cache/inductor", "TRITON_CACHE_DIR": f"{out}/cache/triton",
         "PYTHONPATH": os.pathsep.join([str(TOOLS / "site"), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip

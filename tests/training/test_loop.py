@@ -34,7 +34,7 @@ class Unreadable:
 
 
 def test_a_process_that_has_ended_is_noticed_before_anything_is_read_from_the_device(tmp_path):
-    checkpoints = SimpleNamespace(restore=lambda metadata: (0, []), newest=lambda: "")
+    checkpoints = SimpleNamespace(restore=lambda *_: (0, []), newest=lambda *_: "")
     config = SimpleNamespace(log_every=1, checkpoint_every=1, force=True)
     loop = Loop("gan", tmp_path, checkpoints, Unreadable(), config, steps=2, batch=8, metadata={}, ranks=Pair())
     with loop, pytest.raises(PeerLost):

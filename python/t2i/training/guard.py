@@ -5,6 +5,7 @@ steps alone where `found_inf` is 1. Nothing waits for the answer; the counters a
 that is not fused (RMSprop has no such form) waits and is not called.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 
@@ -34,7 +35,8 @@ class NonFiniteGuard:
         self.before = [buffer.clone() for buffer in self.statistics]
         dtypes = dict.fromkeys(buffer.dtype for buffer in self.statistics)
         self._alike = [[i for i, buffer in enumerate(self.statistics) if buffer.dtype is dtype] for dtype in dtypes]
-        self.bad = torch.zeros((), device=device)  # 1 where this step skipped an update
+        self.fine = torch.zeros((), device=device)
+        self._found: list[Tensor] = []  # of each update of this step: 1 where it was skipped
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.in_a_row = torch.zeros((), dtype=torch.int64, device=device)
         self.steps, self.calm, self.first = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(3))
@@ -42,7 +44,7 @@ class NonFiniteGuard:
     @torch.no_grad()
     def begin(self) -> None:
         """Begin a step: remember the running statistics."""
-        self.bad.zero_()
+        self._found = []
         if self.statistics:
             torch._foreach_copy_(self.before, self.statistics)
 
@@ -56,7 +58,9 @@ class NonFiniteGuard:
         """
         weights = (weight for group in optimizer.param_groups for weight in group["params"])
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        value = loss.detach().float().clone()
+        value = loss.detach().float()
+        if self.ranks.world > 1:
+            value = value.clone()  # averaged in place
         self.ranks.average([*gradients, value])
         norms = torch._foreach_norm(gradients)
         # 0 x is NaN for a NaN and for an infinity, and NaN is what a sum keeps.
@@ -66,7 +70,7 @@ class NonFiniteGuard:
             optimizer.step()
         elif not bool(found):
             optimizer.step()
-        torch.maximum(self.bad, found, out=self.bad)
+        self._found.append(found)
 
     @torch.no_grad()
     def end(self) -> None:
@@ -75,18 +79,20 @@ class NonFiniteGuard:
         All statistics are laid end to end and chosen between at once: 8 launches on a GPU, where one choice a buffer took 78.
         """
         self.ranks.average(self.statistics)
-        bad = self.bad > 0
+        bad = functools.reduce(torch.maximum, self._found or [self.fine]) > 0
         for alike in self._alike:
             now, then = ([tensors[place] for place in alike] for tensors in (self.statistics, self.before))
             kept = torch.where(bad, torch.cat([t.view(-1) for t in then]), torch.cat([t.view(-1) for t in now]))
             parts = kept.split([t.numel() for t in now])
             torch._foreach_copy_(now, [part.view(t.shape) for part, t in zip(parts, now, strict=True)])
+        # `good` and `bad` as factors: on a GPU each operation on a counter is a launch.
+        good = ~bad
         self.skipped.add_(bad)
         self.in_a_row.add_(1).mul_(bad)
-        self.steps += 1
-        self.calm.copy_(torch.where(bad, 0, self.calm + 1))
-        since = torch.where(bad & (self.first == 0), self.steps, self.first)
-        self.first.copy_(torch.where(self.calm >= CALM, 0, since))
+        self.steps.add_(1)
+        self.calm.add_(1).mul_(good)
+        since = torch.where(self.first > 0, self.first, self.steps * bad)
+        torch.mul(since, self.calm < CALM, out=self.first)
 
     def first_skipped(self) -> int:
         """Tell the first step that was skipped, from 1, of those that nothing calm has followed; 0: none. Waits."""
