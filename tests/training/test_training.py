@@ -463,10 +463,15 @@ def test_pictures_larger_than_the_pack_are_refused_with_the_size_to_prepare(tiny
 
 
 def test_learning_learns(tiny_blossoms, tmp_path):
-    """Fifty steps are enough for the discriminator to rank real pairs above fakes: no sign is the wrong way round."""
-    run(config(steps=50, log_every=50, mismatch="text", learning_rate=2e-3), tiny_blossoms, tmp_path)
-    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["matching"] > last["fake"] + 0.05
+    """Fifty steps are enough for the discriminator to rank real pairs above fakes: no sign is the wrong way round.
+
+    The mean over steps 31 to 50, since single steps scatter: 0.06 to 0.19 with six seeds.
+    """
+    run(config(steps=50, log_every=1, mismatch="text", learning_rate=2e-3), tiny_blossoms, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    gaps = [line["matching"] - line["fake"] for line in lines if "matching" in line][30:]
+    assert len(gaps) == 20
+    assert sum(gaps) / len(gaps) > 0.03
 
 
 def test_reading_the_noise_back_reaches_the_generator_and_its_own_head_only(tiny_blossoms):
