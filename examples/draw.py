@@ -1,6 +1,6 @@
 """Use a trained model from Python: pictures of a sentence, and the way from one sentence to another.
 
-python examples/draw.py runs/blossoms "a flower with five red petals" "a flower with eight blue petals" out
+python examples/draw.py runs/drawings "a flower with five red petals" "a flower with eight blue petals" out
 """
 
 import sys

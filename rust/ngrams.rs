@@ -9,8 +9,9 @@
 //!
 //! Its tokens, each once, in the order of their first appearance:
 //! * in `1..=words`, the hash of every unit and of every two consecutive units;
-//! * in `words + 1..=words + characters`, the hash of every 3, 4 and 5 consecutive characters of `<word>`, and of every three
-//!   consecutive letters of a script without spaces, so that a word that no caption had is not nothing.
+//! * in `words + 1..=words + characters`, the hash of every 3, 4 and 5 consecutive characters of `<word>`, and of every 3, 4 and
+//!   5 consecutive letters of a script without spaces, so that a word that no caption had is not nothing, and a colour is
+//!   read together with what has it.
 //!
 //! Token 0 is left for padding. This is not UAX 29: its rules for apostrophes and numbers ("can't", "3.5") keep together
 //! what a bag of words does as well without, and its word breaks of Thai need a dictionary.
@@ -28,14 +29,17 @@ const WORK_PER_BYTE: usize = 64;
 /// Odd multipliers of the polynomial hash and of its finaliser, and what tells pairs and triples from single units.
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 const MIX: u64 = 0xD6E8_FEB8_6659_FD93;
-/// Lengths of the character n-grams of a word, with BASE to that power.
+/// Lengths of character n-grams.
+const SHORTEST: usize = 3;
+const LONGEST: usize = 5;
+/// Those of a word, with BASE to that power.
 const PIECES: [(usize, u64); 3] = [
     (3, BASE.wrapping_mul(BASE).wrapping_mul(BASE)),
     (4, BASE.wrapping_mul(BASE).wrapping_mul(BASE).wrapping_mul(BASE)),
     (5, BASE.wrapping_mul(BASE).wrapping_mul(BASE).wrapping_mul(BASE).wrapping_mul(BASE)),
 ];
 const PAIR: u64 = 0xA5A5_5A5A_1234_5677;
-const TRIPLE: u64 = 0x5A5A_A5A5_7654_3211;
+const RUN: u64 = 0x5A5A_A5A5_7654_3211;
 
 /// Blocks of scripts that write no spaces between words, first and last character.
 const SPACELESS: [(u32, u32); 16] = [
@@ -161,8 +165,33 @@ fn bucket(hash: u64, count: u32) -> u32 {
 #[derive(Clone, Copy)]
 struct Before {
     hash: u64,
-    /// Set where it is a letter of a script without spaces and the next unit follows at once: its hash and the one before.
-    run: Option<(u64, Option<u64>)>,
+    /// Letters of scripts without spaces that end with this unit and that the next one follows at once.
+    run: Run,
+}
+
+/// Hashes of the last consecutive letters of scripts without spaces, the latest last.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    hashes: [u64; LONGEST - 1],
+    length: usize,
+}
+
+impl Run {
+    /// The run with one more letter.
+    fn with(mut self, hash: u64) -> Self {
+        if self.length == self.hashes.len() {
+            self.hashes.rotate_left(1);
+            self.length -= 1;
+        }
+        self.hashes[self.length] = hash;
+        self.length += 1;
+        self
+    }
+
+    /// The last `count` letters, if there are as many.
+    fn last(&self, count: usize) -> Option<&[u64]> {
+        self.length.checked_sub(count).map(|first| &self.hashes[first..self.length])
+    }
 }
 
 /// Memory of one thread.
@@ -239,7 +268,7 @@ impl Tokenizer {
                 self.finish(out);
                 if class == Class::Separator {
                     if let Some(before) = &mut self.before {
-                        before.run = None;
+                        before.run = Run::default();
                     }
                     continue;
                 }
@@ -264,13 +293,17 @@ impl Tokenizer {
         if let Some(before) = self.before {
             self.word(extend(extend(PAIR, before.hash), hash), out);
         }
-        let mut run = None;
+        let mut run = Run::default();
         if self.kind == Class::Spaceless {
-            let earlier = self.before.and_then(|before| before.run);
-            if let (Some((last, Some(first))), true) = (earlier, self.buckets.characters > 0) {
-                self.characters(extend(extend(extend(TRIPLE, first), last), hash), out);
+            let earlier = self.before.map_or_else(Run::default, |before| before.run);
+            if self.buckets.characters > 0 {
+                for length in SHORTEST..=LONGEST {
+                    let Some(letters) = earlier.last(length - 1) else { break };
+                    let start = letters.iter().fold(RUN, |all, &letter| extend(all, letter));
+                    self.characters(extend(start, hash), out);
+                }
             }
-            run = Some((hash, earlier.map(|(last, _)| last)));
+            run = earlier.with(hash);
         } else if self.kind == Class::Letter && self.buckets.characters > 0 {
             self.pieces(out);
         }

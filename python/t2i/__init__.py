@@ -3,7 +3,7 @@
 Everything named here is loaded when it is first used: `import t2i` alone starts neither torch nor the native module.
 
     ids = t2i.encode(["a flower with five red petals"])           # uint8 (1, 201)
-    pipe = t2i.Pipeline.from_pretrained("runs/blossoms")
+    pipe = t2i.Pipeline.from_pretrained("runs/drawings")
     pipe(["a flower with five red petals"], count=8).images       # PIL images
 """
 

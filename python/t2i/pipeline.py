@@ -55,7 +55,7 @@ class Pipeline:
         folder: The model folder, where the style encoder is looked for when it is first wanted.
 
     Example:
-        >>> pipe = Pipeline.from_pretrained("runs/blossoms")                  # doctest: +SKIP
+        >>> pipe = Pipeline.from_pretrained("runs/drawings")                  # doctest: +SKIP
         >>> pipe(["a flower with five red petals and a yellow centre"]).images[0].save("a.png")  # doctest: +SKIP
     """
 

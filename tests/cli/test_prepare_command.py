@@ -42,10 +42,10 @@ def test_a_pack_of_the_size_made_for_a_training_names_that_training(size):
 @pytest.mark.parametrize(
     ("stored", "flags"),
     [
-        (16, "--preset blossoms --size 16"),
-        (19, "--preset blossoms --size 16"),
-        (38, "--preset blossoms"),
-        (63, "--preset blossoms"),
+        (16, "--preset drawings --size 16"),
+        (19, "--preset drawings --size 16"),
+        (38, "--preset drawings"),
+        (63, "--preset drawings"),
         (64, "--preset flowers"),
         (76, "--preset flowers"),
         (152, "--preset flowers --size 128"),
@@ -73,10 +73,10 @@ def test_the_next_command_works_with_a_dry_run_and_without(tmp_path, stored):
         4,
         "--steps",
         1,
-        "--text.encoder",
-        "end-to-end",
+        "--text.steps",
+        2,
     ]
-    small += ["--text.width", 8, "--text.channels", 8, 8, "--text.dim", 16, "--alignment-weight", 0, "--device", "cpu"]
+    small += ["--text.batch", 4, "--text.image-width", 8, "--text.dim", 16, "--alignment-weight", 0, "--device", "cpu"]
     for more in (["--dry-run"], []):
         code, out, err = call(*words, *small, "--out", tmp_path / "run", *more)
         assert code == 0, err

@@ -211,9 +211,9 @@ def test_help_lists_the_groups_a_person_scans_in_order_with_rare_settings_last()
         ("--alignment-weight", "CLIP-style contrastive loss"),
         ("--recovery-weight", "InfoGAN noise reconstruction"),
         ("--mismatch-weight", "c: weight .* matching-aware discriminator loss"),
-        ("--learning-rate", r"Learning rate of Adam\. \(default: 0\.0003\)"),  # of the preset
+        ("--learning-rate", r"Learning rate of Adam\. \(default: 0\.0005\)"),  # of the preset
         ("--flip, --no-flip", r"Random horizontal flips\. \(default: true\)"),
-        ("--text.channels N N", r"\(default: 96 128\)"),
+        ("--text.buckets N N", r"\(default: 16384 8192\)"),
     ],
 )
 def test_help_speaks_the_words_of_the_field_and_shows_the_default(flag, says):

@@ -67,8 +67,8 @@ def tokens(caption, words=WORDS, characters=CHARACTERS):
             out.append(1 + bucket(fold([before, hashed], 0xA5A55A5A12345677), words))
         run = [*run, hashed] if kind == "spaceless" and touching else [hashed] if kind == "spaceless" else []
         pieces = []
-        if kind == "spaceless" and len(run) >= 3:
-            pieces = [fold(run[-3:], 0x5A5AA5A576543211)]
+        if kind == "spaceless":
+            pieces = [fold(run[-length:], 0x5A5AA5A576543211) for length in (3, 4, 5) if len(run) >= length]
         elif kind == "word":
             whole = [ord("<"), *map(ord, text), ord(">")]
             pieces = [

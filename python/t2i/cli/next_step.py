@@ -35,6 +35,6 @@ def training_size(stored: int) -> int:
 def next_command(out: Path, stored: int) -> str:
     """Return the command that trains on a pack of images of `stored` pixels."""
     size = training_size(stored)
-    preset = "blossoms" if size <= PRESETS["blossoms"].size else "flowers"
+    preset = "drawings" if size <= PRESETS["drawings"].size else "flowers"
     flag = "" if size == PRESETS[preset].size else f" --size {size}"
     return f"t2i-train --data {shlex.quote(str(out))} --preset {preset}{flag}"

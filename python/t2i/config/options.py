@@ -16,7 +16,7 @@ from t2i.errors import ConfigError
 
 __all__ = ["LEARNED", "JointOptions", "StyleConfig", "TextConfig", "TextOptions", "TrainConfig"]
 
-PRESET_NAMES = ("blossoms", "drawings", "flowers", "modern", "fast", "paper", "paper-coco")
+PRESET_NAMES = ("drawings", "blossoms", "flowers", "modern", "fast", "paper", "paper-coco")
 TRACKERS = ("tensorboard", "wandb")
 PRESET_HELP = f"Preset that the other settings start from: {', '.join(PRESET_NAMES)}."
 
@@ -61,7 +61,7 @@ class TrainConfig(RunOptions):
     t2i-train --plot RUN plots the curves of a run.
     """
 
-    preset: str = option("blossoms", PRESET_HELP, group="run")
+    preset: str = option("drawings", PRESET_HELP, group="run")
     out: str | None = option(
         None, "Run folder. Without it: a folder under runs/ named after the preset.", group="run", runtime_only=True
     )
