@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: all help install test rust-test python-test coverage format lint stubtest torture fuzz audit bench gpu docs paper clean
+.PHONY: all help install test rust-test python-test coverage format lint stubtest torture fuzz audit bench gpu card docs paper clean
 
 all: format lint test  ## format, lint and test: what a change must pass
 
@@ -69,9 +69,13 @@ docs: install  ## the documentation and API reference, in build/site
 
 # On a machine with a GPU. GPU_PYTHON is any Python that has t2i (an installed wheel will do); .venv is not made.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
-GPU_FLAGS = $(if $(DATA),--data $(DATA)) $(if $(FEATURES),--features $(FEATURES)) $(if $(TEXT),--text $(TEXT)) $(if $(ONLY),--only $(ONLY))
-gpu:  ## on a GPU: tests, benches, 600 epochs of fast and paper: DATA=data/oxford102 FEATURES=inception.safetensors
+GPU_FLAGS = $(if $(DATA),--data $(DATA)) $(if $(FEATURES),--features $(FEATURES)) $(if $(TEXT),--text $(TEXT)) \
+	$(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT)) $(if $(MINUTES),--minutes $(MINUTES))
+gpu:  ## on a GPU, in pieces of 9 minutes (exit code 75: call it again): tests, benches, 600 epochs of fast and paper: DATA=data/oxford102 FEATURES=inception.safetensors OUT=results
 	$(GPU_PYTHON) benches/python/gpu.py $(GPU_FLAGS)
+
+card: install  ## what a machine without a GPU can show of one, in full: needs torch's CUDA build, gcc and ../shared/nullcard
+	T2I_CARD=1 $(BIN)/python -m pytest -q -p no:cacheprovider -o timeout=3600 tests/card
 
 paper: install  ## the ablation of GAN, -CLS, -INT and -INT-CLS, written to docs/paper.md (hours on two cores)
 	$(BIN)/python benches/python/paper.py --write docs/paper.md

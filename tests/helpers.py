@@ -57,6 +57,15 @@ def peak():
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
+def assert_all_accounted(report):
+    """Images packed, files read, files skipped and files ignored by a rule are all the files of the source."""
+    counts = report.account
+    if counts is not None:  # a single table is a source without other files
+        assert counts.images + counts.read + counts.skipped + sum(counts.ignored.values()) == counts.files
+        assert counts.images == report.images
+        assert counts.skipped == 0 or report.skipped
+
+
 def slow_encode(captions):
     """Build the table in order, so that the later of the two dashes wins, and look every character up."""
     table = {}

@@ -35,17 +35,20 @@ class Tolerant:
         return getattr(self.stream, name)
 
 
-_errors = Tolerant(None)
+_last = Tolerant(None)
 
 
 def errors() -> TextIO:
-    """Take the present stderr, tolerantly: where bars and warnings go. One object a stream, by which tqdm clears its bars."""
-    global _errors
+    """Take the present stderr, tolerantly: where bars and warnings go.
+
+    It is the same object for the same stream, or a bar would not make way for a warning.
+    """
+    global _last
     if isinstance(sys.stderr, Tolerant):
         return cast(TextIO, sys.stderr)
-    if _errors.stream is not sys.stderr:
-        _errors = Tolerant(sys.stderr)
-    return cast(TextIO, _errors)
+    if _last.stream is not sys.stderr:
+        _last = Tolerant(sys.stderr)
+    return cast(TextIO, _last)
 
 
 def say(line: str) -> None:

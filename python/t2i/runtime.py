@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from t2i.errors import ConfigError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST_HEAP_BLOCK = 32 * 2**20  # bytes; mallopt refuses more
+
+# Of torch.compile's code generator. Independent small kernels are joined; a value that several kernels need is computed again
+# by each, from bfloat16 maps, and not written and read in float32 (the gradient behind an activation: 2 GB a step at 512).
+INDUCTOR: dict[str, Any] = {"combo_kernels": True, "realize_opcount_threshold": 200, "realize_reads_threshold": 16}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,7 +37,34 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise ConfigError(f"--device {name}: {found} CUDA devices found; use --device cpu")
+    if device.type == "cuda":
+        _prepare(device)
     return device
+
+
+def _prepare(device: torch.device) -> None:
+    """Settle what a process does on its GPU, before the first product.
+
+    Kernels, streams and graphs that name no device go to the current one, which is therefore made the one that was asked for.
+    float32 means IEEE float32, in convolutions too, where torch's default is TF32 (10 bits of mantissa): measures and tests
+    rely on it. Training in bfloat16 takes it back (`allow_tf32`).
+    """
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    _set_float32("ieee")
+    torch.backends.cudnn.benchmark = True  # shapes are fixed: cuDNN tries its algorithms once
+
+
+def allow_tf32(precision: torch.dtype) -> None:
+    """Let what a bfloat16 training leaves in float32 (the frozen features) multiply in TF32, which is more precise still."""
+    if precision is torch.bfloat16 and torch.cuda.is_available():
+        _set_float32("tf32")
+
+
+def _set_float32(precision: str) -> None:
+    """Set how float32 products and convolutions are computed on a GPU: "ieee" or "tf32"."""
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = precision
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
@@ -48,10 +79,16 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def make_deterministic() -> None:
-    """Let torch choose only algorithms that give equal bits in every run; before the first product on a GPU."""
+    """Let torch choose only algorithms that give equal bits in every run; after `pick_device`, before the first product.
+
+    Without the filling of every new tensor with NaN that torch does beside (it added 62% to the launches of a step): nothing
+    here reads what it has not written.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for to be deterministic
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch._inductor.config.deterministic = True
 
 
 def peak_memory() -> int:
@@ -91,21 +128,26 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 def compiled(function: Callable[P, T], name: str) -> Callable[P, T]:
     """Compile a function whole, for fixed shapes; where that fails, go on with the function as it is and say so once.
 
+    Its backward pass is compiled with it, in the first call, and not when a gradient is first asked for: a failure there would
+    be past catching.
+
     Args:
         function: Without side effects but those of batch normalisation; it is traced when first called.
         name: For the warning.
     """
-    fast = torch.compile(function, fullgraph=True, dynamic=False)
+    fast = torch.compile(function, fullgraph=True, dynamic=False, options=INDUCTOR)
+    with_backward = torch._functorch.config.patch(force_non_lazy_backward_lowering=True)
     failed = False
 
     def run(*arguments: P.args, **options: P.kwargs) -> T:
         nonlocal failed
         if not failed:
             try:
-                return fast(*arguments, **options)
+                with with_backward:
+                    return fast(*arguments, **options)
             except (torch._dynamo.exc.TorchDynamoException, ImportError, FileNotFoundError) as error:
                 failed = True
-                reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
                 print(f"warning: {name} could not be compiled ({reason}); it runs uncompiled", file=sys.stderr)
         return function(*arguments, **options)
 

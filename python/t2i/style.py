@@ -1,6 +1,5 @@
 """The style encoder of a model: which noise would generate an image like this one?"""
 
-import json
 import math
 from pathlib import Path
 
@@ -10,10 +9,11 @@ from torch import Tensor
 
 from t2i.config.options import TrainConfig
 from t2i.errors import CheckpointError
+from t2i.files import read_json
 from t2i.models import build
 from t2i.models.encoders import StyleEncoder, blurred
-from t2i.pretrained.folder import MAX_SETTINGS_BYTES, checked_network, model_hash, plain_file
-from t2i.weights import load_weights
+from t2i.pretrained.folder import MAX_SETTINGS_BYTES, model_hash, plain_file
+from t2i.weights import checked_network, load_weights
 
 # Blurs (side of the box, in pixels) at which the style of a photograph is read. Where the grid of a blur falls says nothing
 # about the style: the mean of five readings separates the styles of blossoms of training classes with an area under the ROC
@@ -57,7 +57,7 @@ class StyleReader:
         path = plain_file(folder, "style.json", MAX_SETTINGS_BYTES)
         weights = plain_file(folder, "style.safetensors")
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
             width, blur = int(record["settings"]["width"]), record["settings"]["blur"] > 0
             model = record["model_sha256"]
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

@@ -2,17 +2,33 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from t2i.errors import CheckpointError
-from t2i.files import write_atomically
+from t2i.errors import CheckpointError, ConfigError
+from t2i.files import check_file, read_file, write_atomically
+
+MAX_PARAMETERS = 4_000_000_000  # of a network; the paper's have 24 million together
+FLOATS = {"F64", "F32", "F16", "BF16"}
+Network = TypeVar("Network", bound=nn.Module)
+# What the library raises for files of strangers: dtypes that torch does not have, sizes that do not fit the memory.
+UNREADABLE = (
+    SafetensorError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+)
 
 
 def serialise(tensors: Mapping[str, Tensor]) -> bytes:
@@ -82,14 +98,62 @@ def read_tensors(path: Path, *, require_checksum: bool = False) -> dict[str, Ten
     """
     expected = read_header(path).metadata.get("sha256")  # before anything else: gigabytes of nothing are not read
     try:
-        tensors = load(path.read_bytes())
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+        tensors = load(read_file(path))
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
     if expected is None and require_checksum:
         raise CheckpointError(f"{path} has no checksum of its tensors: it was not written by t2i")
     if expected is not None and expected != tensor_digest(tensors):
         raise CheckpointError(f"{path} is damaged: the checksum of its tensors differs; take it from where it came")
+    wrong = non_finite(tensors)
+    if wrong is not None:
+        raise CheckpointError(f"{path}: {wrong} holds NaN or infinity")
     return tensors
+
+
+def _unreadable(path: Path, error: BaseException) -> CheckpointError:
+    if isinstance(error, CheckpointError):
+        return error
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return CheckpointError(f"{path} is not a readable safetensors file: {reason[:300]}")
+
+
+def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Network:
+    """Build a network for the weights of a file, after comparing their names, shapes and dtypes.
+
+    Args:
+        path: The safetensors file, of which only the header is read.
+        prefix: Of the network's tensors in the file.
+        make: Builds the network.
+
+    Raises:
+        CheckpointError: the settings describe no network, or one of another shape than the file.
+    """
+    try:
+        with torch.device("meta"):  # shapes without the memory
+            expected = make().state_dict()
+        parameters = sum(tensor.numel() for tensor in expected.values())
+    except (ConfigError, RuntimeError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path.parent}: its settings describe no network that can be built: {reason}") from error
+    if parameters > MAX_PARAMETERS:
+        raise CheckpointError(f"{path.parent}: its settings describe a network of {parameters:,} weights")
+    found = read_header(path).tensors
+    for name, tensor in expected.items():
+        key = f"{prefix}.{name}"
+        if key not in found:
+            raise CheckpointError(f"{path} has no tensor {key!r}: it was not made by these settings")
+        kind, shape = found[key]
+        if shape != tuple(tensor.shape):
+            raise CheckpointError(
+                f"{path}: {key} must be {tuple(tensor.shape)}, got {shape}: it was made with other sizes"
+            )
+        if (kind in FLOATS) != tensor.is_floating_point():
+            raise CheckpointError(f"{path}: {key} must be {tensor.dtype}, got {kind}")
+    left = sorted(key for key in found if key.startswith(f"{prefix}.") and key[len(prefix) + 1 :] not in expected)
+    if left:
+        raise CheckpointError(f"{path} has a tensor {left[0]!r} that these settings do not describe")
+    return make()
 
 
 class Header(NamedTuple):
@@ -101,15 +165,17 @@ class Header(NamedTuple):
 
 def read_header(path: Path) -> Header:
     """Read the header of a safetensors file, and no tensor; CheckpointError where it is missing or damaged."""
-    if not path.is_file():
-        raise CheckpointError(f"no such weight file: {path}")
+    try:
+        check_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no such weight file: {path}") from error
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
             tensors = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
             return Header(tensors, file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
 
 
 def fingerprint(modules: Mapping[str, nn.Module], step: int) -> str:

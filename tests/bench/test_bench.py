@@ -1,5 +1,6 @@
 """t2i-bench: rows whose answers were compared, ratios that mean what they say, and rivals that compute what we compute."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from t2i.bench import rows as bench_rows
 from t2i.bench import timing
 from t2i.bench import timing as bench
 from t2i.models.paper import Discriminator, Generator
+from t2i.training.graph import WARM
+from t2i.weights import read_tensors, serialise
 
 CPU = torch.device("cpu")
 
@@ -143,3 +146,90 @@ def test_the_one_command_for_the_card_trains_measures_and_writes_down(tmp_path):
     assert (record["preset"], record["epochs"], record["exit"]) == ("fast", 1, 0)
     assert record["figures"]["diversity_pixels"]["protocol"]["generated"] == 12
     assert (tmp_path / "fast.png").exists()
+    assert "| fast, 1 epochs" in (tmp_path / "table.md").read_text()
+    kept = gpu_command()
+    kept.join(tmp_path / "fast", tmp_path / "joined.safetensors")
+    joined, whole = (
+        read_tensors(path) for path in (tmp_path / "joined.safetensors", tmp_path / "work/fast/model.safetensors")
+    )
+    assert {name: t.shape for name, t in joined.items()} == {name: t.shape for name, t in whole.items()}
+
+
+def gpu_command():
+    """Import `benches/python/gpu.py`."""
+    spec = importlib.util.spec_from_file_location("gpu_command", ROOT / "benches" / "python" / "gpu.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_weights_are_split_in_bfloat16_and_put_together_again(tmp_path):
+    command, (first, second) = gpu_command(), (torch.randn(1000, 10), torch.randn(300))
+    tensors = {"a": first, "b": second, "count": torch.tensor(7)}
+    (tmp_path / "model.safetensors").write_bytes(serialise(tensors))
+    paths = command.split(tmp_path / "model.safetensors", tmp_path, most=20_000)
+    assert [path.name for path in paths] == ["model-001-of-002.safetensors", "model-002-of-002.safetensors"]
+    assert sum(path.stat().st_size for path in paths) < 0.7 * (tmp_path / "model.safetensors").stat().st_size
+    command.join(tmp_path, tmp_path / "joined.safetensors")
+    found = read_tensors(tmp_path / "joined.safetensors")
+    assert found["count"] == 7
+    for name in ("a", "b"):
+        torch.testing.assert_close(found[name], tensors[name], rtol=2**-8, atol=0)
+
+
+def test_the_command_for_the_card_says_when_there_is_more_and_goes_on_there(tmp_path, monkeypatch):
+    command = gpu_command()
+    options = SimpleNamespace(out=tmp_path, work=None, minutes=9.0, only=["tests"])
+    ran = []
+
+    def test(run, name):
+        ran.append(name)
+        run.deadline -= 260
+        return None if len(ran) == 2 else 0
+
+    monkeypatch.setattr(command, "test", test)
+    assert command.piece(command.Run(options, time.monotonic() + 540)) == command.MORE  # the second was interrupted
+    assert command.piece(command.Run(options, time.monotonic() + 540)) == command.MORE  # no time is left for the last
+    assert command.piece(command.Run(options, time.monotonic() + 540)) == 0
+    assert ran == [command.TESTS[number] for number in (0, 1, 1, 2, 3)]
+
+
+def test_a_command_that_runs_into_the_end_of_a_piece_is_asked_to_end(tmp_path):
+    command = gpu_command()
+    run = command.Run(SimpleNamespace(out=tmp_path, work=None), time.monotonic())
+    code, _, text = run.call([sys.executable, "-c", "import signal; print('begun', flush=True); signal.pause()"], "log")
+    assert (code, "begun" in text) == (None, True)
+
+
+def test_the_commit_is_known_from_a_wheel_too(tmp_path, monkeypatch):
+    assert len(timing.commit()) >= 7  # of this checkout
+    monkeypatch.setattr(timing, "__file__", str(tmp_path / "site-packages/t2i/bench/timing.py"))
+    monkeypatch.delenv("T2I_COMMIT", raising=False)
+    assert timing.commit() == "unknown"
+    (tmp_path / "site-packages/t2i").mkdir(parents=True)
+    (tmp_path / "site-packages/t2i/commit.txt").write_text("0123abc\n")
+    assert timing.commit() == "0123abc"
+    monkeypatch.setenv("T2I_COMMIT", "4567def")
+    assert timing.commit() == "4567def"
+
+
+def test_a_step_that_is_recorded_is_recorded_before_it_is_timed(monkeypatch):
+    """The rounds timed the recording: two calls came before them, and the fourth records."""
+    calls, timed = [], []
+
+    class Step:
+        captured = object()
+
+        def __init__(self, *_):
+            pass
+
+        def __call__(self, batch, step):
+            calls.append(step)
+            return {"d_loss": torch.zeros(()), "g_loss": torch.zeros(())}
+
+    monkeypatch.setattr(bench_rows, "GanStep", Step)
+    monkeypatch.setattr(bench_rows, "product_speed", lambda *_: 1.0)
+    monkeypatch.setattr(bench_rows, "row", lambda *_, **__: timed.append(len(calls)))
+    bench_rows._step("step_fast", None, 3, 4, CPU)
+    assert timed == [WARM + 1]

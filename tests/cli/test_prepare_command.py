@@ -149,14 +149,14 @@ def test_report_and_summary_account_for_every_file(tmp_path):
     (source / "notes.txt").write_text("z\n")
     code, said, data = prepared(tmp_path, "folder", source)
     assert code == 0
-    assert "7 files in the source: 1 images packed, 2 read for captions and the like, 2 skipped" in said
+    assert "7 files in the source: 1 images packed, 2 other files read, 2 skipped, 2 ignored" in said
     counts = json.loads((data.path / "report.json").read_text())["source"]
     assert counts == {
         "files": 7,
         "images": 1,
         "read": 2,
         "skipped": 2,
-        "ignored": {"hidden or left by an operating system": 1, "text without an image of its name": 1},
+        "ignored": {"hidden or created by an operating system": 1, "text files without an image of the same name": 1},
     }
 
 

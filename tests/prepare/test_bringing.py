@@ -7,11 +7,13 @@ import json
 import lzma
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import t2i
+from helpers import assert_all_accounted
 from t2i import prepare
 from t2i.data.dataset import PackedDataset
 from t2i.prepare.collect import SourceOptions
@@ -52,6 +54,7 @@ def zip_file(path, files):
 
 def packed(kind, source, tmp_path, **options):
     report = prepare.pack(kind, source, tmp_path / "pack", size=16, show_progress=False, force=True, **options)
+    assert_all_accounted(report)
     return PackedDataset(tmp_path / "pack", verify=True), report
 
 
@@ -69,6 +72,8 @@ FORMS = {
     "a json beside": ("folder", {"a.png": PNG, "a.json": {"caption": "x", "url": "elsewhere"}}),
     "text/ beside images/": ("folder", {"images/a.png": PNG, "text/a.txt": "x"}),
     "captions/ by the whole name": ("folder", {"images/a.png": PNG, "captions/a.png.txt": "x"}),
+    "text/ beside images of upper-case endings": ("folder", {"images/a.PNG": PNG, "text/a.txt": "x"}),
+    "text/ beside images without endings": ("folder", {"images/0001": PNG, "text/0001.txt": "x"}),
     "text below the images": ("folder", {"a.png": PNG, "text/a.txt": "x"}),
     "images/ and text/ of a split": ("folder", {"train/images/a.png": PNG, "train/text/a.txt": "x"}),
     "a table beside images/": ("csv", {"captions.csv": "image,caption\na.png,x\n", "images/a.png": PNG}),
@@ -170,7 +175,10 @@ def test_links_out_of_the_folder_of_images_are_not_followed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "caption"),
     [
-        ("a red square.png", "a red square"), ("a_red_square.png", "a red square"), ("a red square (2).png", "a red square"),
+        ("a red square.png", "a red square"), ("a_red_square.png", "a red square"),
+        ("A red square.PNG", "A red square"),
+        ("a red v1.5 square", "a red v1.5 square"),
+        ("a red square (2).png", "a red square"),
         ("a red  square.jpeg.png", "a red square.jpeg"), ("sub/a red square.png", "a red square"),
     ],
 )  # fmt: skip
@@ -179,6 +187,15 @@ def test_the_name_of_a_file_is_its_caption_where_that_is_asked_for(tmp_path, nam
     with pytest.raises(t2i.DataError, match="--captions name"):
         packed("folder", source, tmp_path)
     assert captions(packed("folder", source, tmp_path, options=SourceOptions(captions="name"))[0]) == {name: [caption]}
+
+
+def test_metadata_that_a_flag_passes_over_is_named(tmp_path):
+    source = write(tmp_path / "mine", {"a kite.png": PNG, "metadata.jsonl": {"file_name": "a kite.png", "text": "x"}})
+    data, report = packed("folder", source, tmp_path, options=SourceOptions(captions="name"))
+    assert captions(data) == {"a kite.png": ["a kite"]}
+    assert [reason for _, reason in report.skipped] == [
+        "not read: metadata of images, which is read by t2i-prepare folder (without --captions name)"
+    ]
 
 
 def test_two_texts_that_could_be_an_images_are_named_and_neither_is_taken(tmp_path):
@@ -257,6 +274,32 @@ def test_a_compressed_shard_that_is_a_bomb_or_damaged_is_named(tmp_path, data, s
     assert any(part in reason for _, reason in report.skipped for part in says.split("|")), report.skipped
 
 
+def test_a_compressed_shard_is_closed_after_its_last_image(tmp_path):
+    source = tar_file(tmp_path / "a.tar.gz", *SHARD, mode="w:gz")
+    items = list(prepare.SOURCES["webdataset"](source, prepare.Report(), SourceOptions()))
+    limit = 1 << 20
+    wanted = [data for name, data in SHARD if name.endswith(".png")]
+    order = [5, 0, 3, 39, 1, 38, 2]  # as threads that overtake each other, and one that starts again
+    assert [items[row].read(limit) == wanted[row] for row in order] == [True] * len(order)
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    assert items[39].read(limit) == wanted[39]
+    assert (len(list(Path("/proc/self/fd").iterdir())) if before else 0) <= before
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"PK\x03\x04 a zip", "a zip archive, not a tar; use t2i-prepare folder"),
+        (b"(\xb5/\xfd and more", "a zstandard archive, not a tar; unpack it"),
+        (b"Rar!\x1a\x07", "a rar archive, not a tar; unpack it"),
+    ],
+)
+def test_another_archive_given_as_a_shard_is_told_what_it_is(tmp_path, data, says):
+    source = write(tmp_path, {"a.tar": data}) / "a.tar"
+    with pytest.raises(t2i.DataError, match=says):
+        packed("webdataset", source, tmp_path)
+
+
 @pytest.mark.parametrize("start", ["./", "data/", "./data/train/"])
 def test_shards_that_were_made_in_a_folder_are_read(tmp_path, start):
     """As `tar cf a.tar .` writes them."""
@@ -287,13 +330,40 @@ def test_the_keys_of_a_sample_are_chosen_by_flags(tmp_path, image, caption, foun
         assert list(captions(data).values()) == [[found]]
 
 
+def test_the_caption_of_a_json_beside_an_image_is_chosen_by_its_key(tmp_path):
+    source = write(tmp_path / "mine", {"a.png": PNG, "a.json": {"caption": "x", "Long": "y"}})
+    options = SourceOptions(caption_column="long")
+    assert captions(packed("folder", source, tmp_path, options=options)[0]) == {"a.png": ["y"]}
+
+
+@pytest.mark.parametrize("text", ["", None, []])
+def test_a_column_that_is_empty_gives_way_to_one_that_is_not(tmp_path, text):
+    row = {"file_name": "a.png", "text": text, "caption": "x"}
+    source = write(tmp_path / "mine", {"metadata.jsonl": row, "a.png": PNG})
+    assert captions(packed("folder", source, tmp_path)[0]) == {"a.png": ["x"]}
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_names_with_dots_are_named_one_by_one(tmp_path, count):
+    """2024.01.00.jpg and its fellows are one sample, 2024, of several images and captions: none is guessed at."""
+    members = [(f"2024.01.{n:02}.{end}", PNG if end == "jpg" else b"x") for n in range(count) for end in ("jpg", "txt")]
+    with pytest.raises(t2i.DataError, match=f"2024.*{count} images and {count} captions") as caught:
+        packed("webdataset", tar_file(tmp_path / "a.tar", *members), tmp_path)
+    assert all(f"2024.01.{n:02}.jpg" in str(caught.value) for n in range(3))
+    assert ("and 2 more" in str(caught.value)) == (count == 5)
+    good = [("a.jpg", PNG), ("a.txt", b"y")]
+    data, report = packed("webdataset", tar_file(tmp_path / "a.tar", *good, *members), tmp_path)
+    assert captions(data) == {"a.jpg": ["y"]}
+    assert len(report.skipped) == count == report.account.skipped
+
+
 def test_a_file_without_an_ending_is_an_image_by_its_bytes(tmp_path):
     files = {"0001": PNG, "0001.txt": "x", "b.img": PNG, "b.txt": "y", "c.dat": "no image", "c.txt": "z"}
     data, report = packed("folder", write(tmp_path / "mine", files), tmp_path)
     assert captions(data) == {"0001": ["x"], "b.img": ["y"]}
     assert report.account.record()["ignored"] == {
-        "no image, and nothing that is read": 1,
-        "text without an image of its name": 1,
+        "of other kinds": 1,
+        "text files without an image of the same name": 1,
     }
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import t2i
+from helpers import assert_all_accounted
 from t2i import prepare
 from t2i.blossoms.pack import embedded_blossoms
 from t2i.data.dataset import PackedDataset
@@ -39,6 +40,7 @@ def packed(source, tmp_path, kind="folder", size=16, **options):
     """Prepare a folder: the data set and the report."""
     out = tmp_path / "out of the test"
     report = prepare.pack(kind, source, out, size=size, show_progress=False, **options)
+    assert_all_accounted(report)
     return PackedDataset(out, verify=True), report
 
 

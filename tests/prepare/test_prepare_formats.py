@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import t2i
+from helpers import assert_all_accounted
 from t2i import prepare
 from t2i.data.dataset import PackedDataset
 from t2i.prepare.sources.pickles import load
@@ -36,6 +37,7 @@ def write(path, data):
 
 def packed(kind, source, tmp_path, **options):
     report = prepare.pack(kind, source, tmp_path / "out of the test", size=16, show_progress=False, **options)
+    assert_all_accounted(report)
     return PackedDataset(tmp_path / "out of the test", verify=True), report
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import t2i
+from helpers import assert_all_accounted
 from t2i import prepare
 from t2i.data.dataset import PackedDataset
 from t2i.prepare.collect import SourceOptions
@@ -29,6 +30,7 @@ def image(path, colour=(255, 0, 0), **options):
 
 def packed(kind, source, tmp_path, **options):
     report = prepare.pack(kind, source, tmp_path / "pack", size=16, show_progress=False, force=True, **options)
+    assert_all_accounted(report)
     return PackedDataset(tmp_path / "pack", verify=True), report
 
 

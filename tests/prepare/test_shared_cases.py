@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 import t2i
-from helpers import SHARED
+from helpers import SHARED, assert_all_accounted
 from t2i import prepare
 from t2i.prepare.collect import SourceOptions
 
@@ -24,7 +24,7 @@ PACKED = {
     ("04-hub-cache", "huggingface", "datasets--you--squares/snapshots/0123abc"): ((3, 3, 0, 0), ""),
     ("04-hub-cache", "folder", "datasets--you--squares/snapshots/0123abc"): ((3, 3, 0, 0), ""),
     ("04-hub-cache", "huggingface", "datasets--you--parquet/snapshots/0123abc"): ((3, 3, 0, 0), ""),
-    ("07-mac-zip", "folder", "pictures"): ((3, 3, 0, 0), "0 skipped; 11 hidden"),
+    ("07-mac-zip", "folder", "pictures"): ((3, 3, 0, 0), "0 skipped, 11 ignored (11 hidden"),
     ("08-dots-in-names", "webdataset", "parts"): ((3, 3, 0, 0), ""),
     ("08-dots-in-names", "webdataset", "stereo"): ((3, 3, 0, 0), "s002.right.jpg: a second image of its sample"),
     ("08-dots-in-names", "webdataset", "imgcap"): ((3, 3, 0, 0), ""),
@@ -109,9 +109,7 @@ def test_a_real_input_is_packed_as_its_readme_expects(case, tmp_path, name, kind
     report = packed(kind, case(name) / source, tmp_path)
     assert (report.images, report.captions, report.classes, report.test) == counts
     assert says in report.summary()
-    if report.account is not None:
-        account = report.account
-        assert account.images + account.read + account.skipped + sum(account.ignored.values()) == account.files
+    assert_all_accounted(report)
 
 
 @pytest.mark.parametrize(("name", "kind", "source"), REFUSED)

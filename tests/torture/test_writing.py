@@ -144,3 +144,30 @@ def test_one_flipped_bit_of_a_checkpoint_is_refused_for_the_one_before(tmp_path,
         assert "skipped a damaged checkpoint" in lines[0]
         path.write_bytes(whole)
     assert restored(tmp_path)[0] == 20
+
+
+@pytest.mark.promise(5)
+def test_one_good_checkpoint_remains_whatever_is_damaged_between_two_saves(tmp_path, tally):
+    """Each save is followed by a flipped bit in the newest checkpoint, and each restore by a save at or after that step."""
+    for case in tally(range(20 if len(cases(5)) > 100 else 4)):
+        folder = tmp_path / str(case)
+        net, checkpoints = small_state(folder)
+        checkpoints.save(10, {"data": "of a test"})
+        good, step = 10, 10
+        for turn in range(6):
+            step += (10, 0, 5)[(case + turn) % 3] or 1
+            net.weight.data.fill_(step)
+            checkpoints.save(step, {"data": "of a test"})
+            newest = (
+                folder / "checkpoints" / f"step-{step:08d}" / ("state.safetensors", "state.json")[(case + turn) % 2]
+            )
+            if turn % 3 == 2:  # whole this time
+                good = step
+                continue
+            damaged = bytearray(newest.read_bytes())
+            damaged[(case * 97 + turn * 31) % len(damaged)] ^= 1
+            newest.write_bytes(damaged)
+            net, checkpoints = small_state(folder)  # the same command again
+            step, _ = checkpoints.restore({"data": "of a test"})
+            assert step == good, (case, turn)
+            assert good == 10 or (net.weight == good).all()

@@ -176,15 +176,29 @@ def killed_in_write(data, folder, at, **changes):
 
 def signalled(data, folder, at, number, out, twice=False, **changes):
     """Train, and send oneself a signal at call `at`; write down how many steps began before it and after it."""
+    from t2i.training.loop import Loop
     from t2i.training.step import GanStep
     from t2i.training.style import StyleStep
     from t2i.training.text_objectives import ClassContrastiveObjective, JointObjective
 
     seen = {"text": 0, "gan": 0, "style": 0, "after": 0}
-    sent = []
+    sent, active = [], [False]
+    enter, leave = Loop.__enter__, Loop.__exit__
+
+    def entered(self):
+        enter(self)
+        active[0] = True
+        return self
+
+    def left(self, *exception):
+        active[0] = False
+        return leave(self, *exception)
+
+    Loop.__enter__, Loop.__exit__ = entered, left
 
     def send():
         sent.append(number)
+        Path(f"{out}.inside").write_text(str(active[0]))  # now: the process may not outlive the signal
         os.kill(os.getpid(), number)
         if twice:
             os.kill(os.getpid(), number)
@@ -329,6 +343,10 @@ def two_runs(data, folder, way):
     assert os.read(reading, 4) == b"held"
     with pytest.raises(CheckpointError) as caught:
         train(data, str(folder))
+    if way == "without its lock file":
+        (folder / ".lock").unlink()
+        with pytest.raises(CheckpointError):
+            train(data, str(folder))
     expected = f"{folder} is in use by another run (process {pid}); wait for it or choose another --out"
     require(expected in str(caught.value), str(caught.value))
     os.kill(pid, signal.SIGTERM if way == "ended" else signal.SIGKILL)
@@ -405,3 +423,22 @@ def spoiled(data, folder, what, place, value, calls, **changes):
 
     NonFiniteGuard.step = noted
     train(data, folder, what, **changes)
+
+
+def command(arguments, out):
+    """Run a command as a process would; write down the seconds it took, and the memory it took on top, in bytes."""
+    import time
+
+    from t2i.cli import main
+
+    def peak():
+        (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before, began = peak(), time.perf_counter()
+    sys.argv = list(arguments)
+    try:
+        getattr(main, {"t2i-eval": "evaluate"}.get(arguments[0], arguments[0].removeprefix("t2i-")))()
+    finally:
+        Path(out).write_text(json.dumps([time.perf_counter() - began, peak() - before]))

@@ -37,11 +37,10 @@ def run(gan: GanStep, steps: int) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("changes", [{"mismatch": "image"}, {"mismatch": "text", "reuse_fakes": True}])
-@pytest.mark.parametrize("kernels", ["reference", "triton"])
 @pytest.mark.timeout(600)
-def test_a_captured_compiled_step_is_the_eager_step(changes, kernels):
+def test_a_captured_compiled_step_is_the_eager_step(changes):
     eager = made(**changes, compile="off", cuda_graph=False)
-    fast = made(**changes, compile="on", cuda_graph=True, kernels=kernels)
+    fast = made(**changes, compile="on", cuda_graph=True)
     for ours, theirs in zip(run(fast, 20), run(eager, 20), strict=True):
         assert ours == pytest.approx(theirs, abs=5e-3)
     assert fast.captured is not None

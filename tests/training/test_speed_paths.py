@@ -17,10 +17,14 @@ from t2i.data import device_loader
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Batch, Loader
 from t2i.data.sampler import Sampler
+from t2i.training.counters import Counters
 from t2i.training.step import GanStep
 from t2i.training.text_source import FrozenText, LearnedText
 
 CPU = torch.device("cpu")
+CARD = torch.device(
+    "cuda" if torch.cuda.is_available() else "cpu"
+)  # where kernels run: the interpreter is off on a card
 
 
 def made(config: TrainConfig, text_dim: int = 1024) -> GanStep:
@@ -47,11 +51,10 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
-@pytest.mark.parametrize("kernels", ["reference", "triton"])
-def test_one_pass_over_all_kinds_of_pictures_is_a_pass_a_kind(changes, kernels, one_thread):
-    apart, joined = made(tiny(**changes)), made(tiny(**changes, kernels=kernels))
+def test_one_pass_over_all_kinds_of_pictures_is_a_pass_a_kind(changes, one_thread):
+    apart, joined = made(tiny(**changes)), made(tiny(**changes))
     assert not apart.joined
-    joined.joined = True  # as on a GPU
+    joined.joined, joined.counters = True, Counters(joined._batches())  # as on a GPU
     for ours, theirs in zip(run(joined, 1), run(apart, 1), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
     # Gradients, not weights: Adam's first step is as large for a gradient that is wrong as for the right one.
@@ -123,11 +126,11 @@ def test_a_batch_from_the_device_is_the_hosts_to_the_bit(kernels, tiny_blossoms:
     sampler = Sampler(tiny_blossoms, batch=6, crop=16, seed=3, captions_per_image=2, interpolation="uniform")
     options = {"batch": 6, "crop": 16, "captions_per_image": 2, "mismatched_images": True, "characters": True}
     host = Loader(sampler, CPU, **options)
-    device = device_loader.DeviceLoader(sampler, CPU, **options, kernels=kernels)
+    device = device_loader.DeviceLoader(sampler, CARD, **options, kernels=kernels)
     for step in (0, 1, 10**6):
         ours, theirs = device.batch(step), host.batch(step)
         for field in dataclasses.fields(Batch):
-            mine, expected = getattr(ours, field.name), getattr(theirs, field.name)
+            mine, expected = getattr(ours, field.name).cpu(), getattr(theirs, field.name)
             assert torch.equal(mine, expected), field.name
             assert mine.dtype == expected.dtype, field.name
             assert mine.stride() == expected.stride(), field.name

@@ -11,6 +11,7 @@
 
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -161,19 +162,26 @@ def rivals(folder: str | None) -> dict[str, ModuleType]:
     return modules
 
 
+def commit() -> str:
+    """Say which commit this is: the checkout's; else T2I_COMMIT; else commit.txt, which the release writes into its wheels."""
+    root, package = Path(__file__).parents[3], Path(__file__).parents[1]
+    if (root / "Cargo.toml").exists():
+        words = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+        try:
+            asked = subprocess.run(words, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            asked = None
+        if asked is not None and asked.returncode == 0:
+            return asked.stdout.strip()
+    written = package / "commit.txt"
+    return os.environ.get("T2I_COMMIT") or (written.read_text().strip() if written.exists() else "unknown")
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Describe the device and the versions of a measurement."""
-    root = Path(__file__).parents[3]
-    try:
-        asked = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-        commit = asked.stdout.strip() if asked.returncode == 0 and (root / "Cargo.toml").exists() else "unknown"
-    except (OSError, subprocess.SubprocessError):
-        commit = "unknown"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     versions = {"t2i": _native.__version__, "torch": torch.__version__, "numpy": np.__version__}
-    return {"device": name, "commit": commit, "versions": {**versions, "python": sys.version.split()[0]}}
+    return {"device": name, "commit": commit(), "versions": {**versions, "python": sys.version.split()[0]}}
 
 
 def memory_speed() -> float:

@@ -126,7 +126,7 @@ class TrainConfig(RunOptions):
     )
     kernels: Literal["reference", "triton"] = option(
         "reference",
-        "Normalisation, activation and crops: PyTorch's operations, or t2i's Triton kernels (GPU).",
+        "Crops of the device loader: PyTorch's operations, or t2i's Triton kernel (GPU).",
         group="device",
         rare=True,
         runtime_only=True,

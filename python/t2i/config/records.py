@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from t2i.config.fields import UnknownSetting, build, checked
 from t2i.config.options import JointOptions, StyleConfig, TextConfig, TrainConfig
 from t2i.errors import CheckpointError, ConfigError
+from t2i.files import read_json
 
 T = TypeVar("T")
-UNREADABLE = (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+UNREADABLE = (ConfigError, OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 # Version of model and run folders, in config.json. 1 (no field at all) named the layers seed, grow, shrink and picture, which
 # are project, up, down and to_rgb since 2, and the weight of GAN-INT interpolation_loss.
@@ -42,7 +43,7 @@ def to_json(config: TrainConfig) -> str:
 def from_json(path: Path) -> TrainConfig:
     """Read a run folder's config.json; CheckpointError where it is missing, damaged or of another version."""
     try:
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        fields: dict[str, Any] = read_json(path)
         found = fields.pop("format", 1)
         if found != FORMAT:
             raise _OtherFormat(path, found)
@@ -73,7 +74,7 @@ def _text_record(folder: Path) -> dict[str, Any] | None:
     path = folder / "text.json"
     if not path.exists():
         return None
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    settings: dict[str, Any] = read_json(path)["settings"]
     return settings
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from t2i.config.fields import NONE, arranged, checked
 from t2i.errors import ConfigError
+from t2i.files import MAX_RECORD_BYTES, read_file
 
 
 def to_toml(settings: Any, without: Iterable[str] = ("force",)) -> str:
@@ -61,9 +62,10 @@ def read_toml(path: Path, kind: type) -> dict[str, Any]:
         ConfigError: not readable, no TOML, an unknown setting (the nearest known one is named) or one of another type.
     """
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(read_file(path, MAX_RECORD_BYTES, ConfigError).decode())
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}; t2i-train --print-config writes such a file") from error
-    except ValueError as error:  # also what is not UTF-8
-        raise ConfigError(f"--config {path} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also what is not UTF-8
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"--config {path} is not TOML: {why}") from error
     return checked(found, kind, str(path))

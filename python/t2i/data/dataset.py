@@ -18,7 +18,7 @@ from safetensors.numpy import load
 from t2i import _native
 from t2i.config.sizes import stored_size
 from t2i.errors import ConfigError, DataError
-from t2i.files import write_atomically
+from t2i.files import read_file, read_json, write_atomically
 
 Tokenizer = Literal["alphabet", "bytes"]
 
@@ -138,13 +138,13 @@ class PackedDataset:
 def _read_tensor(shard: Path, name: str, sha256: str) -> NDArray[Any]:
     """Read one tensor of a shard; read, not mapped: the file may change."""
     try:
-        data = shard.read_bytes()
+        data = read_file(shard, error=DataError)
         found_sha256 = hashlib.sha256(data).hexdigest()
         if found_sha256 != sha256.lower():
             raise DataError(f"{shard} changed while in use: its sha256 was {sha256}, now {found_sha256}")
         tensors = load(data)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{shard} changed while in use: {error}") from error
+    except (OSError, SafetensorError, LookupError, TypeError, AttributeError) as error:  # also a dtype that NumPy lacks
+        raise DataError(f"{shard} changed while in use, or holds what NumPy lacks: {error}") from error
     if name not in tensors:
         raise DataError(f"{shard} has no tensor {name!r}")
     found: NDArray[Any] = tensors[name]
@@ -168,11 +168,11 @@ def dataset_of_run(run: Path, path: str | None = None) -> PackedDataset:
         return PackedDataset(path)
     record = run / "data.json"
     try:
-        facts = json.loads(record.read_text(encoding="utf-8"))
+        facts = read_json(record)
         data, fingerprint = PackedDataset(facts["path"]), facts["fingerprint"]
     except DataError as error:
         raise ConfigError(f"the data set of {run} cannot be used: {error}; or say where it is: --data DIR") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"{record} does not say what the run was trained on; say so: --data DIR") from error
     if data.fingerprint != fingerprint:
         raise ConfigError(f"{data.path} has changed since {run} was trained on it; say what to use: --data DIR")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from t2i import _native, runtime
 from t2i.errors import ConfigError
+from t2i.export.checks import sealed
 from t2i.extras import require
 from t2i.files import write_atomically
 from t2i.models.build import AnyGenerator
@@ -117,7 +118,7 @@ def export(pipe: Pipeline, path: Path, precision: Precision = "float32", ids: Id
     if precision == "int8":
         to_int8(model)
     describe(model, pipe, precision)
-    data = model.SerializeToString()
+    data = sealed(model.SerializeToString())
     worst, mean = compare(data, pipe, ids)
     most, most_mean = TOLERANCE[precision]
     if not (worst <= most and mean <= most_mean):  # also catches NaN

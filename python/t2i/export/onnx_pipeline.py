@@ -9,6 +9,7 @@ import torch
 
 from t2i import runtime
 from t2i.errors import CheckpointError
+from t2i.export.checks import read_model
 from t2i.extras import require
 from t2i.images import to_pil
 from t2i.pipeline import PipelineOutput, check_captions
@@ -28,11 +29,10 @@ class OnnxPipeline:
 
     def __init__(self, path: Path) -> None:
         onnxruntime = require("onnxruntime", path.name, "export")
-        if not path.is_file():
-            raise CheckpointError(f"no such model: {path}; t2i-export makes one")
+        data, metadata = read_model(path)
+        self.path = path
         try:
-            self.session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-            metadata = self.session.get_modelmeta().custom_metadata_map
+            self.session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
             self.noise_dim, self.size = int(metadata["noise_length"]), int(metadata["size"])
             self.tokenizer = tokenizer_of(json.loads(metadata["tokenizer"]))
             self.ids = {"tensor(uint8)": "uint8", "tensor(int64)": "int64"}[self.session.get_inputs()[0].type]
@@ -45,6 +45,7 @@ class OnnxPipeline:
 
         Raises:
             ConfigError: an empty caption, or a count below 1.
+            CheckpointError: the graph fails, or returns something else than images.
         """
         sentences = check_captions(captions, count)
         tokens = self.tokenizer(sentences)
@@ -53,5 +54,14 @@ class OnnxPipeline:
         ids = tokens.repeat(count, axis=0).astype(self.ids)  # (n * count, L)
         noise = runtime.noise((count, self.noise_dim), torch.device("cpu"), seed, 0, "generate")
         feed = {"captions": ids, "noise": noise.repeat(len(sentences), 1).numpy()}
-        images = torch.from_numpy(self.session.run(None, feed)[0])
+        expected = (len(ids), 3, self.size, self.size)
+        try:
+            (found,) = self.session.run(None, feed)
+        except Exception as error:  # as above
+            raise CheckpointError(
+                f"{self.path} cannot be generated from: {' '.join(str(error).split())[:200]}"
+            ) from error
+        if found.shape != expected or not np.isfinite(found).all():
+            raise CheckpointError(f"{self.path} gives {found.shape} in place of finite images {expected}")
+        images = torch.from_numpy(found)
         return PipelineOutput(to_pil(images), images)

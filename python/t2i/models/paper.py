@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from t2i.config.sizes import check_size
 from t2i.ops.convolution import convolution, transposed_convolution
-from t2i.ops.norm_act import Impl, activate, norm_act
+from t2i.ops.norm_act import activate, norm_act
 from t2i.ops.text_join import text_join
 
 LEAK = 0.2  # slope of every LeakyReLU
@@ -75,11 +75,11 @@ class Residual(nn.Module):
         self.expand = nn.Conv2d(inner, channels, 3, padding=1, bias=bias)
         self.expand_norm = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Tensor, groups: int = 1, impl: Impl = "reference") -> Tensor:
+    def forward(self, x: Tensor, groups: int = 1) -> Tensor:
         """Add the bottleneck's answer to x (B, channels, H, W)."""
-        y = norm_act(_apply(self.reduce, x), self.reduce_norm, self.slope, None, groups, impl=impl)
-        y = norm_act(_apply(self.middle, y), self.middle_norm, self.slope, None, groups, impl=impl)
-        return norm_act(_apply(self.expand, y), self.expand_norm, self.slope, x, groups, impl=impl)
+        y = norm_act(_apply(self.reduce, x), self.reduce_norm, self.slope, None, groups)
+        y = norm_act(_apply(self.middle, y), self.middle_norm, self.slope, None, groups)
+        return norm_act(_apply(self.expand, y), self.expand_norm, self.slope, x, groups)
 
 
 class Generator(nn.Module):
@@ -114,7 +114,6 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.noise_dim, self.text_dim = size, noise_dim, text_dim
-        self.kernels: Impl = "reference"  # what carries out normalisation and activation in training
         bias = convolution_bias
         channels = [width * m for m in reversed(_multipliers(size))]  # 64: [8, 4, 2, 1] x width
         self.text = nn.Linear(text_dim, projection_dim)
@@ -139,24 +138,27 @@ class Generator(nn.Module):
         Returns:
             (B, 3, size, size) in [-1, 1].
         """
-        impl = self.kernels
         text = F.leaky_relu(self.text(text), LEAK)  # (B, P)
         x = torch.cat([noise.to(text.dtype), text], dim=1)  # (B, Z + P), noise first
-        x = norm_act(self._project(x), self.project_norm, impl=impl)  # (B, 8w, 4, 4); no activation before the residual
-        x = self.project_residual(x, 1, impl)
+        x = norm_act(self._project(x), self.project_norm)  # (B, 8w, 4, 4); no activation before the residual
+        x = self.project_residual(x)
         for level, (up, norm) in enumerate(zip(self.up, self.up_norm, strict=True)):
             assert isinstance(norm, _BatchNorm)
-            x = norm_act(_apply(up, x), norm, 0.0 if level else 1.0, impl=impl)
-            x = x if level else self.up_residual(x, 1, impl)
+            x = norm_act(_apply(up, x), norm, 0.0 if level else 1.0)
+            x = x if level else self.up_residual(x)
         return torch.tanh(self.to_rgb(x))
 
     def _project(self, x: Tensor) -> Tensor:
-        """Apply the transposed convolution to a 1x1 map (B, Z + P) as what it is there, one matrix product."""
+        """Apply the transposed convolution to a 1x1 map (B, Z + P) as what it is there, one matrix product.
+
+        Its columns are taken in the order (4, 4, C), in which channels-last weights lie, so that the map is channels-last too:
+        neither is copied.
+        """
         channels = self.project.weight.shape[1]
-        y = (x @ self.project.weight.flatten(1)).view(-1, channels, 4, 4)
+        y = (x @ self.project.weight.permute(0, 2, 3, 1).flatten(1)).view(-1, 4, 4, channels)
         if self.project.bias is not None:
-            y = y + self.project.bias[:, None, None]
-        return y.contiguous(memory_format=torch.channels_last)
+            y = y + self.project.bias
+        return y.permute(0, 3, 1, 2)
 
 
 class Discriminator(nn.Module):
@@ -193,7 +195,6 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.text_dim = size, text_dim
-        self.kernels: Impl = "reference"  # what carries out normalisation and activation in training
         bias = convolution_bias
         channels = [width * m for m in _multipliers(size)]  # 64: [1, 2, 4, 8] x width
         top = channels[-1]
@@ -233,8 +234,8 @@ class Discriminator(nn.Module):
             else:
                 norm = self.down_norm[level - 1]
                 assert isinstance(norm, _BatchNorm)
-                x = norm_act(x, norm, slope, None, groups, impl=self.kernels)
-        features: Tensor = self.residual(x, groups, self.kernels)
+                x = norm_act(x, norm, slope, None, groups)
+        features: Tensor = self.residual(x, groups)
         return features
 
     def score(self, features: Tensor, text: Tensor, groups: int = 1) -> Tensor:
@@ -248,15 +249,13 @@ class Discriminator(nn.Module):
         Returns:
             (B,) logits, float32.
         """
-        text = self.text(text)
-        if self.text_norm is None:
-            text = F.leaky_relu(text, LEAK)  # (B, P)
-        else:
-            text = norm_act(text, self.text_norm, LEAK, None, groups, impl=self.kernels)
+        text, norm = self.text(text), self.text_norm  # (B, P)
+        text = activate(text, LEAK) if norm is None else norm_act(text, norm, LEAK, None, groups)
         x = text_join(features, text, self.join.weight, self.join.bias)
-        x = norm_act(x, self.join_norm, LEAK, None, groups, impl=self.kernels)
-        # The convolution covers the whole map: one dot product an image.
-        scores = F.linear(x.flatten(1), self.to_logit.weight.flatten(1), self.to_logit.bias)  # (B, 1)
+        x = norm_act(x, self.join_norm, LEAK, None, groups)
+        # The convolution covers the whole map: one dot product an image, in the order of channels-last memory.
+        seen, weight = (t.permute(0, 2, 3, 1).flatten(1) for t in (x, self.to_logit.weight))
+        scores = F.linear(seen, weight, self.to_logit.bias)  # (B, 1)
         return scores.flatten().float()
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:

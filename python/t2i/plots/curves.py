@@ -1,7 +1,6 @@
 """The curves of a run: metrics.jsonl as one image."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,13 @@ from typing import Any
 from PIL import Image
 
 from t2i.errors import CheckpointError
+from t2i.files import read_file
 from t2i.plots.canvas import COLOURS, new_figure, to_image
 
 Curve = list[tuple[float, float]]  # (step, value), in order of steps
 WIDTH, HEIGHT = 540, 290  # pixels of a panel
+MAX_VALUE = 1e30  # of a metric: larger ones are no measurement
+MAX_METRICS_BYTES = 256 << 20
 WINDOW = 15  # points that the smoothed line averages over, of hundreds of points
 
 
@@ -45,12 +47,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     records = []
     try:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_file(path, MAX_METRICS_BYTES).decode("utf-8", "replace").splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(record, dict) and "phase" in record and isinstance(record.get("step"), int):
+            if isinstance(record, dict) and isinstance(record.get("phase"), str) and _is_step(record.get("step")):
                 records.append(record)
     except OSError as error:
         raise CheckpointError(f"{folder} has no metrics.jsonl to plot; t2i-train writes one") from error
@@ -59,12 +61,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def _is_step(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < MAX_VALUE
+
+
 def curves_of(records: Sequence[Mapping[str, Any]], phase: str, name: str) -> Curve:
     """Select one metric, by step; where a resumed run repeated a step, the later line counts."""
     points = {}
     for record in records:
         value = record.get(name)
-        if record["phase"] == phase and isinstance(value, (int, float)) and math.isfinite(value):
+        if record["phase"] == phase and isinstance(value, (int, float)) and abs(value) < MAX_VALUE:
             points[float(record["step"])] = float(value)
     return sorted(points.items())
 

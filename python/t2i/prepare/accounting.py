@@ -1,15 +1,15 @@
-"""What became of every file of a source: images packed, files read for captions, left out by name, or ignored by a rule."""
+"""Account for every file of a source: packed, read for captions, skipped (listed in the report), or ignored by a rule."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-HIDDEN = "hidden or left by an operating system"
-BESIDE = "not needed beside an image of the same name"
+HIDDEN = "hidden or created by an operating system"
+BESIDE = "not needed beside a file of the same name"
 OTHER_KEY = "images of another key than the one chosen"
-NO_IMAGE = "no image, and nothing that is read"
-LONELY_TEXT = "text without an image of its name"
+NO_IMAGE = "of other kinds"
+LONELY_TEXT = "text files without an image of the same name"
 
 
 @dataclass
@@ -18,8 +18,8 @@ class Account:
 
     files: int = 0
     images: int = 0  # packed, or to be packed
-    read: int = 0  # for captions, classes and splits; archives whose members are counted
-    skipped: int = 0  # named in the report
+    read: int = 0  # captions, metadata and tables; also archives, whose members are counted as files
+    skipped: int = 0  # listed in the report with the reason
     ignored: Counter[str] = field(default_factory=Counter)  # by rule
 
     def add(self, kind: str, count: int = 1) -> None:
@@ -36,7 +36,7 @@ class Account:
 
     @classmethod
     def read_record(cls, record: Mapping[str, Any]) -> "Account":
-        """Make it of what `record` returned."""
+        """Read an account from what `record` returned."""
         return cls(**{**record, "ignored": Counter(record["ignored"])})
 
     def failed(self, count: int) -> None:
@@ -45,11 +45,11 @@ class Account:
         self.skipped += count
 
     def summary(self) -> str:
-        """Say it in a line."""
-        rules = "".join(f"; {count} {rule}" for rule, count in sorted(self.ignored.items()))
+        """Return the counts as one line."""
+        rules = ", ".join(f"{count} {rule}" for rule, count in sorted(self.ignored.items()))
         return (
-            f"{self.files} files in the source: {self.images} images packed, {self.read} read for captions and the like, "
-            f"{self.skipped} skipped{rules}"
+            f"{self.files} files in the source: {self.images} images packed, {self.read} other files read, "
+            f"{self.skipped} skipped, {sum(self.ignored.values())} ignored{f' ({rules})' if rules else ''}"
         )
 
     def include(self, other: "Account") -> None:

@@ -1,4 +1,4 @@
-"""Rows of tables and metadata to items: rows of one image are its captions, with one reading of classes and splits."""
+"""Convert rows of tables and metadata to items: all rows of an image are its captions; classes and splits are read alike."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from t2i.prepare.tree import Tree
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a user may say about a source beside its kind."""
+    """Options of a source beside its kind."""
 
     image_column: str | None = None
     caption_column: str | None = None
@@ -37,17 +37,17 @@ class _Entry:
 
 
 class Collector:
-    """Gathers the captions of images that tables name, one row after another.
+    """Collects the captions of images listed in tables, row by row.
 
     Args:
         finder: Finds the images.
-        report: Is told what is left out, and why.
+        report: Receives skipped rows with the reason.
     """
 
     def __init__(self, finder: Finder, report: Report) -> None:
         self.finder, self._report = finder, report
         self._entries: dict[str, _Entry] = {}
-        self.named: set[str] = set()  # every image of the source that a row names, whether or not it can be used
+        self.named: set[str] = set()  # every image of the source that a row lists, usable or not
         self._unknown: dict[str, int] = {}
 
     def add(
@@ -60,13 +60,13 @@ class Collector:
         split: bool | None = None,
         class_names: Sequence[str] = (),
     ) -> None:
-        """Take a row.
+        """Add a row.
 
         Args:
             where: Its place, for the report.
             folder: The folder that its image's name is relative to.
             row: Its cells.
-            columns: What they hold.
+            columns: Which cell is what.
             split: Of the table, by its name; the row's own column comes first.
             class_names: Names of numbered classes.
         """
@@ -126,7 +126,7 @@ class Collector:
         entry.captions += captions
 
     def items(self) -> Iterator[Item]:
-        """Return the images in the order in which they were first named."""
+        """Yield the images in the order of their first rows."""
         for value, count in self._unknown.items():
             self._report.notes.append(
                 f"{count} rows have the split {value!r}, which is no known name: read as training"

@@ -1,4 +1,4 @@
-"""Which column holds what: one reading of column names, for every table, metadata file and Parquet file.
+"""Find the columns of images, captions, classes and splits, in the same way for every table, metadata and Parquet file.
 
 Names are compared without case, spaces at their ends, and the difference between `file name`, `file-name` and `file_name`.
 """
@@ -52,7 +52,7 @@ SPLITS = ("split",)
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table by what they hold, under their own names."""
+    """Names of the columns of a table by their role."""
 
     image: str
     caption: str
@@ -61,12 +61,12 @@ class Columns:
 
 
 def plain(name: object) -> str:
-    """Bring a column's name to the form in which names are compared."""
+    """Normalise a column name for comparison."""
     return "_".join(str(name).strip().strip("\ufeff").casefold().replace("-", " ").replace("_", " ").split())
 
 
 def find_column(names: Iterable[object], known: Sequence[str], wanted: str | None = None) -> str | None:
-    """Find a column by the name that the user gave, else by its usual names, the first of which wins."""
+    """Find a column by the name that the user gave, otherwise by its usual names in order of priority."""
     present: dict[str, str] = {}
     for name in names:
         if isinstance(name, str):
@@ -103,7 +103,7 @@ def find_columns(
 
 
 def class_of(row: Mapping[str, Any], column: str | None, names: Sequence[str] = ()) -> str | None:
-    """Read the class of a row: text, or a number, which may count `names`; None where the cell is empty."""
+    """Read the class of a row: a string, or an index into `names`; None for an empty cell."""
     value = row.get(column) if column is not None else None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
         value = names[value]
@@ -119,7 +119,7 @@ _STRINGS = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*,?\s*\]", re.DOTA
 
 
 def captions_in_cell(cell: object) -> object:
-    """Read a cell of text that holds a list of captions, as `["a", "b"]` or `['a', 'b']`; anything else stays."""
+    """Parse a cell that is a list of strings, `["a", "b"]` or `['a', 'b']`; return anything else unchanged."""
     if not isinstance(cell, str) or not _STRINGS.fullmatch(cell.strip()):
         return cell
     for parse in (json.loads, ast.literal_eval):

@@ -1,6 +1,7 @@
-"""Find the images that tables name: beside the table, in a folder of images, in a zip beside it, or where the user says."""
+"""Find the images listed in tables: beside the table, in an images folder, in a zip beside it, or in the user's folder."""
 
 import os
+import shlex
 import unicodedata
 from functools import cached_property
 
@@ -11,21 +12,19 @@ from t2i.prepare.tree import FolderTree, Tree, ZipTree, joined, shown
 
 
 class Finder:
-    """Looks for the images that tables name.
+    """Finds the images listed in tables.
 
     Args:
         tree: The source.
-        report: Is told what is wrong with a zip.
-        images: Where the user says that images are (`--images`); None: beside the table, or in a folder called images.
+        report: Receives zips that cannot be read.
+        images: Folder given by `--images`; None: images are beside the table or in a folder such as images/.
     """
 
     PLACES = ("images", "image", "imgs", "img", "pictures", "photos", "jpg", "data")
 
     def __init__(self, tree: Tree, report: Report, images: Tree | None = None) -> None:
         self.tree, self.images, self._report = tree, images, report
-        self.archives: dict[
-            str, ZipTree | None
-        ] = {}  # zips beside tables that were looked into; None: no zip after all
+        self.archives: dict[str, ZipTree | None] = {}  # zips that were opened; None: unreadable
         self._known_zips: dict[str, list[str]] = {}
         self._known: dict[str, list[str]] = {}  # folders of images by the folder that they lie in
 
@@ -33,11 +32,11 @@ class Finder:
         """Find an image.
 
         Args:
-            folder: Of the table that names it.
-            name: As the table has it; backslashes are slashes.
+            folder: Folder of the table.
+            name: As in the table; backslashes count as slashes.
 
         Raises:
-            DataError: there is none, or the name leads out of the source; the message says what comes near.
+            DataError: there is none, or the name leads out of the source; the message suggests a similar file.
         """
         forms = (name, name.strip(), name.strip().replace("\\", "/"))
         candidates = [form for form in dict.fromkeys(forms) if form]
@@ -109,7 +108,7 @@ class Finder:
 
     @cached_property
     def _index(self) -> dict[str, list[str]]:
-        """Every file by the stem of its name, without case: made once, when the first name is not found."""
+        """Image files by case-folded stem, built when the first name is not found."""
         index: dict[str, list[str]] = {}
         tree = FolderTree(self.tree.path, Report()) if isinstance(self.tree, FolderTree) else self.tree
         for name in tree.names:
@@ -118,13 +117,13 @@ class Finder:
         return index
 
     def _near(self, name: str) -> str:
-        """Say what comes near to a name that is not there: another case, another ending, another folder."""
+        """Suggest a file with another case, extension or folder for a name that is not found."""
         near = self._index.get(_stem(name), [])
         if not near:
             return ""
         folder, _, base = near[0].rpartition("/")
         if folder and base == name.rpartition("/")[2]:
-            return f" (there is {shown(near[0])}: --images {self.tree.path / folder})"
+            return f" (there is {shown(near[0])}: --images {shlex.quote(str(self.tree.path / folder))})"
         return f" (there is {shown(near[0])})"
 
 

@@ -1,4 +1,4 @@
-"""One captioned image of a source, and what every source needs: captions that are checked, names that stay inside."""
+"""A captioned image of a source, the report of a preparation, and checks of captions and paths that all sources share."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -34,19 +34,19 @@ class Item:
     extra: dict[str, NDArray[Any]] = field(default_factory=dict, compare=False)  # further tensors to be packed with it
 
     def name(self, root: Path) -> str:
-        """Name it in the pack: its path below the root, or its name in the archive."""
+        """Return its name in the pack: the path below the root, or the name in the archive."""
         if self.member is not None or self.named is not None:
             return self.member or self.named or ""
         return self.path.relative_to(root).as_posix()
 
     def place(self) -> str:
-        """Say where it is, for the report."""
+        """Return its location for the report."""
         return str(self.path) if self.member is None else f"{self.path}: {self.member}"
 
 
 @dataclass
 class Report:
-    """What came of a preparation."""
+    """The result of a preparation."""
 
     images: int = 0
     captions: int = 0
@@ -57,22 +57,22 @@ class Report:
     missing: int = 0  # shards that other parts have not written yet
     truncated: int = 0  # captions of more characters than the char-CNN-RNN reads
     unknown: int = 0  # captions with characters outside its alphabet
-    notes: list[str] = field(default_factory=list)  # decisions about the whole source that its owner should know
+    notes: list[str] = field(default_factory=list)  # decisions about the source as a whole that the user should know
     read: set[str] = field(default_factory=set)  # files that captions, classes and splits were read from
-    hints: list[str] = field(default_factory=list)  # what to try where nothing was found
+    hints: list[str] = field(default_factory=list)  # suggestions if nothing is found
     account: Account | None = None  # what became of every file of the source
 
     def skip(self, place: object, reason: str) -> None:
-        """Leave something out, and say why."""
+        """Record something that is skipped, with the reason."""
         self.skipped.append((str(place), reason))
 
     def record(self) -> dict[str, Any]:
-        """Return what report.json says beside the files that were left out."""
+        """Return what report.json contains beside the skipped files."""
         account = {} if self.account is None else {"source": self.account.record()}
         return ({"notes": self.notes} if self.notes else {}) | account
 
     def summary(self) -> str:
-        """Say it in a few lines."""
+        """Return the result in a few lines of text."""
         lines = [
             f"{self.images} images, {self.captions} captions, {self.classes} classes; "
             f"{self.train} train, {self.test} test"
@@ -94,7 +94,7 @@ class Report:
 
 
 def inside(root: Path, name: str) -> Path | None:
-    """Join a name from someone's file to the root; None where it leads out of it (.., absolute, a link out).
+    """Join a name from a table to the root; None if it leads out of the root (.., absolute, a link out).
 
     A link of the Hub's cache, datasets--NAME/snapshots/REVISION/..., into datasets--NAME/blobs/ is no link out.
     """
@@ -132,11 +132,11 @@ def required(path: Path, what: str) -> Path:
 
 
 def checked_captions(value: object) -> tuple[str, ...]:
-    """Check captions of someone's file: a string or a list of strings; white space made one space, without the empty ones.
+    """Check captions: a string or a list of strings. Whitespace is collapsed to single spaces, empty captions are dropped.
 
     Raises:
         TypeError: they are neither.
-        UnicodeEncodeError: half characters, which JSON can hold and which are no text.
+        UnicodeEncodeError: unpaired surrogates, which JSON can express.
         DataError: none is left, or one is longer than any caption.
     """
     captions = [value] if isinstance(value, str) else value
@@ -157,7 +157,7 @@ def check_caption_lengths(captions: Sequence[str]) -> None:
 
 
 def caption_lines(data: bytes) -> list[str]:
-    """Read the captions of a caption file, one a line. DataError where it is no text."""
+    """Read captions, one per line. DataError if they cannot be decoded."""
     if len(data) > MAX_LINE_BYTES:
         raise DataError("caption file of over 2 MB")
     captions = [text for line in split_lines(decode(data)) if (text := " ".join(line.split()))]
@@ -166,7 +166,7 @@ def caption_lines(data: bytes) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read a caption file: its lines, white space made one space, without the empty ones. DataError where it is no text."""
+    """Read a caption file, one caption per line; empty lines are dropped. DataError if it cannot be read."""
     try:
         if path.exists() and not path.is_file():  # reading a pipe would wait for its writer for ever
             raise DataError("it is not a file")
@@ -177,7 +177,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def with_captions(image: Path, captions: Path, report: Report) -> tuple[Path, tuple[str, ...]] | None:
-    """Pair an image with its caption file, or report why not."""
+    """Pair an image with its caption file; None, and a report entry, if that fails."""
     try:
         lines = read_lines(captions)
         report.read.add(str(captions))

@@ -1,4 +1,4 @@
-"""What a file is: an image by its bytes, an archive, a text, or what operating systems leave in folders."""
+"""Identify files: images and archives by their first bytes, text by extension, and files of the operating system."""
 
 ENDINGS = frozenset(
     {
@@ -59,7 +59,7 @@ TEXT_ENDINGS = frozenset(CAPTION_ENDINGS) | frozenset(
 )
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 LEFT_BY_SYSTEMS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
-HEAD = 512  # bytes of a file that tell what it is
+HEAD = 512  # bytes needed to identify a file
 
 _IMAGES = {
     b"\xff\xd8\xff": "JPEG",
@@ -127,7 +127,7 @@ def archive_kind(head: bytes) -> str | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Say whether a file is not the user's: in it, or in a folder above it, a leading dot or a name of the system's own."""
+    """Return whether a file, or a folder above it, is hidden or was created by an operating system."""
     return any(
         (part.startswith(".") and part not in (".", "..")) or part.casefold() in LEFT_BY_SYSTEMS
         for part in name.split("/")
@@ -142,5 +142,5 @@ def ending(name: str) -> str:
 
 
 def looks_like_image(name: str) -> bool:
-    """Say whether a name is an image's by its ending."""
+    """Return whether a name has the extension of an image."""
     return ending(name) in ENDINGS

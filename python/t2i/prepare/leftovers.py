@@ -1,5 +1,6 @@
-"""Account for the files of a source that nothing has read: named where they could have been meant, else counted by a rule."""
+"""Account for files that no reader used: listed in the report if they may hold images or captions, otherwise counted."""
 
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -36,20 +37,21 @@ KNOWN = frozenset(
     }
 )
 OTHER_OF_COCO = ("instances_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
+METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json"})
 TABLES = (".csv", ".tsv", ".txt", ".token")
 
 
 def account_for(
     tree: Tree, report: Report, packed: Collection[str], read: Collection[str], lost: Collection[str] = ()
 ) -> None:
-    """Count every file of a source, and name in the report what nobody has accounted for.
+    """Count every file of a source and list unused images, archives and tables in the report.
 
     Args:
         tree: The source.
-        report: Takes the count, what is left out, and hints.
-        packed: Names of the images that are listed.
-        read: Names of the files that captions were read from.
-        lost: Names of images that the report names by the line or the file that was to caption them.
+        report: Receives the account, skipped files and hints.
+        packed: Names of the listed images.
+        read: Names of the files read for captions.
+        lost: Names of images that are in the report already, under the line or file of their caption.
     """
     counts = Account()
     counts.add("skipped", tree.refused)
@@ -86,7 +88,7 @@ def account_for_collected(
     collector: Collector,
     lost: Collection[str] = (),
 ) -> None:
-    """Account for a source whose images tables name, and for the zips beside the tables in which some were found."""
+    """Account for a source of tables, including the zips in which images were found."""
     archives = {name: archive for name, archive in collector.finder.archives.items() if archive is not None}
     used = {name for name, archive in archives.items() if any(item.path == archive.path for item in items)}
     packed = {item.named or item.member or "" for item in items if item.member is None or item.path == tree.path}
@@ -106,7 +108,7 @@ def _stem(name: str) -> str:
 
 
 def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:
-    """Say how a file that nothing has read is counted, and the reason where the report names it."""
+    """Return how an unused file is counted, and the reason if it is skipped."""
     kind = ending(name)
     if looks_like_image(name):
         return "skipped", NOT_NAMED
@@ -123,7 +125,10 @@ def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:
 
 
 def _hint(name: str, kind: str, place: str, start: bytes) -> str | None:
-    """Say what could be done with a file that holds images or captions, and was not read."""
+    """Suggest what to do with an unused file that holds images or captions; None if it holds neither."""
+    place = shlex.quote(place)
+    if name.rpartition("/")[2].casefold() in METADATA:
+        return "metadata of images, which is read by t2i-prepare folder (without --captions name)"
     if kind == ".parquet":
         return f"Parquet, which is read by t2i-prepare parquet {place}"
     if kind == ".arrow":
@@ -137,7 +142,7 @@ def _hint(name: str, kind: str, place: str, start: bytes) -> str | None:
 
 
 def archive_hint(kind: str, place: str) -> str:
-    """Say what can be done with an archive that lies in a source."""
+    """Suggest what to do with an archive in a source."""
     if kind in ("tar", "gzip", "bzip2", "xz", "tgz", "gz"):
         return f"a {kind} archive; tar shards are read by t2i-prepare webdataset {place}"
     if kind == "zip":
@@ -146,7 +151,7 @@ def archive_hint(kind: str, place: str) -> str:
 
 
 def near_miss(name: str, start: bytes) -> str | None:
-    """Say what a text file that nothing has read was perhaps meant to be; `{place}` stands for its path."""
+    """Suggest what an unused text file was meant to be; `{place}` stands for its path."""
     base, kind = name.rpartition("/")[2].casefold(), ending(name)
     try:
         first = decode(start if not start.startswith((b"\xff\xfe", b"\xfe\xff")) else start[: len(start) // 2 * 2])
@@ -173,7 +178,7 @@ def near_miss(name: str, start: bytes) -> str | None:
 
 
 def account_for_items(source: Path, report: Report, items: Sequence[Item]) -> None:
-    """Account for the files of a folder whose reader has listed items and named what it left out, and no more."""
+    """Account for the files of a folder whose reader returns items only."""
     tree = FolderTree(source, Report())
     inside = {str(item.path) for item in items if item.member is not None}  # files that hold many images
     packed = {item.path.relative_to(source).as_posix() for item in items if item.member is None}

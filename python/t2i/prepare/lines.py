@@ -1,4 +1,4 @@
-"""Text files of others, line by line: UTF-8, or UTF-16 where its mark says so; what is no text is reported, never guessed."""
+"""Read text files line by line: UTF-8, or UTF-16 with a byte order mark. Other encodings are reported, never guessed."""
 
 import codecs
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def decode(data: bytes) -> str:
-    """Decode UTF-8, with or without its mark, or UTF-16 with its mark.
+    """Decode UTF-8, with or without a byte order mark, or UTF-16 with one.
 
     Raises:
         DataError: it is neither.
@@ -25,14 +25,14 @@ def decode(data: bytes) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """Split at line feeds, carriage returns and both together; at nothing else, as `str.splitlines` would."""
+    r"""Split at \n, \r and \r\n only; `str.splitlines` also splits at form feeds and Unicode separators."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def numbered_lines(file: BinaryIO, skip: Callable[[int, str], None]) -> Iterator[tuple[int, str]]:
     """Read a text file line by line, counted from 1, each with its ending.
 
-    A line that is no text or has over 2 MB is never held whole, but handed to `skip` with its number and the reason.
+    A line that cannot be decoded or has over 2 MB is passed to `skip` with its number and the reason.
 
     Raises:
         DataError: the whole file cannot be read.

@@ -1,9 +1,10 @@
-"""Preparing a data set: list, decode, write; whole, or a part of it."""
+"""Prepare a data set, or a part of it: list the images, decode them, write shards."""
 
 import dataclasses
 import hashlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def pack(
     shard: str | None = None,
     shard_images: int | None = None,
 ) -> Report:
-    """Prepare a source; a preparation that was stopped goes on where it was.
+    """Prepare a source; an interrupted preparation is resumed.
 
     Args:
         kind: A key of SOURCES.
@@ -83,7 +84,7 @@ def pack(
         size: Side of the images in pixels (76 for crops of 64).
         fit: "stretch" ignores the aspect ratio (the paper), "crop" cuts the longer side off.
         boxes: Crop CUB to its bounding boxes first.
-        options: What is known of the source beside its kind: columns, and where images and captions are.
+        options: Columns of the source, and where its images and captions are.
         classes: Keep the classes of the source; False packs it without any.
         max_pixels: Larger images are refused before they are decoded.
         force: Replace a packed data set that is there.
@@ -121,7 +122,7 @@ def pack(
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """What is prepared, and how: the same for every part of a preparation."""
+    """Settings that every part of a preparation shares."""
 
     kind: str
     source: Path
@@ -134,7 +135,7 @@ class _Settings:
 
 
 def _checked_part(settings: _Settings, shard: str | None, shard_images: int | None, force: bool) -> tuple[int, int]:
-    """Refuse settings that cannot work before anything is read; returns which part of how many is wanted."""
+    """Check the settings before anything is read; return the part and the number of parts."""
     kind, source = settings.kind, settings.source
     if not source.is_dir() and not (kind in ONE_FILE and source.is_file()):
         raise DataError(f"no such {'file or ' if kind in ONE_FILE else ''}folder: {source}")
@@ -160,23 +161,34 @@ def _by_name(settings: _Settings) -> bool:
 
 
 def _other_kind(source: Path) -> str:
-    """Say which kind takes a file that `folder` does not."""
+    """Return which kind reads a file that `folder` does not."""
+    quoted = shlex.quote(str(source))
     if is_shard(source.name):
-        return f"tar shards are read by t2i-prepare webdataset {source}"
+        return f"tar shards are read by t2i-prepare webdataset {quoted}"
     if source.suffix.lower() == ".parquet":
-        return f"Parquet is read by t2i-prepare parquet {source}"
-    return f"a table is read by t2i-prepare csv {source}"
+        return f"Parquet is read by t2i-prepare parquet {quoted}"
+    return f"a table is read by t2i-prepare csv {quoted}"
+
+
+def _first_reason(report: Report) -> str:
+    """Return the first reason why something was skipped, with what it applies to."""
+    reasons = [each for each in report.skipped if "a link" not in each[1]] or report.skipped
+    if not reasons:
+        return ""
+    first = reasons[0][1]
+    places = [place for place, reason in reasons if reason == first]
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+    return f"; the first reason: {', '.join(places[:3])}{more}: {first}"
 
 
 def _items(settings: _Settings, report: Report) -> list[Item]:
-    """List the source, and account for all of it; DataError where it has no captioned image."""
+    """List the images of the source; DataError if it has no captioned image."""
     kind, source = settings.kind, settings.source
     items = list(SOURCES[kind](source, report, settings.options))
     if report.account is None and source.is_dir():
         account_for_items(source, report, items)
     if not items:
-        reasons = [each for each in report.skipped if "a link" not in each[1]] or report.skipped
-        some = f"; the first reason: {reasons[0][0]}: {reasons[0][1]}" if reasons else ""
+        some = _first_reason(report)
         hints = f"; perhaps: {'; '.join(report.hints[:3])}" if report.hints else ""
         raise DataError(f"{source} has no captioned images (looked for {LOOKED_FOR.get(kind, kind)}){hints}{some}")
     if not settings.classes:
@@ -192,7 +204,7 @@ def _items(settings: _Settings, report: Report) -> list[Item]:
 
 
 def _listing(settings: _Settings, items: Sequence[Item], report: Report) -> Listing:
-    """Say what is prepared, in a form that every part on every machine finds the same."""
+    """Describe what is prepared; the same for every part on every machine."""
     source, root = settings.source, root_of(settings.source)
     boxes = settings.options.boxes
     values = [

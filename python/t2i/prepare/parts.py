@@ -1,4 +1,4 @@
-"""A preparation in parts: what is done already, by whichever process on whichever machine, and the parts joined.
+"""A preparation in parts: find the shards that are done, by any process on any machine, and join them.
 
 While a pack is made its folder holds `.preparing/`: `listing.json`, which says what is being prepared, and one small file
 for each shard that is done. So a preparation that was stopped goes on, `--shard i/n` lets many processes write one pack,

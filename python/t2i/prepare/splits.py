@@ -1,4 +1,4 @@
-"""Which images are held out of training: one reading of split names, for folders, file names and columns of every source."""
+"""Recognise the names of splits in folders, file names and columns, in the same way for every source."""
 
 import re
 
@@ -23,7 +23,7 @@ def _held_out(words: list[str]) -> bool | None:
 
 
 def split_of_value(value: object) -> bool | None:
-    """Read a value of a split column: True is held out, False is training, None is no known name.
+    """Read a value of a split column: True for held out, False for training, None for an unknown name.
 
     >>> split_of_value("Validation"), split_of_value("train"), split_of_value("val2014"), split_of_value("extra")
     (True, False, True, None)
@@ -32,7 +32,7 @@ def split_of_value(value: object) -> bool | None:
 
 
 def split_of_file(stem: str) -> bool | None:
-    """Read the split off the name of a file that lists or holds many images, wherever in the name it stands.
+    """Read the split from any word in the name of a table, shard or Parquet file.
 
     >>> split_of_file("captions_val2014"), split_of_file("train-00000-of-00001"), split_of_file("list")
     (True, False, None)
@@ -41,7 +41,7 @@ def split_of_file(stem: str) -> bool | None:
 
 
 def split_of_folder(name: str) -> bool | None:
-    """Read the split off the name of one folder, which must say nothing else: `test_set`, but not `test tubes`.
+    """Read the split from the name of a folder that says nothing else: `test_set`, but not `test tubes`.
 
     >>> split_of_folder("val"), split_of_folder("training_set"), split_of_folder("test tubes")
     (True, False, None)
@@ -51,7 +51,7 @@ def split_of_folder(name: str) -> bool | None:
 
 
 def split_of_folders(parts: tuple[str, ...]) -> tuple[bool | None, tuple[str, ...]]:
-    """Read the split off the folders that lead to an image: the first that names one, and the other folders."""
+    """Read the split from the folders of an image; return it with the remaining folders."""
     for place, part in enumerate(parts):
         split = split_of_folder(part)
         if split is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from t2i import _native
 from t2i.config.sizes import MAX_PIXELS
 from t2i.errors import ConfigError, DataError
+from t2i.files import check_file
 from t2i.images import normalise
 from t2i.prepare.images import load_images
 from t2i.prepare.items import Item
@@ -41,6 +42,7 @@ def read_pictures(
             item = Item(Path(picture), ())
             if not item.path.is_file():
                 raise DataError(f"no such picture: {item.path}")
+            check_file(item.path, error=DataError)
         loaded, reasons = load_images([item], size, "crop", most_pixels)
         if reasons[0] is not None:
             raise DataError(f"{item.path} is not a picture that can be read ({reasons[0]})")

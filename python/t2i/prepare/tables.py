@@ -1,4 +1,4 @@
-"""Rows of tables of text: comma, semicolon, tab or bar between the cells, with a header or without."""
+"""Parse tables of text: cells separated by commas, semicolons, tabs or bars, with or without a header."""
 
 import csv
 import re
@@ -25,7 +25,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Row:
-    """A row by its columns' names, the line it began on, and what its columns hold."""
+    """A row: its first line, its cells by column name, and the roles of the columns."""
 
     line: int
     cells: dict[str, str]
@@ -33,7 +33,7 @@ class Row:
 
 
 def find_delimiter(first: str, tabs: bool) -> str:
-    """Tell what stands between the cells from the first line: a tab in a .tsv, else what makes sense of the line."""
+    """Detect the delimiter from the first line; always a tab in a .tsv."""
     if tabs:
         return "\t"
     for delimiter in "\t|;,":
@@ -48,7 +48,7 @@ def find_delimiter(first: str, tabs: bool) -> str:
 
 
 class _Lines:
-    """Lines that can be put back, so that reading goes on behind a quote that was never closed."""
+    """Lines that can be put back, so that parsing continues after a quote that was never closed."""
 
     def __init__(self, lines: Iterable[tuple[int, str]]) -> None:
         self._coming = iter(lines)
@@ -77,7 +77,7 @@ def split_rows(
 ) -> Iterator[tuple[int, list[str]] | Fault]:
     """Split lines into rows of cells.
 
-    A quote that is left open would swallow the rows behind it: such a row is a Fault that names them, and they are read.
+    A quote that is left open would swallow the following rows: such a row is a Fault, and the following rows are parsed.
     """
     source = _Lines(lines)
     width = 0
@@ -114,7 +114,7 @@ def _left_open(source: _Lines) -> Fault:
 
 
 def _swallowed(taken: list[tuple[int, str]], delimiter: str, width: int) -> bool:
-    """Say whether lines inside of a quoted cell are rows themselves: as many cells, one of them the name of an image."""
+    """Return whether a line inside a quoted cell is a row itself: as many cells, one of them an image name."""
     for _, line in taken[1:]:
         cells = [cell.strip(' "\r\n') for cell in line.split(delimiter)]
         if len(cells) >= width and any(looks_like_image(cell) for cell in cells):
@@ -174,7 +174,7 @@ def _chain(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[
 
 
 def _no_header(cells: list[str]) -> bool:
-    """Say whether the first row is one of images: it names one, and no column as columns are called."""
+    """Return whether the table has no header: the first row has an image name and no known column name."""
     named = any(_image_name(cell) for cell in cells)
     return named and find_column(cells, FILE_NAMES) is None and find_column(cells, CAPTION_NAMES) is None
 
@@ -184,7 +184,7 @@ def _image_name(cell: str) -> bool:
 
 
 def _usual_names(cells: list[str]) -> list[str]:
-    """Name the two columns of a table without a header by which of them names an image."""
+    """Name the two columns of a table without a header; the one with an image name is the file."""
     if len(cells) != 2:
         raise DataError(f"it has {len(cells)} columns and no header that names them, such as file_name,text")
     return (

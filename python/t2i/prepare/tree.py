@@ -1,4 +1,4 @@
-"""The files of a source by name, whether it is a folder or an archive; nothing is unpacked, no link out is followed."""
+"""The files of a folder or zip by name. Nothing is unpacked to disk, and links out of the source are not followed."""
 
 import io
 import os
@@ -16,32 +16,32 @@ from t2i.prepare.kinds import ENDINGS, HEAD, archive_kind, ending
 from t2i.prepare.lines import MAX_LINE_BYTES
 
 OUT = "a link out of the source folder"
-MAX_TABLE_BYTES = 1 << 30  # of a table inside of an archive, which is held in memory
-MAX_RATIO = 100  # bytes unpacked for a byte of the archive; images do not shrink to a hundredth
-RATIO_FREE = 1 << 20  # bytes that may be unpacked whatever their ratio
+MAX_TABLE_BYTES = 1 << 30  # of a table in an archive, which is read into memory
+MAX_RATIO = 100  # bytes unpacked per byte of the archive; images never compress that well
+RATIO_FREE = 1 << 20  # bytes that may be unpacked at any ratio
 
 
 class Tree(Protocol):
-    """Files by name: relative to the source, with / between folders."""
+    """Files by name, relative to the source, with / as separator."""
 
     path: Path
-    refused: int  # how many files or members the report names before anything is looked for
+    refused: int  # files or members skipped while listing
 
     @property
     def names(self) -> list[str]:
         """Every file, sorted."""
 
     def has(self, name: str) -> bool:
-        """Say whether there is a file of this name that may be read."""
+        """Return whether a readable file of this name exists."""
 
     def place(self, name: str) -> str:
-        """Say where a file is, for the report."""
+        """Return the location of a file for the report."""
 
     def open(self, name: str) -> BinaryIO:
         """Open a file. OSError or DataError where that cannot be done."""
 
     def item(self, name: str, captions: tuple[str, ...], class_name: str | None, test: bool) -> Item:
-        """Make an image of the tree an item."""
+        """Return the item of an image."""
 
 
 class FolderTree:
@@ -49,7 +49,7 @@ class FolderTree:
 
     Args:
         path: The folder.
-        report: Is told of links that lead out, and of what is no file.
+        report: Receives links that lead out, and entries that are not regular files.
     """
 
     def __init__(self, path: Path, report: Report) -> None:
@@ -58,7 +58,7 @@ class FolderTree:
 
     @cached_property
     def names(self) -> list[str]:
-        """Every plain file below the folder, sorted by its path; what else there is stands in the report."""
+        """Every regular file below the folder, sorted by path; other entries are listed in the report."""
         found: list[str] = []
         folders = [""]
         while folders:
@@ -101,8 +101,8 @@ class FolderTree:
         return set(self.names)
 
     def has(self, name: str) -> bool:
-        """Say whether there is such a file, and no link out on the way to it."""
-        if "names" in self.__dict__ and name in self._listed:  # where the folder was walked, that is known
+        """Return whether the file exists and is reached without a link out of the source."""
+        if "names" in self.__dict__ and name in self._listed:  # it was checked when the folder was listed
             return True
         return os.path.isfile(self.path / name) and inside(self.path, name) is not None
 
@@ -111,14 +111,14 @@ class FolderTree:
         return str(self.path / name)
 
     def open(self, name: str) -> BinaryIO:
-        """Open a file; a pipe is refused, because it could be waited for without end."""
+        """Open a file; a named pipe is refused, since reading it could block."""
         path = self.path / name
         if path.exists() and not path.is_file():
             raise DataError("it is not a file")
         return open(path, "rb")
 
     def item(self, name: str, captions: tuple[str, ...], class_name: str | None, test: bool) -> Item:
-        """Make an image an item, read from its own file."""
+        """Return the item of an image, which is read from its own file."""
         return Item(self.path / name, captions, class_name, test, named=name)
 
 
@@ -159,11 +159,11 @@ class ZipTree:
 
     @cached_property
     def names(self) -> list[str]:
-        """Every member that may be read, sorted by its path."""
+        """Every readable member, sorted by path."""
         return sorted(self._members, key=lambda name: name.split("/"))
 
     def has(self, name: str) -> bool:
-        """Say whether there is such a member."""
+        """Return whether the member exists."""
         return name in self._members
 
     def place(self, name: str) -> str:
@@ -189,20 +189,20 @@ class ZipTree:
         return data
 
     def item(self, name: str, captions: tuple[str, ...], class_name: str | None, test: bool) -> Item:
-        """Make an image an item, read from the archive when it is packed."""
+        """Return the item of an image, which is read from the archive when it is packed."""
         size = self._members[name].file_size
         return Item(self.path, captions, class_name, test, member=name, length=size, read=partial(self.read, name))
 
 
 def open_tree(source: Path, report: Report) -> Tree:
-    """Open a folder, a zip, or the folder that a single file lies in."""
+    """Open a folder, a zip, or the parent folder of any other file."""
     if source.is_dir():
         return FolderTree(source, report)
     return ZipTree(source, report) if is_zip(source) else FolderTree(source.parent, report)
 
 
 def is_zip(path: Path) -> bool:
-    """Say whether a file is a zip by its name or its first bytes."""
+    """Return whether a file is a zip by its extension or its first bytes."""
     try:
         with open(path, "rb") as file:
             return path.suffix.lower() == ".zip" or archive_kind(file.read(HEAD)) == "zip"
@@ -211,12 +211,12 @@ def is_zip(path: Path) -> bool:
 
 
 def shown(name: str) -> str:
-    """Shorten the name of a member, and escape what is no text in it."""
+    """Shorten a name for a message, and escape what is not valid text."""
     return name[:200].encode("utf-8", "backslashreplace").decode()
 
 
 def head(tree: Tree, name: str) -> bytes:
-    """Read the first bytes of a file; none where it cannot be read."""
+    """Read the first bytes of a file; empty if it cannot be read."""
     try:
         with tree.open(name) as file:
             return file.read(HEAD)
@@ -237,7 +237,7 @@ def read_text_file(tree: Tree, name: str, limit: int = MAX_LINE_BYTES) -> bytes:
 
 
 def unusable(name: str) -> str | None:
-    """Say what is wrong with the name of a member of an archive, if anything is."""
+    """Return what is wrong with the name of an archive's member, or None."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -15,25 +15,26 @@ Nothing is unpickled: other files of the folder are ignored.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import nn
 
 from t2i.config.options import TrainConfig
 from t2i.config.records import from_json, to_json
-from t2i.errors import CheckpointError, ConfigError
-from t2i.files import write_atomically
+from t2i.errors import CheckpointError
+from t2i.files import read_file, read_json, write_atomically
 from t2i.weights import read_header, save_weights
 
 MAX_SETTINGS_BYTES = 1_000_000  # bytes
 MAX_SIZE = 4096  # side of an image in pixels
-MAX_PARAMETERS = 4_000_000_000  # of a network; the paper's have 24 million together
+MAX_METRICS_BYTES = 256 << 20  # of metrics.jsonl
+KNOWN: dict[str, type] = {  # what a data.json says
+    "name": str, "images": int, "captions": int, "classes": int, "image_size": int, "fingerprint": str, "provenance": dict,
+    "steps": int,
+}  # fmt: skip
 FILES = ("config.json", "model.safetensors", "style.json", "style.safetensors", "README.md")
-Network = TypeVar("Network", bound=nn.Module)
-FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 def plain_file(folder: Path, name: str, most: int | None = None) -> Path:
@@ -73,44 +74,6 @@ def read_settings(folder: Path) -> TrainConfig:
     if config.size > MAX_SIZE:
         raise CheckpointError(f"{path}: images of {config.size} px; at most {MAX_SIZE} were expected")
     return config
-
-
-def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Network:
-    """Build a network for the weights of a file, after comparing their names, shapes and dtypes.
-
-    Args:
-        path: The safetensors file, of which only the header is read.
-        prefix: Of the network's tensors in the file.
-        make: Builds the network.
-
-    Raises:
-        CheckpointError: the settings describe no network, or one of another shape than the file.
-    """
-    try:
-        with torch.device("meta"):  # shapes without the memory
-            expected = make().state_dict()
-        parameters = sum(tensor.numel() for tensor in expected.values())
-    except (ConfigError, RuntimeError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path.parent}: its settings describe no network that can be built: {reason}") from error
-    if parameters > MAX_PARAMETERS:
-        raise CheckpointError(f"{path.parent}: its settings describe a network of {parameters:,} weights")
-    found = read_header(path).tensors
-    for name, tensor in expected.items():
-        key = f"{prefix}.{name}"
-        if key not in found:
-            raise CheckpointError(f"{path} has no tensor {key!r}: it was not made by these settings")
-        kind, shape = found[key]
-        if shape != tuple(tensor.shape):
-            raise CheckpointError(
-                f"{path}: {key} must be {tuple(tensor.shape)}, got {shape}: it was made with other sizes"
-            )
-        if (kind in FLOATS) != tensor.is_floating_point():
-            raise CheckpointError(f"{path}: {key} must be {tensor.dtype}, got {kind}")
-    left = sorted(key for key in found if key.startswith(f"{prefix}.") and key[len(prefix) + 1 :] not in expected)
-    if left:
-        raise CheckpointError(f"{path} has a tensor {left[0]!r} that these settings do not describe")
-    return make()
 
 
 def tensor_names(path: Path) -> set[str]:
@@ -170,34 +133,46 @@ def data_metadata(folder: Path | None) -> dict[str, Any]:
     if folder is None:
         return {}
     record = _read_object(folder / "data.json")
-    known = ("name", "images", "captions", "classes", "image_size", "fingerprint", "provenance", "steps")
-    metadata = {key: record[key] for key in known if key in record}
+    metadata = _sound(record, *KNOWN)
     if isinstance(record.get("path"), str):
         manifest = _read_object(Path(record["path"]) / "pack.json")
         if manifest:
-            metadata |= {
-                key: manifest[key] for key in ("name", "captions", "image_size", "provenance") if key in manifest
-            }
-            metadata["classes"] = len(manifest.get("classes") or ())
+            metadata |= _sound(manifest, "name", "captions", "image_size", "provenance")
+            classes = manifest.get("classes")
+            metadata["classes"] = len(classes) if isinstance(classes, list) else 0
     steps = _steps(folder / "metrics.jsonl")
     return metadata if steps is None else metadata | {"steps": steps}
+
+
+def _sound(record: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Take the named values that are of the kind that t2i writes; a stranger's record may hold anything."""
+    found: dict[str, Any] = {}
+    for name in names:
+        value = record.get(name)
+        if isinstance(value, KNOWN[name]) and not isinstance(value, bool):
+            if isinstance(value, dict):
+                value = {
+                    key[:100]: each for key, each in list(value.items())[:50] if isinstance(each, (str, int, float))
+                }
+            found[name] = value[:1000] if isinstance(value, str) else value
+    return found
 
 
 def _steps(path: Path) -> int | None:
     """Find the last step of the GAN in metrics.jsonl."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_file(path, MAX_METRICS_BYTES).decode().splitlines()
         return next(
             (int(record["step"]) for record in map(json.loads, reversed(lines)) if record["phase"] == "gan"), None
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         return None
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; an empty one where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path)
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -11,10 +11,10 @@ from t2i.errors import CheckpointError
 from t2i.models import build
 from t2i.models.build import AnyGenerator
 from t2i.pretrained import hub
-from t2i.pretrained.folder import FILES, checked_network, plain_file, read_settings, tensor_names
+from t2i.pretrained.folder import FILES, plain_file, read_settings, tensor_names
 from t2i.text.build import text_encoder
 from t2i.text.protocol import TextEncoder
-from t2i.weights import load_weights
+from t2i.weights import checked_network, load_weights
 
 
 @dataclass

@@ -11,7 +11,7 @@ from t2i.errors import ConfigError
 from t2i.text.build import text_encoder
 from t2i.text.protocol import TextEncoder
 from t2i.text.table import _table
-from t2i.weights import load_weights, read_tensors
+from t2i.weights import checked_network, load_weights, read_header
 
 Config = TypeVar("Config", TextConfig, TrainConfig)
 TEACHERS = ("dim", "image_features", "image_width", "objective")  # settings that a student shares
@@ -19,7 +19,7 @@ TEACHERS = ("dim", "image_features", "image_width", "objective")  # settings tha
 
 def load_text(path: Path, options: JointOptions) -> TextEncoder:
     """Load a trained text encoder from `text.safetensors` or `model.safetensors`; CheckpointError where it differs."""
-    encoder = text_encoder(options)
+    encoder = checked_network(path, "text", lambda: text_encoder(options))
     load_weights(path, {"text": encoder})
     return encoder.eval()
 
@@ -47,7 +47,7 @@ def encoder_file(name: str) -> Path:
 
 def holds_encoder(path: Path) -> bool:
     """Say whether a file is a trained text encoder, as opposed to embeddings."""
-    return path.suffix == ".safetensors" and any(name.startswith("text.") for name in read_tensors(path))
+    return path.suffix == ".safetensors" and any(name.startswith("text.") for name in read_header(path).tensors)
 
 
 def resolve_text_options(options: TextOptions, data: PackedDataset) -> TextOptions:

@@ -6,6 +6,7 @@
 """
 
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,16 @@ from t2i import runtime
 from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError, DataError
+from t2i.files import check_file
 from t2i.text.inputs import CaptionInputs
 from t2i.text.protocol import TextEncoder
 from t2i.weights import read_tensors
+
+# What numpy.load raises: a header is Python source, whose parser has errors of its own.
+UNREADABLE = (
+    OSError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError, ArithmeticError, TypeError, LookupError,
+    TokenError,
+)  # fmt: skip
 
 
 @torch.no_grad()
@@ -67,9 +75,12 @@ def _table(path: Path, data: PackedDataset) -> NDArray[Any]:
     if path.is_dir():
         found = PackedDataset(path).extra("embeddings")
     elif path.suffix == ".npy":
+        check_file(path, error=DataError)
         try:
             found = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            if not isinstance(found, np.ndarray):
+                raise ValueError("an archive of arrays")
+        except UNREADABLE as error:
             raise DataError(
                 f"{path} is not a readable .npy of numbers; write one with numpy.save (arrays of objects are never loaded)"
             ) from error
@@ -79,7 +90,10 @@ def _table(path: Path, data: PackedDataset) -> NDArray[Any]:
             raise ConfigError(
                 f"{path} holds {len(tensors)} tensors: expected a trained text encoder (text.*) or embeddings alone"
             )
-        found = next(iter(tensors.values())).float().numpy()
+        (only,) = tensors.values()
+        if not only.is_floating_point():
+            raise ConfigError(f"{path} must hold floating-point embeddings, got {only.dtype}")
+        found = only.float().numpy()
     counts = np.unique(np.diff(data.caption_offsets))
     expected = f"({len(data)}, {'K' if len(counts) > 1 else counts[0]}, T)"
     if not np.issubdtype(found.dtype, np.floating):

@@ -164,6 +164,7 @@ class Checkpoints:
         self, folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
     ) -> None:
         self.folder, self.modules, self.optimizers = folder / "checkpoints", modules, optimizers
+        self._skipped: set[str] = set()  # newer than the one that was restored, and damaged
 
     def save(self, step: int, metadata: Mapping[str, Any], good_until: int | None = None) -> Path:
         """Write the state after `step` steps, with `metadata` that resuming must agree with; keep it and the one before.
@@ -213,17 +214,19 @@ class Checkpoints:
         return final
 
     def _rotate(self, final: Path, good_until: int | None) -> None:
-        """Delete what the checkpoint `final` replaces; set aside later ones, which could not be loaded."""
+        """Delete what the checkpoint `final` replaces; set aside those that could not be loaded."""
+        bad = {name for name in self._skipped if name != final.name}
+        with contextlib.suppress(OSError):
+            for folder in _present(self.folder):
+                if folder.name in bad or folder.name > final.name:
+                    _set_aside(folder, "damaged")
+        self._skipped -= bad | {final.name}
         present = _present(self.folder)
         ours = [folder for folder in present if folder.name <= final.name and _ours(folder)]
         keep = {*ours[-MAX_CHECKPOINTS:], *self._good(ours, good_until)[-1:]}
         for other in ours:
             if other not in keep:
                 _remove(other)
-        with contextlib.suppress(OSError):
-            for later in present:
-                if later.name > final.name:
-                    _set_aside(later, "damaged")
 
     @staticmethod
     def _good(folders: list[Path], good_until: int | None) -> list[Path]:
@@ -267,6 +270,7 @@ class Checkpoints:
             try:
                 step, tensors = self._read(folder, None if force else metadata)
                 self._load(tensors)
+                self._skipped = {each.name for each in present if each.name > folder.name}
                 return step, damaged
             except OSError as error:
                 if error.errno not in MISSING:

@@ -50,6 +50,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
     ranks.rows(config.batch)  # refuses a batch that cannot be shared out
     device = runtime.pick_device(ranks.device(config.device))
     precision = runtime.pick_precision(config.precision, device)
+    runtime.allow_tf32(precision)
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.deterministic and device.type == "cuda":

@@ -2,9 +2,11 @@
 
 The first steps run as they are, on a stream of their own, while libraries choose algorithms and allocate; then one step is
 recorded, with its inputs in fixed places. From then on a step copies its inputs there and replays. The allocator keeps what
-the recording used for the graph alone. Has not been run on a card yet: see docs/method.md.
+the recording used for the graph alone. A step that cannot be recorded is run as it is from then on, with one warning. Has not
+been run on a card yet, only on a device that computes nothing: see docs/method.md.
 """
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -26,7 +28,7 @@ class Captured:
     def __init__(self, function: Callable[[Inputs], dict[str, Tensor]], device: torch.device) -> None:
         self.function, self.device = function, device
         self.stream = torch.cuda.Stream(device)
-        self.calls = 0
+        self.calls, self.failed = 0, False
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: Inputs = {}
         self.outputs: dict[str, Tensor] = {}
@@ -34,19 +36,38 @@ class Captured:
     def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
         """Run it; the outputs are valid until the next call."""
         self.calls += 1
-        if self.calls <= WARM:
-            self.stream.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(self.stream):
-                measured = self.function(inputs)
-            torch.cuda.current_stream(self.device).wait_stream(self.stream)
-            return measured
-        if self.graph is None:
-            self.inputs = {name: value.clone() for name, value in inputs.items()}
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=self.stream):
-                self.outputs = self.function(self.inputs)
-            self.graph = graph
+        if self.calls <= WARM or self.failed:
+            return self._run(inputs)
+        if self.graph is None and not self._record(inputs):
+            return self._run(inputs)
+        assert self.graph is not None
         names = list(self.inputs)
         torch._foreach_copy_([self.inputs[name] for name in names], [inputs[name] for name in names])
         self.graph.replay()
         return self.outputs
+
+    def _run(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Run the function as it is, on the recording's stream."""
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            measured = self.function(inputs)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        return measured
+
+    def _record(self, inputs: Inputs) -> bool:
+        """Record a call, which computes nothing yet; say whether that worked."""
+        self.inputs = {name: value.clone() for name, value in inputs.items()}
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):
+                self.outputs = self.function(self.inputs)
+        except RuntimeError as error:  # what CUDA refuses in a recording: waits, copies from pageable memory, ...
+            self.failed = True
+            self.inputs, self.outputs = {}, {}
+            reason = str(error).strip().partition("\n")[0][:200]
+            print(
+                f"warning: a step could not be recorded as a CUDA graph ({reason}); it runs as it is", file=sys.stderr
+            )
+            return False
+        self.graph = graph
+        return True

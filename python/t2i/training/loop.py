@@ -160,6 +160,8 @@ class Loop:
         log = self.due(self.config.log_every)
         if not log and self.guard.device.type != "cpu":
             return {}  # reading the counters would wait for every step
+        if log:  # meet on the host first: a read from a GPU would wait for an exchange with a process that has ended
+            self.ranks.any(False)
         try:
             skipped = self.guard.check(self.done, lambda: self.checkpoints.newest(self._good_until()), self.rate_flag)
         except Diverged:  # the same command goes on from the last good one

@@ -1,9 +1,11 @@
 """Optimisers, the learning-rate schedule and the exponential moving average (EMA) of weights."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+
+Move = Callable[[list[Tensor], list[Tensor], Tensor], None]
 
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float, beta1: float, beta2: float) -> torch.optim.Adam:
@@ -47,25 +49,32 @@ def ema_rate(decay: float, step: int) -> float:
 
 
 @torch.no_grad()
-def update_ema(ema: nn.Module, model: nn.Module, rate: float | Tensor) -> None:
+def update_ema(ema: nn.Module, model: nn.Module, rate: float | Tensor, move: Move | None = None) -> None:
     """Move `ema` towards `model`, weights and running statistics alike, in place.
 
     Args:
         ema: Changed in place.
         model: Not changed.
         rate: How far, of `ema_rate`; a tensor () on the device where a CUDA graph is to see it change.
+        move: `towards`, compiled: one pass over the weights (12 bytes each) where PyTorch's operations take three (32).
     """
     mine: list[Tensor] = [*ema.parameters()]
     theirs: list[Tensor] = [*model.parameters()]
+    counters: list[tuple[Tensor, Tensor]] = []  # of batch normalisation
     for a, b in zip(ema.buffers(), model.buffers(), strict=True):
         if a.is_floating_point():
             mine.append(a)
             theirs.append(b)
         else:
-            a.copy_(b)  # counters of batch normalisation
+            counters.append((a, b))
+    if counters:
+        torch._foreach_copy_([a for a, _ in counters], [b for _, b in counters])
     if isinstance(rate, Tensor):
-        apart = torch._foreach_sub(theirs, mine)
-        torch._foreach_mul_(apart, rate)
-        torch._foreach_add_(mine, apart)
+        (move or towards)(mine, theirs, rate)
     else:
         torch._foreach_lerp_(mine, theirs, rate)
+
+
+def towards(mine: list[Tensor], theirs: list[Tensor], rate: Tensor) -> None:
+    """Move tensors towards others by a rate () that lies on the device, in place."""
+    torch._foreach_add_(mine, torch._foreach_mul(torch._foreach_sub(theirs, mine), rate))

@@ -25,9 +25,8 @@ def learned_text(encoder: TextEncoder, data: PackedDataset, device: torch.device
     """Make an encoder ready to learn with the GAN; only the paper's characters are part of a batch."""
     inputs = None
     if isinstance(encoder, (NgramEncoder, MiniLmEncoder)):
-        encoder.dropout = (
-            0.0  # what is left out would depend on more than (seed, step), and a resumed run on where it stopped
-        )
+        # What is left out would depend on more than (seed, step), and a resumed run on where it was stopped.
+        encoder.dropout = 0.0
     if encoder.kind != "char-cnn-rnn":
         inputs = CaptionInputs(encoder, data, device)
         inputs.fit(encoder, train_rows(data))

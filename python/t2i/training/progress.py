@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from t2i import console
 from t2i.errors import CheckpointError
-from t2i.files import write_atomically
+from t2i.files import read_file, write_atomically
 from t2i.locks import check_held
 
 
@@ -55,12 +55,12 @@ def _forget(path: Path, name: str, start: int) -> None:
     """Drop the lines of steps that will be repeated, after a crash, and the half line of a process that was killed."""
     if not path.exists():
         return
-    lines, valid = path.read_bytes().splitlines(keepends=True), []
+    lines, valid = read_file(path).splitlines(keepends=True), []
     for line in lines:
         try:
             record = json.loads(line)
             again = record["phase"] == name and record["step"] > start
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             continue
         if not again and line.endswith(b"\n"):
             valid.append(line)

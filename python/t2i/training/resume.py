@@ -17,6 +17,7 @@ from t2i.config.options import TrainConfig
 from t2i.config.records import differences, from_json, model_settings
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
+from t2i.files import read_json
 from t2i.text.pretrained import encoder_file
 from t2i.training.checkpoint import check_newest
 
@@ -41,8 +42,8 @@ def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None
 
 def _fingerprint(record: Path) -> str:
     try:
-        return str(json.loads(record.read_text(encoding="utf-8"))["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(read_json(record)["fingerprint"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"{record} does not say what the run was trained on; add --force to go on") from error
 
 
@@ -71,11 +72,11 @@ def check_record(path: Path, metadata: Mapping[str, Any], force: bool) -> None:
     if not path.exists():
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
         changed = differences(before, json.loads(json.dumps(metadata)))
         missing = {*metadata, *metadata["settings"]} - {*before, *before["settings"]}
         changed += [f"{path.name} does not say: {', '.join(sorted(missing))}"] if missing else []
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         changed = [f"{path.name} is damaged"]
     if changed and not force:
         raise ConfigError(

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from t2i import runtime
 from t2i.config.options import TrainConfig
@@ -25,9 +26,10 @@ from t2i.distributed import ALONE, Ranks
 from t2i.models.build import discriminator, generator
 from t2i.ops.synchronised_norm import synchronise
 from t2i.training import losses
+from t2i.training.counters import Counters
 from t2i.training.graph import Captured, Inputs
 from t2i.training.guard import NonFiniteGuard
-from t2i.training.optim import adam, ema_rate, set_learning_rate, update_ema
+from t2i.training.optim import Move, adam, ema_rate, set_learning_rate, towards, update_ema
 from t2i.training.stages import Stages
 from t2i.training.text_source import TextSource
 
@@ -76,13 +78,15 @@ class GanStep:
         guarded = [self.generator, self.discriminator, *([] if self.stages is None else [self.stages])]
         self.guard = NonFiniteGuard(guarded, device, ranks)
         on_gpu = device.type == "cuda"
-        self.generator.kernels = self.discriminator.kernels = config.kernels
         # One pass of D over all kinds of images: fewer, larger launches on a GPU; on a CPU joining only costs a copy.
         self.joined = on_gpu and not config.sync_batch_norm
         alone = ranks.world == 1  # an exchange between processes can be neither compiled whole nor captured
         self.generate: Callable[[Tensor, Tensor], Tensor] = self.generator
+        self.counters = Counters(self._batches() if on_gpu and self.stages is None else {})
+        self.move: Move = towards
         if config.compile == "on" or (config.compile == "auto" and on_gpu):
             self.generate = runtime.compiled(self.generate, "the generator")
+            self.move = runtime.compiled(self.move, "the EMA")
             if alone or not config.sync_batch_norm:
                 self.score_pairs = runtime.compiled(self.score_pairs, "the discriminator's update")  # type: ignore[method-assign]
             if alone:
@@ -90,6 +94,16 @@ class GanStep:
         self.captured: Captured | None = None
         if on_gpu and alone and config.cuda_graph and self.stages is None and text.inputs is None:
             self.captured = Captured(lambda inputs: self.update(inputs, config.mismatch_weight), device)
+
+    def _batches(self) -> dict[_BatchNorm, int]:
+        """Count the batches that each normalisation sees in a step."""
+        config, net = self.config, self.discriminator
+        kinds = 3 if config.mismatch_weight and config.mismatch == "image" else 2
+        pairs = 3 if config.mismatch_weight else 2
+        generated = 1 if config.reuse_fakes else 2
+        found = {norm: generated for norm in self.generator.modules() if isinstance(norm, _BatchNorm)}
+        found |= {norm: kinds + 1 for norm in net.modules() if isinstance(norm, _BatchNorm)}
+        return found | {norm: pairs + 1 for norm in (net.text_norm, net.join_norm) if norm is not None}
 
     def modules(self) -> dict[str, nn.Module]:
         """Name everything that is trained or tracked, for checkpoints."""
@@ -149,7 +163,7 @@ class GanStep:
     def update(self, inputs: Inputs, mismatch_weight: float, step: int = 0) -> dict[str, Tensor]:
         """Do what `__call__` does, from collected inputs; `step` is for staged training alone."""
         self.guard.begin()
-        with runtime.autocast(self.device, self.precision):
+        with runtime.autocast(self.device, self.precision), self.counters.together():
             text = self.text(inputs["captions"], inputs.get("caption_ids"))  # (B, T)
             given = text.detach()
             texts, count = given, len(given)
@@ -172,7 +186,7 @@ class GanStep:
             measured |= self.update_generator(generated, inputs["noise"], texts, count, inputs["classes"])
         self.guard.end()
         rate = inputs["ema_rate"]
-        update_ema(self.ema, self.generator, rate if rate.device.type == "cuda" else float(rate))
+        update_ema(self.ema, self.generator, rate if rate.device.type == "cuda" else float(rate), self.move)
         return measured
 
     def update_discriminator(
@@ -188,7 +202,8 @@ class GanStep:
         self.discriminator_adam.zero_grad(set_to_none=True)
         loss.backward()
         self.guard.step(self.discriminator_adam, loss)
-        return {"d_loss": loss.detach()} | {k: torch.sigmoid(v.detach()).mean() for k, v in scores.items()}
+        means = torch.sigmoid(torch.stack(list(scores.values())).detach()).mean(1)  # all kinds at once
+        return {"d_loss": loss.detach()} | dict(zip(scores, means, strict=True))
 
     def score_pairs(
         self, images: Tensor, wrong: Tensor | None, text: Tensor, other: Tensor | None, fakes: Tensor, weight: float
@@ -228,12 +243,14 @@ class GanStep:
         """Update the generator by the discriminator's scores."""
         for weight in self.discriminator.parameters():  # their gradients would be computed and thrown away
             weight.requires_grad_(False)
-        loss, measured = self.score_fakes(generated, noise, texts, count, classes)
-        self.generator_adam.zero_grad(set_to_none=True)
-        loss.backward()
+        try:
+            loss, measured = self.score_fakes(generated, noise, texts, count, classes)
+            self.generator_adam.zero_grad(set_to_none=True)
+            loss.backward()
+        finally:  # a recording that fails is followed by a step that is run
+            for weight in self.discriminator.parameters():
+                weight.requires_grad_(True)
         self.guard.step(self.generator_adam, loss)
-        for weight in self.discriminator.parameters():
-            weight.requires_grad_(True)
         return measured
 
     def score_fakes(

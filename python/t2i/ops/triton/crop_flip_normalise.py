@@ -37,5 +37,6 @@ def _forward(images: Tensor, index: Tensor, corner: Tensor, flip: Tensor, crop: 
 
 def cut(images: Tensor, index: Tensor, corner: Tensor, flip: Tensor, crop: int, dtype: torch.dtype) -> Tensor:
     """Compute `t2i.ops.crop_flip_normalise.crop_flip_normalise` by a kernel."""
-    out: Tensor = _forward(images, index, corner, flip, crop, dtype)
+    with torch.cuda.device_of(images):  # not always the current one; nothing on a CPU
+        out: Tensor = _forward(images, index, corner, flip, crop, dtype)
     return out

@@ -91,7 +91,7 @@ def parquet(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> 
 
 
 def _guarded(file: Path, report: Report, items: Iterator[Item]) -> Iterator[Item]:
-    """Pass items on; report a file that cannot be read, or not to its end."""
+    """Yield items; report a file that cannot be read, or not completely."""
     pyarrow = import_pyarrow()
     try:
         yield from items
@@ -119,7 +119,7 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report, options: S
 
 
 def _names_files(schema: Any, options: SourceOptions) -> bool:
-    """Say whether the images are files that the table names, and not inside of it."""
+    """Return whether the image column holds file names instead of embedded images."""
     pyarrow = import_pyarrow()
     image = find_column(schema.names, IMAGES, options.image_column) or find_column(schema.names, FILES)
     return image is not None and (
@@ -128,7 +128,7 @@ def _names_files(schema: Any, options: SourceOptions) -> bool:
 
 
 def _listed_files(file: Path, name: str, test: bool, report: Report, options: SourceOptions) -> Iterator[Item]:
-    """Read a table that names files: rows of one file are captions of one image."""
+    """Read a table of file names; all rows of a file are captions of one image."""
     tree = FolderTree(file.parent, report)
     images = FolderTree(options.images, report) if options.images is not None else None
     collector = Collector(Finder(tree, report, images), report)
@@ -174,7 +174,7 @@ def huggingface(source: Path, report: Report, options: SourceOptions = DEFAULTS)
 
 
 def _repository(source: Path) -> Callable[[Path, Report, SourceOptions], Iterator[Item]]:
-    """Choose the reader of a repository of the Hub by the files that it holds."""
+    """Choose the reader of a Hub repository by the files in it."""
     names = [name for name in FolderTree(source, Report()).names if not is_hidden(name)]
     bases = {name.rpartition("/")[2].casefold() for name in names}
     if any(base.endswith(".parquet") and base not in METADATA for base in bases):
@@ -231,7 +231,7 @@ def _stream_items(file: Path, name: str, test: bool, report: Report, options: So
 
 
 class _Rows:
-    """Makes the rows of one file items; their names count the rows of the file from 0."""
+    """Converts the rows of one file to items, named by their index in the file."""
 
     def __init__(self, file: Path, name: str, schema: Any, test: bool, report: Report, options: SourceOptions) -> None:
         self.columns: Columns = find_columns(schema.names, options.image_column, options.caption_column, IMAGES)
@@ -243,7 +243,7 @@ class _Rows:
         self._rows = 0
 
     def items(self, images: _Images, chunk: int, rows: Any) -> Iterator[Item]:
-        """Take the rows of one chunk, without their images."""
+        """Yield the items of one chunk; the images are read later."""
         for row, values in enumerate(rows.to_pylist()):
             number, self._rows = self._rows, self._rows + 1
             try:

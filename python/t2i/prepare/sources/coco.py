@@ -1,4 +1,4 @@
-"""COCO: captions JSON (captions_train2014.json ...) beside the folders of images that it names; also Karpathy's form."""
+"""COCO captions (captions_train2014.json ...) beside the folders of images; also the format of Karpathy's splits."""
 
 import json
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ COLUMNS = Columns("file_name", "text", None, "split")
 def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
     """List the images of one captions JSON, or of those in a folder (or zip) and its annotations/.
 
-    The split is read off the file's name (`captions_val2014`), in Karpathy's form off each image. Images are looked for in a
-    folder of that name (train2014/), in images/ of it, in images/, and beside the file. There are no classes.
+    The split is read from the file's name (`captions_val2014`), in Karpathy's format from each image. Images are looked for
+    in a folder of that name (train2014/), in images/ of it, in images/, and beside the file. There are no classes.
     """
     whole = source.is_dir() or is_zip(source)
     root = root_of(source)
@@ -45,7 +45,7 @@ def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Ite
 
 
 def _files(tree: Tree) -> list[str]:
-    """Find the JSON files of captions: captions_*.json, else Karpathy's, else whatever JSON stands in annotations/."""
+    """Find the JSON files of captions: captions_*.json, otherwise Karpathy's, otherwise any in annotations/."""
     shown = [name for name in tree.names if name.casefold().endswith(".json") and not is_hidden(name)]
     top = [name for name in shown if "/" not in name or name.split("/")[-2] == "annotations"]
     for start in ("captions_", "dataset_", "dataset", ""):
@@ -90,7 +90,7 @@ def _rows(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iter
 
 
 def _karpathy(content: Any, place: str, report: Report) -> Iterator[ListedRow]:
-    """Read Karpathy's form: each image has its sentences and its split."""
+    """Read Karpathy's format: each image has its sentences and its split."""
     for number, image in enumerate(content["images"]):
         where = f"{place}: images[{number}]"
         try:
@@ -106,7 +106,7 @@ def _karpathy(content: Any, place: str, report: Report) -> Iterator[ListedRow]:
 
 
 def _annotated(content: Any, place: str, report: Report) -> Iterator[ListedRow]:
-    """Read COCO's form: images by id, and captions that name an id; a broken entry is reported with its place."""
+    """Read COCO's format: images, and captions by image id; invalid entries are reported with their index."""
     names: dict[str, str] = {}
     captions: dict[str, list[str]] = {}
     for number, entry in enumerate(content["images"]):

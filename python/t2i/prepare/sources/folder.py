@@ -1,8 +1,8 @@
-"""A folder (or zip) of one's own images, or a Hugging Face image folder.
+"""A folder or zip of the user's own images, or a Hugging Face ImageFolder.
 
-Captions stand in `metadata.jsonl`, `.csv`, `.parquet` or `.json` (file_name, text), or in a text file that has the image's
-name: beside it, or in a folder of texts beside the folder of images. With metadata the class is its label column, else the
-subfolder. A folder named for a split (test, val, validation ...) marks what is held out.
+Captions are in `metadata.jsonl`, `.csv`, `.parquet` or `.json` (file_name, text), or in a text file with the image's
+name, beside it or in a folder of texts beside the folder of images. The class is the label column of the metadata, otherwise
+the subfolder. A folder named after a split (test, val, validation ...) is held out.
 """
 
 import json
@@ -37,7 +37,7 @@ CONTAINERS = frozenset({"image", "images", "img", "imgs", "picture", "pictures",
 
 
 def folder(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
-    """List the images of a folder or zip, with a metadata file or a text of captions for each."""
+    """List the captioned images of a folder or zip."""
     tree = open_tree(source, report)
     images = FolderTree(options.images, report) if options.images is not None else None
     read, items = set[str](), list[Item]()
@@ -52,14 +52,14 @@ def folder(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> I
     items += collector.items()
     named = collector.named
     alone = [name for name in tree.names if name not in named and not is_hidden(name) and is_image(tree, name)]
-    found = _by_name(alone) if options.captions == "name" else _sidecars(tree, alone, report, read)
+    found = _by_name(alone) if options.captions == "name" else _sidecars(tree, alone, report, read, options)
     items += [tree.item(name, captions, *where) for name, captions, where in _with_classes(found, report)]
     account_for_collected(tree, report, items, read, collector, alone)
     yield from items
 
 
 def is_image(tree: Tree, name: str) -> bool:
-    """Say whether a file is an image: by its ending, or by its bytes where its ending says nothing."""
+    """Return whether a file is an image: by its extension, otherwise by its first bytes."""
     if looks_like_image(name):
         return True
     if ending(name) in TEXT_ENDINGS or ending(name) in RAW_ENDINGS:
@@ -68,15 +68,15 @@ def is_image(tree: Tree, name: str) -> bool:
 
 
 def _by_name(images: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Make the names of files captions: without the ending and a copy's number, `_` for a space."""
+    """Use file names as captions: without extension and copy number, underscores as spaces."""
     for name in images:
-        base = name.rpartition("/")[2]
-        caption = re.sub(r" *\(\d+\)$", "", base.removesuffix(ending(base)) if looks_like_image(base) else base)
-        yield name, checked_captions(caption.replace("_", " ") or base)
+        base = _base(name)
+        caption = re.sub(r" *\(\d+\)$", "", base).replace("_", " ").strip()
+        yield name, checked_captions(caption or base)
 
 
 class _Texts:
-    """Finds the caption file of an image: of its name beside it, else in another folder of the source."""
+    """Finds the caption file of an image: beside it, otherwise by name in another folder."""
 
     def __init__(self, tree: Tree, images: list[str]) -> None:
         self._present = set(tree.names)
@@ -85,18 +85,16 @@ class _Texts:
         stems = {_stem(name) for name in images}
         self._images: dict[str, list[str]] = {}
         for name in images:
-            self._images.setdefault(name.rpartition("/")[2].removesuffix(ending(name)), []).append(name)
+            self._images.setdefault(_base(name), []).append(name)
         for name in tree.names:
             if ending(name) in CAPTION_ENDINGS and not is_hidden(name):
                 stem = _stem(name)
                 if stem not in stems and stem not in self._present:
-                    base = stem.rpartition("/")[2]
-                    self._elsewhere.setdefault(
-                        base.removesuffix(ending(base)) if looks_like_image(base) else base, []
-                    ).append(name)
+                    base = _base(stem) if looks_like_image(stem) else stem.rpartition("/")[2]
+                    self._elsewhere.setdefault(base, []).append(name)
 
     def of(self, image: str) -> list[str]:
-        """Return its caption files: the one to read, and others that say something else."""
+        """Return its caption files, the one to read first."""
         stem = _stem(image)
         beside = [f"{base}{end}" for base in (stem, image) for end in CAPTION_ENDINGS]
         found = [name for name in beside if name in self._present]
@@ -107,7 +105,7 @@ class _Texts:
         return found or self._parallel(image)
 
     def _parallel(self, image: str) -> list[str]:
-        base = image.rpartition("/")[2].removesuffix(ending(image))
+        base = _base(image)
         texts = self._elsewhere.get(base, [])
         if len(texts) == 1 and len(self._images[base]) == 1:
             return texts
@@ -116,15 +114,23 @@ class _Texts:
 
 
 def _stem(name: str) -> str:
-    return name.removesuffix(name[len(name) - len(ending(name)) :]) if ending(name) else name
+    """Return a name without its extension."""
+    return name[: len(name) - len(ending(name))]
+
+
+def _base(name: str) -> str:
+    """Return the name of a file without its folders and its extension; of a file that has none, all of it."""
+    return _stem(name.rpartition("/")[2]) if looks_like_image(name) else name.rpartition("/")[2]
 
 
 def _differ_once(left: list[str], right: list[str]) -> bool:
-    """Say whether two paths are alike but for one folder: train/images and train/text."""
+    """Return whether two paths differ in one folder only: train/images and train/text."""
     return len(left) == len(right) and sum(a != b for a, b in zip(left, right, strict=True)) == 1
 
 
-def _sidecars(tree: Tree, images: list[str], report: Report, read: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _sidecars(
+    tree: Tree, images: list[str], report: Report, read: set[str], options: SourceOptions
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     texts = _Texts(tree, images)
     for image in images:
         found = texts.of(image)
@@ -139,7 +145,7 @@ def _sidecars(tree: Tree, images: list[str], report: Report, read: set[str]) -> 
             report.skip(tree.place(other), f"not read: {found[0]} has the captions of its image")
         read.add(found[0])
         try:
-            captions = _read_captions(tree, found[0])
+            captions = _read_captions(tree, found[0], options)
         except (DataError, TypeError, UnicodeError) as error:
             place = image if str(error) == "no captions" else found[0]
             report.skip(tree.place(place), str(error))
@@ -147,7 +153,7 @@ def _sidecars(tree: Tree, images: list[str], report: Report, read: set[str]) -> 
         yield image, captions
 
 
-def _read_captions(tree: Tree, name: str) -> tuple[str, ...]:
+def _read_captions(tree: Tree, name: str, options: SourceOptions) -> tuple[str, ...]:
     try:
         data = read_text_file(tree, name)
     except DataError as error:
@@ -156,7 +162,7 @@ def _read_captions(tree: Tree, name: str) -> tuple[str, ...]:
         return checked_captions(caption_lines(data))
     try:
         content = json.loads(data[:MAX_LINE_BYTES])
-        columns = find_in(("file_name", *content))
+        columns = find_in(("file_name", *content), "file_name", options.caption_column)
         return checked_captions(captions_in_cell(content[columns.caption]))
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"no captions in it: {error}") from error
@@ -165,7 +171,7 @@ def _read_captions(tree: Tree, name: str) -> tuple[str, ...]:
 def _with_classes(
     found: Iterable[tuple[str, tuple[str, ...]]], report: Report
 ) -> Iterator[tuple[str, tuple[str, ...], tuple[str | None, bool]]]:
-    """Read class and split of each image off its folders; folders that are no classes make none."""
+    """Read class and split of each image from its folders."""
     listed = list(found)
     splits, classes = [], []
     for name, _ in listed:

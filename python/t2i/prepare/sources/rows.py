@@ -1,4 +1,4 @@
-"""The rows of a file that lists images, whichever form it has: comma or tab separated, JSON lines, a JSON list, Parquet."""
+"""Read the rows of a file that lists images: CSV, TSV, JSON lines, a JSON list or Parquet."""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def import_pyarrow() -> Any:
 
 
 def read_listing(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
-    """Read a file that lists images; what cannot be read is reported with its place."""
+    """Read the rows of a file; invalid rows are reported with their location."""
     kind = ending(name)
     if kind == ".parquet":
         reader = _parquet_rows
@@ -84,8 +84,14 @@ def _json_row(where: str, row: Any, report: Report, options: SourceOptions) -> I
     if not isinstance(row, dict):
         report.skip(where, "broken line: an object was expected")
         return
+    wanted = (options.image_column, options.caption_column)
+    filled = tuple(name for name, value in row.items() if value not in (None, "", []))
     try:
-        yield ListedRow(where, row, find_in(tuple(row), options.image_column, options.caption_column))
+        try:
+            columns = find_in(filled, *wanted)
+        except DataError:  # an empty cell is no reason to say that there is no such column
+            columns = find_in(tuple(row), *wanted)
+        yield ListedRow(where, row, columns)
     except DataError as error:
         report.skip(where, f"broken line: {error}")
 
@@ -104,7 +110,7 @@ def _json_list(tree: Tree, name: str, report: Report, options: SourceOptions) ->
 
 
 def rows_of_json(content: Any, place: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
-    """Make rows of what a JSON file holds: a list of objects, or an object of captions by image.
+    """Convert the content of a JSON file to rows: a list of objects, or an object of captions by image.
 
     Raises:
         DataError: it is neither.

@@ -1,4 +1,4 @@
-"""A table of image names and captions, an image a row or a caption a row: CSV, TSV, Flickr8k's and Flickr30k's, JSON lines."""
+"""Tables of file names and captions: CSV, TSV, JSON lines, and the tables of Flickr8k and Flickr30k."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +17,10 @@ OTHER_TABLES = ("captions.txt", ".token.txt", ".token", "captions.jsonl", "metad
 
 
 def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
-    """List the images of a table, or of every one at the top of a folder or zip; rows of one image are its captions.
+    """List the images of a table, or of every table at the top of a folder or zip; all rows of an image are its captions.
 
     Columns: an image (file_name, path, image ...) relative to the table or to a folder `images` beside it, a caption (text,
-    caption ...), and, if they are there, a class (class, label ...) and a split. The split is also read off the table's name.
+    caption ...), and, if they are there, a class (class, label ...) and a split. The split is also read from the table's name.
     """
     tree = open_tree(source, report)
     whole = source.is_dir() or is_zip(source)
@@ -39,7 +39,7 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
 
 
 def _tables(tree: Tree) -> list[str]:
-    """Find the tables at the top of a source, or in its only folder, as a zip often has it."""
+    """Find the tables at the top of a source, or in its only folder."""
     shown = [name for name in tree.names if not is_hidden(name)]
     tops = {name.partition("/")[0] for name in shown}
     depth = 1 if len(tops) == 1 and shown and "/" in shown[0] else 0

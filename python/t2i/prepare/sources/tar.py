@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from t2i.errors import DataError
-from t2i.prepare.kinds import looks_like_image
+from t2i.prepare.kinds import archive_kind, looks_like_image
 from t2i.prepare.lines import MAX_LINE_BYTES
 from t2i.prepare.tree import MAX_RATIO, unusable
 
@@ -54,7 +54,7 @@ class Fault:
 
 
 class _DamagedError(Exception):
-    """After this nothing in the archive can be trusted."""
+    """The rest of the archive cannot be read reliably."""
 
 
 def members(path: Path) -> Iterator[Member | Fault]:
@@ -72,6 +72,8 @@ def members(path: Path) -> Iterator[Member | Fault]:
             for position, found in _members(file, length):
                 at = position
                 yield found
+    except _OtherArchiveError as error:
+        yield Fault(path.name, str(error))
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, _BombError) as error:
         yield Fault(f"byte {at}", f"cannot be unpacked further: {' '.join(str(error).split())}")
 
@@ -84,12 +86,16 @@ COMPRESSED: dict[bytes, Callable[[BinaryIO], Any]] = {
 FREE_BYTES = 16 << 20  # that a small compressed archive may be unpacked to
 
 
+class _OtherArchiveError(Exception):
+    """The file is another kind of archive than a tar."""
+
+
 class _BombError(Exception):
-    """A compressed archive grows beyond what one of images can."""
+    """A compressed archive unpacks to more than one of images can."""
 
 
 class _Unpacked:
-    """A compressed archive as a file that can be read and moved in; forward is cheap, backward begins anew."""
+    """A compressed archive as a seekable file; seeking backward restarts the decompression."""
 
     def __init__(self, file: BinaryIO, stream: Any) -> None:
         self._file, self._stream = file, stream
@@ -109,7 +115,7 @@ class _Unpacked:
 
 
 class _Opened:
-    """An archive while it is open: its content as a file, and how long it is (None: only its end will tell)."""
+    """An open archive: its content as a file, and its length (None if compressed)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -121,6 +127,12 @@ class _Opened:
         for magic, opener in COMPRESSED.items():
             if start.startswith(magic):
                 return _Unpacked(self._file, opener(self._file)), None
+        kind = archive_kind(start)
+        if kind is not None and kind != "tar":
+            self._file.close()
+            raise _OtherArchiveError(
+                f"a {kind} archive, not a tar; {'use t2i-prepare folder' if kind == 'zip' else 'unpack it'}"
+            )
         return self._file, os.fstat(self._file.fileno()).st_size
 
     def __exit__(self, *error: object) -> None:
@@ -128,26 +140,27 @@ class _Opened:
 
 
 def open_archive(path: Path) -> _Opened:
-    """Open a tar, plain or compressed, as what it holds."""
+    """Open a tar, plain or compressed."""
     return _Opened(path)
 
 
 def is_compressed(path: Path) -> bool:
-    """Say whether an archive is compressed, by its first bytes."""
+    """Return whether an archive is compressed, by its first bytes."""
     with open(path, "rb") as file:
         return file.read(8).startswith(tuple(COMPRESSED))
 
 
 class Reader:
-    """Reads members of one archive, from many threads at once; a compressed one is unpacked once, front to back.
+    """Reads members of one archive from several threads; a compressed archive is unpacked once, front to back.
 
     Args:
         path: The archive.
 
-    A thread that asks for a member ahead of the others leaves those between in memory for them.
+    Members that are skipped on the way to a later one are kept for the threads that read them next.
     """
 
-    KEPT = 64  # members left for threads that are behind
+    KEPT = 64  # members kept for threads that are behind
+    KEPT_BYTES = 256 << 20  # of all of them; a larger one is unpacked again
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -176,6 +189,14 @@ class Reader:
     def _unpack(self, offset: int, size: int) -> bytes:
         if offset in self._kept:
             return self._kept.pop(offset)
+        try:
+            return self._read_on(offset, size)
+        finally:
+            if self._next == len(self.expected) and self._opened is not None:  # do not hold a file for every shard
+                self._opened.__exit__()
+                self._file = self._opened = None
+
+    def _read_on(self, offset: int, size: int) -> bytes:
         if self._file is None:
             self._opened = open_archive(self.path)
             self._file = self._opened.__enter__()[0]
@@ -184,7 +205,8 @@ class Reader:
         place = self._order.get(offset, -1)
         if place >= self._next:
             for at, length in self.expected[max(self._next, place - self.KEPT) : place]:
-                self._kept[at] = _exactly(self._file, at, length)
+                if length <= self.KEPT_BYTES // self.KEPT:
+                    self._kept[at] = _exactly(self._file, at, length)
                 while len(self._kept) > self.KEPT:
                     del self._kept[min(self._kept)]
             self._next = place + 1
@@ -247,7 +269,7 @@ def _members(file: Any, length: int | None) -> Iterator[tuple[int, Member | Faul
 
 
 def _behind_end(file: Any, at: int) -> int | None:
-    """Find what stands behind the end of an archive, as where two were written into one file; None where it is zeros."""
+    """Return the position of data after the end of an archive, such as a second archive; None if there is none."""
     for start in range(at, at + MAX_PADDING, 1 << 20):
         data = _read(file, start, 1 << 20)
         if data.strip(b"\0"):

@@ -26,7 +26,7 @@ SHARDS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 def is_shard(name: str) -> bool:
-    """Say whether a file is a tar by its name, plain or compressed."""
+    """Return whether a file is a tar, plain or compressed, by its name."""
     return name.casefold().endswith(SHARDS)
 
 
@@ -34,7 +34,7 @@ def webdataset(source: Path, report: Report, options: SourceOptions = DEFAULTS) 
     """List the samples of one tar, or of every tar in a folder and below.
 
     Captions: the .txt, one a line; without it the .json's caption (or text, captions). The class is the .cls, else the
-    .json's label. A folder or a shard named for a split (test-000.tar) holds what is held out.
+    .json's label. A folder or shard named after a split (test-000.tar) is held out.
     """
     counts = Account()
     if source.is_file():
@@ -104,7 +104,7 @@ class _Shard:
         return member.data if member.data is not None else self.reader.read(member.offset, member.size, MAX_LINE_BYTES)
 
     def _item(self, sample: dict[str, Member]) -> Iterator[Item]:
-        """Make a sample an item, and account for each of its members."""
+        """Convert a sample to an item, and count its members."""
         if not sample:
             return
         images = [key for key, member in sample.items() if self._is_image(member)]
@@ -152,10 +152,10 @@ class _Shard:
         return Item(self.file, captions, class_name, bool(split), member=image.name, length=image.size, read=read)
 
     def _texts(self, sample: dict[str, Member], images: list[str]) -> list[str]:
-        """Find the keys of captions: txt, or the only one that ends so (output.txt), or the user's.
+        """Find the key of the captions: the user's, txt, or the only one with that extension (output.txt).
 
         Raises:
-            DataError: there are several, and nothing says which belongs to which image.
+            DataError: there are several, and they cannot be assigned to the images.
         """
         wanted = (self.options.caption_column or "").lower().lstrip(".")
         texts = [key for key in sample if f".{key.rpartition('.')[2]}" in CAPTION_ENDINGS]
@@ -173,7 +173,7 @@ class _Shard:
     def _captions(
         self, sample: dict[str, Member], texts: list[str]
     ) -> tuple[tuple[str, ...], set[str], dict[str, Any]]:
-        """Read captions, which members they came from, and what the .json says."""
+        """Return captions, the keys that were read, and the content of the .json."""
         facts: dict[str, Any] = {}
         fault = None
         if "json" in sample:
