@@ -99,7 +99,8 @@ HARDSHIPS = ["home", "network", "language", "files"]
 def test_ten_steps_where_little_is_allowed(tiny_blossoms_folder, tmp_path, case):
     """Case 0 is all at once, 1 to 4 one each, 5 another user than root with nothing but a folder of its own."""
     if case == 5:
-        return not_root(tiny_blossoms_folder)
+        not_root(tiny_blossoms_folder)
+        return
     chosen = HARDSHIPS if case == 0 else [HARDSHIPS[case - 1]]
     folder = tmp_path / "Blütenstaub"
     command = [sys.executable, str(HERE / "hardship.py"), ",".join(chosen), "--data", str(tiny_blossoms_folder)]

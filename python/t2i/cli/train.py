@@ -50,8 +50,8 @@ def run_train(arguments: Sequence[str]) -> None:
     """Train what the first word names; a GAN without one."""
     kinds = {"gan": _train_gan, "text": _train_text, "style": _train_style}
     if any(argument.split("=")[0] == "--plot" for argument in arguments):
-        return _plot(arguments)
-    if arguments and arguments[0] in kinds:
+        _plot(arguments)
+    elif arguments and arguments[0] in kinds:
         kinds[arguments[0]](arguments[1:])
     else:
         _train_gan(arguments)
@@ -117,7 +117,8 @@ def _train_gan(arguments: Sequence[str]) -> None:
         with ranks.main_process_first():
             data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, folder))
         if flags.dry_run:
-            return ranks.write(_dry_run, config, data, folder)
+            ranks.write(_dry_run, config, data, folder)
+            return
         gan.train(config, data, folder, ranks)
     ranks.write(_say_what_next, config, data, folder)
 

@@ -30,7 +30,7 @@ MAX_ADDRESS_BYTES = 2048
 BODY_SECONDS = 20.0  # a body must have come by then
 SEND_SECONDS = 20.0  # a part of an answer must have been taken by then
 HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(:\d{1,5})?")
-WILDCARDS = ("", "0.0.0.0", "::")
+WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 (recognised, never bound by default)
 
 
 class Refused(Exception):
