@@ -121,6 +121,7 @@ def _train_gan(arguments: Sequence[str]) -> None:
             return
         gan.train(config, data, folder, ranks)
     ranks.write(_say_what_next, config, data, folder)
+    distributed.leave(ranks)
 
 
 def _dry_run(config: TrainConfig, data: Any, folder: Path) -> None:
