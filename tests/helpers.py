@@ -45,10 +45,22 @@ def call(command, *arguments):
 def tiny_config(text=None, **options):
     """Settings of a run of seconds: 16 px, networks of width 8."""
     small = {
-        "size": 16, "generator_width": 8, "discriminator_width": 8, "noise_dim": 8, "projection_dim": 8, "batch": 8,
-        "steps": 6, "precision": "float32", "device": "cpu", "captions_per_image": 2, "log_every": 1, "crop_low": 0,
-        "halve_every": 0, "alignment_weight": 0.0, "ema": 0.9,
-    }  # fmt: skip
+        "size": 16,
+        "generator_width": 8,
+        "discriminator_width": 8,
+        "noise_dim": 8,
+        "projection_dim": 8,
+        "batch": 8,
+        "steps": 6,
+        "precision": "float32",
+        "device": "cpu",
+        "captions_per_image": 2,
+        "log_every": 1,
+        "crop_low": 0,
+        "halve_every": 0,
+        "alignment_weight": 0.0,
+        "ema": 0.9,
+    }
     return TrainConfig(**(small | options), text=dataclasses.replace(TEXT, **(text or {})))
 
 

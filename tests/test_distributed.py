@@ -39,10 +39,23 @@ TEXT = TextOptions(
     encoder="end-to-end", width=8, channels=(8, 8), dim=16, steps=3, batch=8, objective="contrastive", image_width=8
 )
 CONFIG = TrainConfig(
-    size=16, generator_width=8, discriminator_width=8, noise_dim=8, projection_dim=8, batch=16, steps=6,
-    precision="float32", device="cpu", captions_per_image=2, log_every=1, halve_every=0, ema=0.9,
-    interpolation="uniform", sync_batch_norm=True, text=TEXT,
-)  # fmt: skip
+    size=16,
+    generator_width=8,
+    discriminator_width=8,
+    noise_dim=8,
+    projection_dim=8,
+    batch=16,
+    steps=6,
+    precision="float32",
+    device="cpu",
+    captions_per_image=2,
+    log_every=1,
+    halve_every=0,
+    ema=0.9,
+    interpolation="uniform",
+    sync_batch_norm=True,
+    text=TEXT,
+)
 
 
 def one_step(ranks, folder, config, learned=False):
@@ -64,9 +77,14 @@ def one_step(ranks, folder, config, learned=False):
             data, batch=16, crop=16, captions_per_image=2, interpolation="uniform", rank=ranks.rank, world=ranks.world
         )
         loader = Loader(
-            sampler, torch.device("cpu"), batch=ranks.rows(16), crop=16, captions_per_image=2, mismatched_images=True,
+            sampler,
+            torch.device("cpu"),
+            batch=ranks.rows(16),
+            crop=16,
+            captions_per_image=2,
+            mismatched_images=True,
             characters=True,
-        )  # fmt: skip
+        )
         batch = loader.batch(0)
         batch.images, batch.mismatched_images = batch.images.double(), batch.mismatched_images.double()
         step = GanStep(config, text, torch.device("cpu"), torch.float32, alignment_encoder, ranks)
@@ -86,12 +104,17 @@ def one_step(ranks, folder, config, learned=False):
 STEPS = {
     "GAN-INT-CLS, mismatched pictures": ({}, False),
     "mismatched texts, the joint embedding's verdict, the noise read back": (
-        {"mismatch": "text", "reuse_fakes": True, "alignment_weight": 0.7, "recovery_weight": 1.0,
-         "interpolation_weight": 0.0},
+        {
+            "mismatch": "text",
+            "reuse_fakes": True,
+            "alignment_weight": 0.7,
+            "recovery_weight": 1.0,
+            "interpolation_weight": 0.0,
+        },
         False,
     ),
     "stages, and a text encoder that learns": ({"stages": True, "realism_steps": 1}, True),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("world", [2, 4])

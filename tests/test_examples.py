@@ -78,9 +78,13 @@ def shown(page):
 @pytest.mark.parametrize("page", ["README.md", "docs/gallery.md", "docs/cookbook.md", "docs/index.md", "docs/data.md"])
 def test_the_commands_of_a_page_have_the_flags_that_they_are_given(page):
     kinds = {
-        "t2i-prepare": arguments.Prepare, "t2i-generate": arguments.Generate, "images": arguments.EvaluateImages,
-        "text": arguments.EvaluateText, "style": arguments.EvaluateStyle, "merge": arguments.Merge,
-    }  # fmt: skip
+        "t2i-prepare": arguments.Prepare,
+        "t2i-generate": arguments.Generate,
+        "images": arguments.EvaluateImages,
+        "text": arguments.EvaluateText,
+        "style": arguments.EvaluateStyle,
+        "merge": arguments.Merge,
+    }
     for command, *words in shown(page):
         if command == "t2i-train":
             files = [word for word in words if word.endswith(".toml")]

@@ -17,10 +17,15 @@ import torch.nn.functional as F
 from t2i.ops.convolution import convolution, transposed_convolution
 
 CASES = [  # transposed, channels in, out, side of the input, arithmetic
-    (False, 256, 512, 8, torch.bfloat16), (False, 128, 256, 16, torch.bfloat16), (False, 64, 128, 8, torch.bfloat16),
-    (False, 32, 64, 16, torch.bfloat16), (True, 1024, 512, 4, torch.float32), (True, 512, 256, 8, torch.float32),
-    (False, 256, 512, 8, torch.float32), (False, 128, 256, 16, torch.float32),
-]  # fmt: skip
+    (False, 256, 512, 8, torch.bfloat16),
+    (False, 128, 256, 16, torch.bfloat16),
+    (False, 64, 128, 8, torch.bfloat16),
+    (False, 32, 64, 16, torch.bfloat16),
+    (True, 1024, 512, 4, torch.float32),
+    (True, 512, 256, 8, torch.float32),
+    (False, 256, 512, 8, torch.float32),
+    (False, 128, 256, 16, torch.float32),
+]
 
 
 def weight_gradient(impl: str, x: torch.Tensor, weight: torch.Tensor, grad: torch.Tensor, transposed: bool) -> tuple:

@@ -126,10 +126,26 @@ def train(run: Run, preset: str, leg: int) -> int | None:
     epochs = options.epochs * leg // options.legs
     text = ["--text.encoder", options.text] if options.text else []
     words = command(
-        "train", "--data", options.data, "--preset", preset, "--out", folder, "--epochs", epochs,
-        "--device", options.device, "--sample-every", 5000, "--checkpoint-every", 5000, "--log-every", 200, *text,
+        "train",
+        "--data",
+        options.data,
+        "--preset",
+        preset,
+        "--out",
+        folder,
+        "--epochs",
+        epochs,
+        "--device",
+        options.device,
+        "--sample-every",
+        5000,
+        "--checkpoint-every",
+        5000,
+        "--log-every",
+        200,
+        *text,
         *options.extra,
-    )  # fmt: skip
+    )
     code, seconds, _ = run.call(words, f"train-{preset}.log", STOPPING)
     run.seconds[preset] = run.seconds.get(preset, 0.0) + seconds
     if code:
@@ -149,11 +165,17 @@ def evaluate(run: Run, preset: str, leg: int) -> int | None:
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     speeds = sorted(line["images_per_second"] for line in metrics if line.get("phase") == "gan")
     lines = [line for line in text.splitlines() if line.startswith("{")]
-    run.note({
-        "what": "training", "preset": preset, "epochs": epochs, "exit": code, "in_all": run.seconds.get(preset),
-        "images_per_second": speeds[len(speeds) // 2] if speeds else None,
-        "figures": json.loads(lines[-1]) if code == 0 and lines else None,
-    })  # fmt: skip
+    run.note(
+        {
+            "what": "training",
+            "preset": preset,
+            "epochs": epochs,
+            "exit": code,
+            "in_all": run.seconds.get(preset),
+            "images_per_second": speeds[len(speeds) // 2] if speeds else None,
+            "figures": json.loads(lines[-1]) if code == 0 and lines else None,
+        }
+    )
     for image in sorted((folder / "samples").glob("*.png"))[-1:]:
         shutil.copy(image, run.out / f"{preset}.png")
     kept = run.out / preset

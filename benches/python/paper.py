@@ -49,9 +49,19 @@ def settings_of(variant: str, seed: int, steps: int, threads: int, folder: Path)
         base.text, kind="char-cnn-rnn", objective="contrastive", dim=256, steps=650, learning_rate=2e-3, decay=1.0
     )
     return dataclasses.replace(
-        base, text=text, seed=seed, steps=steps, threads=threads, mismatch_weight=mismatch, interpolation_weight=interpolation,
-        alignment_weight=0.0, recovery_weight=0.0, out=str(folder), sample_every=steps, checkpoint_every=steps,
-    )  # fmt: skip
+        base,
+        text=text,
+        seed=seed,
+        steps=steps,
+        threads=threads,
+        mismatch_weight=mismatch,
+        interpolation_weight=interpolation,
+        alignment_weight=0.0,
+        recovery_weight=0.0,
+        out=str(folder),
+        sample_every=steps,
+        checkpoint_every=steps,
+    )
 
 
 def train(variants: Sequence[str], seeds: Sequence[int], steps: int, threads: int, runs: Path) -> dict[str, list[Path]]:

@@ -26,10 +26,15 @@ class _Residual(nn.Module):
         super().__init__()
         inner = channels // 4
         self.branch = nn.Sequential(
-            nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner), activation,
-            nn.Conv2d(inner, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner), activation,
-            nn.Conv2d(inner, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels),
-        )  # fmt: skip
+            nn.Conv2d(channels, inner, 1, bias=False),
+            nn.BatchNorm2d(inner),
+            activation,
+            nn.Conv2d(inner, inner, 3, padding=1, bias=False),
+            nn.BatchNorm2d(inner),
+            activation,
+            nn.Conv2d(inner, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,13 +49,21 @@ class UsualGenerator(nn.Module):
         w = width
         self.text = nn.Sequential(nn.Linear(text, projection), nn.LeakyReLU(0.2))
         self.net = nn.Sequential(
-            nn.ConvTranspose2d(noise + projection, 8 * w, 4, 1, 0, bias=False), nn.BatchNorm2d(8 * w),
+            nn.ConvTranspose2d(noise + projection, 8 * w, 4, 1, 0, bias=False),
+            nn.BatchNorm2d(8 * w),
             _Residual(8 * w, nn.ReLU()),
-            _up(8 * w, 4 * w), nn.BatchNorm2d(4 * w), _Residual(4 * w, nn.ReLU()),
-            _up(4 * w, 2 * w), nn.BatchNorm2d(2 * w), nn.ReLU(),
-            _up(2 * w, w), nn.BatchNorm2d(w), nn.ReLU(),
-            _up(w, 3), nn.Tanh(),
-        )  # fmt: skip
+            _up(8 * w, 4 * w),
+            nn.BatchNorm2d(4 * w),
+            _Residual(4 * w, nn.ReLU()),
+            _up(4 * w, 2 * w),
+            nn.BatchNorm2d(2 * w),
+            nn.ReLU(),
+            _up(2 * w, w),
+            nn.BatchNorm2d(w),
+            nn.ReLU(),
+            _up(w, 3),
+            nn.Tanh(),
+        )
 
     def forward(self, noise: Tensor, text: Tensor) -> Tensor:
         x = torch.cat([noise, self.text(text)], dim=1)
@@ -64,16 +77,25 @@ class UsualDiscriminator(nn.Module):
         super().__init__()
         w = width
         self.net = nn.Sequential(
-            _down(3, w), nn.LeakyReLU(0.2),
-            _down(w, 2 * w), nn.BatchNorm2d(2 * w), nn.LeakyReLU(0.2),
-            _down(2 * w, 4 * w), nn.BatchNorm2d(4 * w),
-            _down(4 * w, 8 * w), nn.BatchNorm2d(8 * w), _Residual(8 * w, nn.LeakyReLU(0.2)),
-        )  # fmt: skip
+            _down(3, w),
+            nn.LeakyReLU(0.2),
+            _down(w, 2 * w),
+            nn.BatchNorm2d(2 * w),
+            nn.LeakyReLU(0.2),
+            _down(2 * w, 4 * w),
+            nn.BatchNorm2d(4 * w),
+            _down(4 * w, 8 * w),
+            nn.BatchNorm2d(8 * w),
+            _Residual(8 * w, nn.LeakyReLU(0.2)),
+        )
         self.text = nn.Sequential(nn.Linear(text, projection), nn.BatchNorm1d(projection), nn.LeakyReLU(0.2))
         self.judge = nn.Sequential(
-            nn.Conv2d(8 * w + projection, 8 * w, 1, bias=False), nn.BatchNorm2d(8 * w), nn.LeakyReLU(0.2),
-            nn.Conv2d(8 * w, 1, 4, bias=False), nn.Sigmoid(),
-        )  # fmt: skip
+            nn.Conv2d(8 * w + projection, 8 * w, 1, bias=False),
+            nn.BatchNorm2d(8 * w),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(8 * w, 1, 4, bias=False),
+            nn.Sigmoid(),
+        )
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         x = self.net(images)

@@ -135,12 +135,29 @@ def test_the_one_command_for_the_card_trains_measures_and_writes_down(tmp_path):
     words = [*TINY[2:], "--sample-every", "2"]
     done = subprocess.run(
         [
-            sys.executable, str(ROOT / "benches" / "python" / "gpu.py"), "--only", "fast", "--device", "cpu",
-            "--data", str(tmp_path / "pack"), "--out", str(tmp_path), "--epochs", "1", "--legs", "1", "--count", "12",
-            "--extra", *words,
+            sys.executable,
+            str(ROOT / "benches" / "python" / "gpu.py"),
+            "--only",
+            "fast",
+            "--device",
+            "cpu",
+            "--data",
+            str(tmp_path / "pack"),
+            "--out",
+            str(tmp_path),
+            "--epochs",
+            "1",
+            "--legs",
+            "1",
+            "--count",
+            "12",
+            "--extra",
+            *words,
         ],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (record,) = [json.loads(line) for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
     assert (record["preset"], record["epochs"], record["exit"]) == ("fast", 1, 0)

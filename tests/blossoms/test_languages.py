@@ -75,8 +75,11 @@ def test_a_mixed_set_has_two_captions_in_each_language():
     ]
     assert len(captions) == 10
     assert {script: scripts.count(script) for script in SCRIPTS.values()} == {
-        "CJK": 2, "LATIN": 4, "ARABIC": 2, "DEVANAGARI": 2
-    }  # fmt: skip
+        "CJK": 2,
+        "LATIN": 4,
+        "ARABIC": 2,
+        "DEVANAGARI": 2,
+    }
 
 
 def test_images_and_splits_do_not_depend_on_the_language():

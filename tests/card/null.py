@@ -60,13 +60,21 @@ def run(script: Path, *arguments: str) -> str:
     """Run a Python file on the null device, with caches of its own (what is computed there is nonsense): its output."""
     out = build()
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
-        "NULLCARD": str(out), "LD_PRELOAD": f"{out}/libnullcuda.so {out}/libmore.so", "LD_LIBRARY_PATH": str(out),
-        "TRITON_LIBCUDA_PATH": str(out), "TORCHINDUCTOR_BENCHMARK_KERNEL": "1", "OMP_NUM_THREADS": "1",
-        "TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_FX_GRAPH_CACHE": "0",
-        "TORCHINDUCTOR_AUTOGRAD_CACHE": "0", "PYTORCH_NVML_BASED_CUDA_CHECK": "0", "XDG_CACHE_HOME": f"{out}/cache",
-        "TORCHINDUCTOR_CACHE_DIR": f"{out}/cache/inductor", "TRITON_CACHE_DIR": f"{out}/cache/triton",
+        "NULLCARD": str(out),
+        "LD_PRELOAD": f"{out}/libnullcuda.so {out}/libmore.so",
+        "LD_LIBRARY_PATH": str(out),
+        "TRITON_LIBCUDA_PATH": str(out),
+        "TORCHINDUCTOR_BENCHMARK_KERNEL": "1",
+        "OMP_NUM_THREADS": "1",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TORCHINDUCTOR_FX_GRAPH_CACHE": "0",
+        "TORCHINDUCTOR_AUTOGRAD_CACHE": "0",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "0",
+        "XDG_CACHE_HOME": f"{out}/cache",
+        "TORCHINDUCTOR_CACHE_DIR": f"{out}/cache/inductor",
+        "TRITON_CACHE_DIR": f"{out}/cache/triton",
         "PYTHONPATH": os.pathsep.join([str(TOOLS / "site"), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]),
-    }  # fmt: skip
+    }
     done = subprocess.run([sys.executable, script, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -71,8 +71,11 @@ def main() -> None:
         except Exception as caught:
             error = repr(caught)[:200]
         found[function.__name__] = {
-            "replayed": captured.graph is not None, "fell_back": captured.failed, "violations": violations(), "error": error,
-        }  # fmt: skip
+            "replayed": captured.graph is not None,
+            "fell_back": captured.failed,
+            "violations": violations(),
+            "error": error,
+        }
     print(json.dumps(found))
 
 

@@ -33,11 +33,22 @@ NULL = ctypes.CDLL(os.path.join(os.environ["NULLCARD"], "libnullcuda.so"))
 for name in ("launches", "violations", "graph_nodes", "graph_launches"):
     getattr(NULL, f"nullcuda_{name}").restype = ctypes.c_long
 KINDS = (  # the first that is found in a kernel's name
-    ("convolution", "cudnn"), ("product", "cublas"), ("copy", "memcpy"), ("set", "memset"),
-    ("pointwise", "triton_poi"), ("reduction", "triton_red"), ("reduction", "triton_per"), ("foreach", "triton_for"),
-    ("own kernel", "triton:"), ("optimizer", "Adam"), ("foreach", "multi_tensor"), ("norm", "lpnorm"),
-    ("fill", "FillFunctor"), ("where", "where"), ("layout", "nchw"),
-)  # fmt: skip
+    ("convolution", "cudnn"),
+    ("product", "cublas"),
+    ("copy", "memcpy"),
+    ("set", "memset"),
+    ("pointwise", "triton_poi"),
+    ("reduction", "triton_red"),
+    ("reduction", "triton_per"),
+    ("foreach", "triton_for"),
+    ("own kernel", "triton:"),
+    ("optimizer", "Adam"),
+    ("foreach", "multi_tensor"),
+    ("norm", "lpnorm"),
+    ("fill", "FillFunctor"),
+    ("where", "where"),
+    ("layout", "nchw"),
+)
 
 
 def report() -> tuple[list[tuple[int, int, str]], list[str]]:
@@ -72,9 +83,16 @@ def batch_of(config) -> Batch:
 
     wrong = images() if config.mismatch_weight and config.mismatch == "image" else None
     return Batch(
-        images(), wrong, numbers(rows), numbers(rows, captions), numbers(rows, captions), None, None, numbers(half),
+        images(),
+        wrong,
+        numbers(rows),
+        numbers(rows, captions),
+        numbers(rows, captions),
+        None,
+        None,
+        numbers(half),
         torch.full((half,), 0.5, device=DEVICE),
-    )  # fmt: skip
+    )
 
 
 def bytes_of(code: str) -> float:
@@ -123,11 +141,16 @@ def main() -> None:
         if os.environ.get("NULL_NAMES") and any(row[1] for row in rows):
             Path(os.environ["NULL_NAMES"]).write_text("".join(f"{row[1]}\t{row[2]}\n" for row in rows if row[1]))
         waits = {name: outside + inside for outside, inside, name in rows if name.startswith("stream-sync")}
-        found.append({
-            "launches": sum(row[0] for row in rows), "captured": sum(row[1] for row in rows),
-            "kinds": {k: n for k, n in kinds.items() if n}, "replays": NULL.nullcuda_graph_launches(),
-            "violations": forbidden, "waits": waits,
-        })  # fmt: skip
+        found.append(
+            {
+                "launches": sum(row[0] for row in rows),
+                "captured": sum(row[1] for row in rows),
+                "kinds": {k: n for k, n in kinds.items() if n},
+                "replays": NULL.nullcuda_graph_launches(),
+                "violations": forbidden,
+                "waits": waits,
+            }
+        )
     state = {
         f"{name}.{key}": value for name, module in gan.modules().items() for key, value in module.state_dict().items()
     }
@@ -136,10 +159,19 @@ def main() -> None:
             state |= {f"{name}.{number}.{key}": value for key, value in moments.items()}
     off = [name for name, value in (state | measured).items() if value.device.type != "cuda"]
     gigabytes = sum(map(bytes_of, codes))
-    print(json.dumps({
-        "precision": str(precision), "captured": gan.captured is not None and gan.captured.graph is not None,
-        "steps": found, "off_device": off, "gigabytes": round(gigabytes, 3), "graphs": len(codes), "warnings": warned,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "precision": str(precision),
+                "captured": gan.captured is not None and gan.captured.graph is not None,
+                "steps": found,
+                "off_device": off,
+                "gigabytes": round(gigabytes, 3),
+                "graphs": len(codes),
+                "warnings": warned,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

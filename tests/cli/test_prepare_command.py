@@ -172,8 +172,9 @@ def test_what_stdout_cannot_encode_is_escaped(tmp_path, encoding):
     code = "import sys; from t2i.cli.main import prepare; sys.argv[0] = 't2i-prepare'; prepare()"
     done = subprocess.run(
         [sys.executable, "-c", code, "folder", str(source), "--out", str(tmp_path / "pack"), "--size", "16"],
-        env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
     assert done.returncode == 0, done.stderr
     shown = "\u732b" if encoding == "utf-8" else "\\u732b"
     assert f"{shown}.png: broken: " in done.stdout.decode(encoding)
@@ -183,8 +184,9 @@ def test_an_error_that_stderr_cannot_encode_is_one_line(tmp_path):
     code = "import sys; from t2i.cli.main import prepare; sys.argv[0] = 't2i-prepare'; prepare()"
     done = subprocess.run(
         [sys.executable, "-c", code, "folder", str(tmp_path / "\u732b")],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
     assert done.returncode == 2
     assert done.stderr.decode("ascii").endswith("\\u732b\n")
     assert done.stderr.count(b"\n") == 1

@@ -174,9 +174,20 @@ def test_the_help_of_preset_names_those_that_there_are():
 
 
 COMMANDS = (
-    "t2i-train", "t2i-train text", "t2i-train style", "t2i-train --plot x", "t2i-prepare", "t2i-prepare merge",
-    "t2i-generate", "t2i-eval images", "t2i-eval text", "t2i-eval style", "t2i-export", "t2i-bench", "t2i-demo",
-)  # fmt: skip
+    "t2i-train",
+    "t2i-train text",
+    "t2i-train style",
+    "t2i-train --plot x",
+    "t2i-prepare",
+    "t2i-prepare merge",
+    "t2i-generate",
+    "t2i-eval images",
+    "t2i-eval text",
+    "t2i-eval style",
+    "t2i-export",
+    "t2i-bench",
+    "t2i-demo",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -343,9 +354,19 @@ def test_a_dry_run_shows_the_first_batch_and_trains_nothing(tiny_blossoms_folder
 
 def test_a_dry_run_counts_parameters_and_operations(tiny_blossoms, tmp_path):
     config = dataclasses.replace(
-        PRESETS["paper"], size=16, generator_width=8, discriminator_width=8, batch=8, device="cpu", precision="float32",
-        steps=1, crop_low=0, interpolation_weight=0.0, mismatch="text", text=settings.TextOptions(dim=16),
-    )  # fmt: skip
+        PRESETS["paper"],
+        size=16,
+        generator_width=8,
+        discriminator_width=8,
+        batch=8,
+        device="cpu",
+        precision="float32",
+        steps=1,
+        crop_low=0,
+        interpolation_weight=0.0,
+        mismatch="text",
+        text=settings.TextOptions(dim=16),
+    )
     said = dry_run(config, tiny_blossoms, tmp_path)
     step = GanStep(config, FrozenText(torch.zeros(1, 16), None), torch.device("cpu"), torch.float32)
     for name in ("generator", "discriminator"):

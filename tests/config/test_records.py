@@ -43,9 +43,18 @@ def test_the_settings_of_a_model_name_those_of_its_text_encoder():
     found = model_settings(PRESETS["flowers"])
     assert (found["text.dim"], found["noise_dim"], "text" in found, "out" in found) == (256, 32, False, False)
     assert set(model_settings(StyleConfig(model="x"))) == {
-        "steps", "batch", "width", "learning_rate", "beta1", "beta2", "interpolated", "blur", "noise", "seed",
+        "steps",
+        "batch",
+        "width",
+        "learning_rate",
+        "beta1",
+        "beta2",
+        "interpolated",
+        "blur",
+        "noise",
+        "seed",
         "precision",
-    }  # fmt: skip
+    }
 
 
 def test_a_text_encoder_has_the_same_settings_in_a_gans_run_and_alone():

@@ -28,8 +28,14 @@ def pack(tmp_path_factory):
         writer = prepare.PackWriter(folder, "made", 16, {})
         for number in range(3 * SHARDS):
             image = rng.integers(0, 256, (16, 16, 3), np.uint8)
-            writer.add(image, [f"caption {number}", f"another {number}"], f"class {number % 5}", number % 10 == 0, str(number),
-                       {"style": rng.normal(size=4).astype(np.float32)})  # fmt: skip
+            writer.add(
+                image,
+                [f"caption {number}", f"another {number}"],
+                f"class {number % 5}",
+                number % 10 == 0,
+                str(number),
+                {"style": rng.normal(size=4).astype(np.float32)},
+            )
         writer.close()
     return folder
 

@@ -60,8 +60,17 @@ def folder_renamed(shard):
     shard.parent.rename(shard.parent.with_name("elsewhere"))
 
 
-CHANGES = [cut, replaced, deleted, unreadable, emptied, rewritten, folder_gone, folder_renamed,
-           rewritten_with_its_times_set_back]  # fmt: skip
+CHANGES = [
+    cut,
+    replaced,
+    deleted,
+    unreadable,
+    emptied,
+    rewritten,
+    folder_gone,
+    folder_renamed,
+    rewritten_with_its_times_set_back,
+]
 MEMORY = [2 * 2**30, 0]  # a copy in memory; read from the file, batch by batch
 
 

@@ -54,10 +54,18 @@ def read_texts(shard):
 
 
 WRITTEN = (
-    "A Red Flower!", "caf\u00e9 \u201cau lait\u201d", "\u82b1\u5f88\u7ea2",
+    "A Red Flower!",
+    "caf\u00e9 \u201cau lait\u201d",
+    "\u82b1\u5f88\u7ea2",
     "\u0632\u0647\u0631\u0629 \u062d\u0645\u0631\u0627\u0621",
-    "\U0001f33b emoji", "two\tcolumns\nand lines", "nul \0 inside", " spaces ", "", "x" * 2000, "\u00e9" * 32768,
-)  # fmt: skip
+    "\U0001f33b emoji",
+    "two\tcolumns\nand lines",
+    "nul \0 inside",
+    " spaces ",
+    "",
+    "x" * 2000,
+    "\u00e9" * 32768,
+)
 
 
 def test_captions_come_back_to_the_letter_and_to_an_independent_reader(tmp_path):

@@ -98,9 +98,11 @@ def test_the_samples_are_the_same_bytes_for_any_number_of_threads(blossoms, tall
     steps = 200 if count(18) > 4 else 20
     sampler = Sampler(blossoms, batch=256, seed=18, crop=32, captions_per_image=3)
     shapes = {
-        "images": (256, 32, 32, 3), "mismatched_images": (256, 32, 32, 3), "captions": (256, 3, 201),
+        "images": (256, 32, 32, 3),
+        "mismatched_images": (256, 32, 32, 3),
+        "captions": (256, 3, 201),
         "mismatched_captions": (256, 3, 201),
-    }  # fmt: skip
+    }
     hashes = set()
     for threads in tally([1, 2, 4, 8]):
         digest = hashlib.sha256()

@@ -112,11 +112,19 @@ def hostile(server, case):
             )[0]
         ]
     if kind == 4:  # an image that is none, a bomb, or too many bytes, as the style
-        content = draws.choice([
-            bomb(60_000, 60_000), bomb(5001, 5000), b"GIF89a" + draws.randbytes(100), draws.randbytes(3000), b"",
-            b"<svg/>", b"\0" * (MAX_STYLE_BYTES + 1), b"II*\0" + draws.randbytes(500),
-            b"RIFF\xff\xff\xff\xffWEBPVP8L" + draws.randbytes(50),
-        ])  # fmt: skip
+        content = draws.choice(
+            [
+                bomb(60_000, 60_000),
+                bomb(5001, 5000),
+                b"GIF89a" + draws.randbytes(100),
+                draws.randbytes(3000),
+                b"",
+                b"<svg/>",
+                b"\0" * (MAX_STYLE_BYTES + 1),
+                b"II*\0" + draws.randbytes(500),
+                b"RIFF\xff\xff\xff\xffWEBPVP8L" + draws.randbytes(50),
+            ]
+        )
         return [generate(server, style=encoded(content))[0]]
     if kind == 5:
         return [generate(server, draws.choice([*HEADERS, *FOREIGN]))[0]]

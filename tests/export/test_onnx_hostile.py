@@ -60,10 +60,14 @@ def constant_external(model):
 
 def endless(model):
     body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"])], "body",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("go", TensorProto.BOOL, [])],
+        [helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+        ],
         [helper.make_tensor_value_info("on", TensorProto.BOOL, [])],
-    )  # fmt: skip
+    )
     model.graph.initializer.append(numpy_helper.from_array(np.array(2**62, np.int64), "times"))
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
     model.graph.node.append(helper.make_node("Loop", ["times", "yes"], [], body=body))
@@ -99,11 +103,26 @@ def own_domain(model):
 
 
 CHANGES = [
-    external("secret.bin"), external("../cwd/secret.bin"), external("/etc/passwd"), constant_external, endless, own_domain,
-    props(noise_length=0), props(noise_length=-1), props(noise_length=10**12), props(noise_length="x"), props(size=10**9),
-    props(size=-32), props(tokenizer="[" * 100_000), props(tokenizer="{}"), props(tokenizer="null"), renamed_input,
-    float_captions, longer_noise, another_output,
-]  # fmt: skip
+    external("secret.bin"),
+    external("../cwd/secret.bin"),
+    external("/etc/passwd"),
+    constant_external,
+    endless,
+    own_domain,
+    props(noise_length=0),
+    props(noise_length=-1),
+    props(noise_length=10**12),
+    props(noise_length="x"),
+    props(size=10**9),
+    props(size=-32),
+    props(tokenizer="[" * 100_000),
+    props(tokenizer="{}"),
+    props(tokenizer="null"),
+    renamed_input,
+    float_captions,
+    longer_noise,
+    another_output,
+]
 
 
 @pytest.mark.promise(34)

@@ -33,14 +33,24 @@ CLOSED_FORMS = {  # two Gaussians and their distance
     # sum of (sqrt a - sqrt b)^2: 1 + 0 + 4 + 12.25 + 1
     "diagonal covariances": (gaussian(np.zeros(5), A.diag()), gaussian(np.ones(5), B.diag()), 5 + 18.25),
     "the same turned in space": (
-        gaussian(np.zeros(5), TURN @ A.diag() @ TURN.T), gaussian(np.zeros(5), TURN @ B.diag() @ TURN.T), 18.25
+        gaussian(np.zeros(5), TURN @ A.diag() @ TURN.T),
+        gaussian(np.zeros(5), TURN @ B.diag() @ TURN.T),
+        18.25,
     ),
     # of a 2 x 2 product P, tr sqrt P = sqrt(tr P + 2 sqrt det P); here tr P = 9, det P = 5
-    "covariances that do not commute": (gaussian([0, 0], ONE), gaussian([0, 0], TWO), 11 - 2 * math.sqrt(9 + 2 * 5**0.5)),
+    "covariances that do not commute": (
+        gaussian([0, 0], ONE),
+        gaussian([0, 0], TWO),
+        11 - 2 * math.sqrt(9 + 2 * 5**0.5),
+    ),
     # rank one each: tr sqrt (u u' v v') = |u . v| = 11
-    "singular covariances": (gaussian(np.zeros(3), torch.outer(U, U)), gaussian(np.zeros(3), torch.outer(V, V)), 34 - 22),
+    "singular covariances": (
+        gaussian(np.zeros(3), torch.outer(U, U)),
+        gaussian(np.zeros(3), torch.outer(V, V)),
+        34 - 22,
+    ),
     "a point and a Gaussian": (gaussian([1, 1], np.zeros((2, 2))), gaussian([0, 0], ONE), 2 + 5),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)

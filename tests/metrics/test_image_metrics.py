@@ -207,9 +207,12 @@ def test_groups_are_distinct_pictures_of_one_class():
 
 
 CONFIG = TrainConfig(
-    size=16, generator_width=8, noise_dim=4, projection_dim=8,
+    size=16,
+    generator_width=8,
+    noise_dim=4,
+    projection_dim=8,
     text=TextOptions(width=8, channels=(8, 8), dim=16, objective="contrastive"),
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -274,8 +277,19 @@ def test_every_figure_stands_beside_its_protocol(run, cheap):
     code, out, err = command(run, "--count", 20, "--features", cheap.file, "--split", "all", "--captions", 30, "--json")
     assert code == 0, err
     found = json.loads(out.splitlines()[-1])
-    names = ["fid_768", "kid_768", "precision", "recall", "density", "coverage", "kid_pixels", "copies", "r_precision",
-             "diversity_pixels", "diversity_features"]  # fmt: skip
+    names = [
+        "fid_768",
+        "kid_768",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "kid_pixels",
+        "copies",
+        "r_precision",
+        "diversity_pixels",
+        "diversity_features",
+    ]
     for name in names:
         protocol = found[name]["protocol"]
         assert np.isfinite(found[name]["value"]), name

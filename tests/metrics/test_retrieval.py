@@ -166,12 +166,17 @@ UNFIT = {
     "no image side": (without_image, ConfigError, "no image side that reads pixels"),
     "another size": (of_another_size, ConfigError, "reads images of 32 px; the model generates 16 px"),
     "another width": (of_another_width, CheckpointError, "made with other sizes"),
-    "damaged": (lambda f: (f / "text.safetensors").write_bytes(b"nothing"), CheckpointError, "not a readable safetensors"),
+    "damaged": (
+        lambda f: (f / "text.safetensors").write_bytes(b"nothing"),
+        CheckpointError,
+        "not a readable safetensors",
+    ),
     "half an image side": (
         lambda f: save_file({"image.trunk.0.weight": torch.zeros(4, 3, 4, 4)}, f / "text.safetensors"),
-        ConfigError, "no image side",
+        ConfigError,
+        "no image side",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", UNFIT)
@@ -185,9 +190,16 @@ def test_a_run_that_cannot_score_is_one_clear_line(run, name):
 
 @pytest.mark.parametrize(
     ("real", "images", "passes"),
-    [(0.01, 1000, False), (0.019, 1000, False), (0.02, 1000, True), (0.05, 20, False), (0.08, 20, True), (1, 1, True),
-     (float("nan"), 1000, False)],
-)  # fmt: skip
+    [
+        (0.01, 1000, False),
+        (0.019, 1000, False),
+        (0.02, 1000, True),
+        (0.05, 20, False),
+        (0.08, 20, True),
+        (1, 1, True),
+        (float("nan"), 1000, False),
+    ],
+)
 def test_a_scorer_at_chance_on_real_images_is_refused(real, images, passes):
     """Three standard errors above 1%: 1.94% of 1,000 images, 7.7% of 20."""
     refused = pytest.raises(ScorerError, match=f"fails on real images: .* of {images}, chance is 1.0%")

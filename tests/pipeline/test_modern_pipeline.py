@@ -18,9 +18,15 @@ from t2i.weights import save_weights
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(400)]
 CONFIG = TrainConfig(
-    network="modern", size=16, generator_width=4, noise_dim=8, projection_dim=8, interpolation_weight=0.0,
-    alignment_weight=0.0, text=TextOptions(width=8, channels=(8, 8), dim=16),
-)  # fmt: skip
+    network="modern",
+    size=16,
+    generator_width=4,
+    noise_dim=8,
+    projection_dim=8,
+    interpolation_weight=0.0,
+    alignment_weight=0.0,
+    text=TextOptions(width=8, channels=(8, 8), dim=16),
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +63,15 @@ def test_a_model_of_the_paper_is_not_taken_for_a_modern_one(run: Path, tmp_path:
 
 def test_sentences_and_noises_are_interpolated(run: Path, tmp_path: Path) -> None:
     code, _, err = call(
-        "t2i-generate", "--interpolate-text", "a red flower", "a blue flower", "--model", run,
-        "--out", tmp_path / "between.png",
-    )  # fmt: skip
+        "t2i-generate",
+        "--interpolate-text",
+        "a red flower",
+        "a blue flower",
+        "--model",
+        run,
+        "--out",
+        tmp_path / "between.png",
+    )
     assert code == 0, err
     assert (tmp_path / "between.png").stat().st_size > 0
 
@@ -75,8 +87,22 @@ def test_onnxruntime_draws_what_pytorch_draws(run: Path, tmp_path: Path) -> None
 
 def test_a_style_encoder_learns_from_it(run: Path, tmp_path: Path, tiny_blossoms: PackedDataset) -> None:
     code, _, err = call(
-        "t2i-train", "style", "--model", run, "--out", tmp_path / "style", "--data", tiny_blossoms.path, "--steps", 2,
-        "--batch", 4, "--width", 4, "--device", "cpu",
-    )  # fmt: skip
+        "t2i-train",
+        "style",
+        "--model",
+        run,
+        "--out",
+        tmp_path / "style",
+        "--data",
+        tiny_blossoms.path,
+        "--steps",
+        2,
+        "--batch",
+        4,
+        "--width",
+        4,
+        "--device",
+        "cpu",
+    )
     assert code == 0, err
     assert (tmp_path / "style" / "style.safetensors").is_file()

@@ -175,13 +175,15 @@ def test_links_out_of_the_folder_of_images_are_not_followed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "caption"),
     [
-        ("a red square.png", "a red square"), ("a_red_square.png", "a red square"),
+        ("a red square.png", "a red square"),
+        ("a_red_square.png", "a red square"),
         ("A red square.PNG", "A red square"),
         ("a red v1.5 square", "a red v1.5 square"),
         ("a red square (2).png", "a red square"),
-        ("a red  square.jpeg.png", "a red square.jpeg"), ("sub/a red square.png", "a red square"),
+        ("a red  square.jpeg.png", "a red square.jpeg"),
+        ("sub/a red square.png", "a red square"),
     ],
-)  # fmt: skip
+)
 def test_the_name_of_a_file_is_its_caption_where_that_is_asked_for(tmp_path, name, caption):
     source = write(tmp_path / "mine", {name: PNG})
     with pytest.raises(t2i.DataError, match="--captions name"):
@@ -206,16 +208,23 @@ def test_two_texts_that_could_be_an_images_are_named_and_neither_is_taken(tmp_pa
 
 
 def test_images_of_one_name_in_two_folders_take_the_texts_of_theirs(tmp_path):
-    files = {f"{split}/{what}/a.{end}": PNG if end == "png" else split for split in ("s1", "s2") for what, end in
-             (("images", "png"), ("text", "txt"))}  # fmt: skip
+    files = {
+        f"{split}/{what}/a.{end}": PNG if end == "png" else split
+        for split in ("s1", "s2")
+        for what, end in (("images", "png"), ("text", "txt"))
+    }
     data, _ = packed("folder", write(tmp_path / "mine", files), tmp_path)
     assert captions(data) == {"s1/images/a.png": ["s1"], "s2/images/a.png": ["s2"]}
 
 
 # Archives.
 
-SHARD = [(f"{n}.{end}", encoded((9 * n, 0, 0)) if end == "png" else f"number {n}".encode()) for n in range(40)
-         for end in ("json.txt", "png", "txt") if end != "json.txt"]  # fmt: skip
+SHARD = [
+    (f"{n}.{end}", encoded((9 * n, 0, 0)) if end == "png" else f"number {n}".encode())
+    for n in range(40)
+    for end in ("json.txt", "png", "txt")
+    if end != "json.txt"
+]
 
 
 @pytest.mark.parametrize(
@@ -535,18 +544,42 @@ HINTS = {
     "a list": ("folder", {"data.json": [ROW], "a.png": PNG}, "list of captions.*t2i-prepare csv"),
     "COCO's": ("folder", {"a.json": {"images": [ROW], "annotations": []}, "b.png": PNG}, "t2i-prepare coco"),
     "a table named like an image": ("folder", {"a.csv": "image,text\na.png,x\n", "a.png": PNG}, "no captions"),
-    "a table": ("folder", {"list.csv": "image,caption\na.png,x\n", "a.png": PNG}, r"table of .*t2i-prepare csv .*list\.csv"),
+    "a table": (
+        "folder",
+        {"list.csv": "image,caption\na.png,x\n", "a.png": PNG},
+        r"table of .*t2i-prepare csv .*list\.csv",
+    ),
     "metadata.tsv": ("folder", {"metadata.tsv": "file_name\ttext\na.png\tx\n", "a.png": PNG}, "near to metadata.csv"),
     "a zip": ("folder", {"images.zip": b"PK\x03\x04"}, r"images\.zip: a zip archive.*t2i-prepare folder .*images\.zip"),
-    "a broken zip": ("folder", {"images.zip": b"PK\x03\x04", "metadata.jsonl": ROW}, r"images\.zip is not a zip that can"),
+    "a broken zip": (
+        "folder",
+        {"images.zip": b"PK\x03\x04", "metadata.jsonl": ROW},
+        r"images\.zip is not a zip that can",
+    ),
     "a tar": ("folder", {"a.tar.gz": gzip.compress(b"")}, "tar shards are read by t2i-prepare webdataset"),
     "Parquet": ("folder", {"a.parquet": b"PAR1"}, "Parquet, which is read by t2i-prepare parquet"),
-    "another case": ("csv", {"t.csv": TABLE.format("A.PNG"), "a.png": PNG}, r"no such image: A\.PNG \(there is a\.png\)"),
-    "another ending": ("csv", {"t.csv": TABLE.format("a.jpg"), "a.png": PNG}, r"no such image: a\.jpg \(there is a\.png\)"),
+    "another case": (
+        "csv",
+        {"t.csv": TABLE.format("A.PNG"), "a.png": PNG},
+        r"no such image: A\.PNG \(there is a\.png\)",
+    ),
+    "another ending": (
+        "csv",
+        {"t.csv": TABLE.format("a.jpg"), "a.png": PNG},
+        r"no such image: a\.jpg \(there is a\.png\)",
+    ),
     "no ending": ("csv", {"t.csv": TABLE.format("a"), "a.png": PNG}, r"no such image: a \(there is a\.png\)"),
-    "another folder": ("csv", {"t.csv": TABLE.format("a.png"), "Bilder/a.png": PNG}, r"Bilder/a\.png: --images .*Bilder"),
-    "an absolute path": ("csv", {"t.csv": TABLE.format("/home/you/a.png"), "a.png": PNG}, "leads out of the source folder"),
-}  # fmt: skip
+    "another folder": (
+        "csv",
+        {"t.csv": TABLE.format("a.png"), "Bilder/a.png": PNG},
+        r"Bilder/a\.png: --images .*Bilder",
+    ),
+    "an absolute path": (
+        "csv",
+        {"t.csv": TABLE.format("/home/you/a.png"), "a.png": PNG},
+        "leads out of the source folder",
+    ),
+}
 
 
 @pytest.mark.parametrize("form", HINTS)

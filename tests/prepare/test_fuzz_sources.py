@@ -205,8 +205,10 @@ def test_any_bytes_are_a_pickle_of_plain_values_or_refused(place, data):
     assert is_plain(answer(lambda: load(path), path))
 
 
-@given(kind=st.sampled_from(["csv", "coco", "webdataset", "stackgan", "cub", "oxford102", "huggingface", "folder"]),
-       data=st.binary(max_size=100))  # fmt: skip
+@given(
+    kind=st.sampled_from(["csv", "coco", "webdataset", "stackgan", "cub", "oxford102", "huggingface", "folder"]),
+    data=st.binary(max_size=100),
+)
 def test_every_source_refuses_a_folder_of_noise_in_one_line(place, kind, data):
     source = place / "noise"
     for name in ("a.csv", "captions_a.json", "a.tar", "train/filenames.pickle", "images.txt", "state.json"):

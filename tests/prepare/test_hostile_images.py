@@ -40,9 +40,14 @@ def coded(rng, kind):
         exif = Image.Exif()
         exif[0x112] = int(rng.integers(1, 9))
         drawn(rng, ["RGB", "L", "CMYK"][rng.integers(3)]).save(
-            file, "JPEG", quality=int(rng.integers(20, 98)), progressive=bool(rng.integers(2)),
-            subsampling=int(rng.integers(3)), restart_marker_rows=int(rng.integers(2)), exif=exif,
-        )  # fmt: skip
+            file,
+            "JPEG",
+            quality=int(rng.integers(20, 98)),
+            progressive=bool(rng.integers(2)),
+            subsampling=int(rng.integers(3)),
+            restart_marker_rows=int(rng.integers(2)),
+            exif=exif,
+        )
     elif kind == "png":
         drawn(rng, ["RGB", "L", "RGBA", "LA", "P", "1"][rng.integers(6)]).save(file, "PNG", optimize=True)
     else:
@@ -129,8 +134,7 @@ def decode_mutated(files):
         before = time.thread_time()
         refused += load(data) is not None
         slowest = max(slowest, time.thread_time() - before)
-    print(json.dumps({"slowest": slowest, "memory": peak(),
-                      "refused": refused}))  # fmt: skip
+    print(json.dumps({"slowest": slowest, "memory": peak(), "refused": refused}))
 
 
 def in_a_process(call):

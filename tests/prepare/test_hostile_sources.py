@@ -38,9 +38,22 @@ def everything(root):
 def header(name=b"bad.png", size=b"00000000000", kind=b"0", prefix=b"", checksum=None, link=b""):
     """One header of 512 bytes, field by field, with a right checksum unless another is given."""
     fields = [
-        name.ljust(100, b"\0"), b"0000644\0", b"0000000\0", b"0000000\0", size.ljust(12, b"\0"), b"00000000000\0", b" " * 8,
-        kind, link.ljust(100, b"\0"), b"ustar\0" + b"00", bytes(32), bytes(32), bytes(8), bytes(8), prefix.ljust(155, b"\0"),
-    ]  # fmt: skip
+        name.ljust(100, b"\0"),
+        b"0000644\0",
+        b"0000000\0",
+        b"0000000\0",
+        size.ljust(12, b"\0"),
+        b"00000000000\0",
+        b" " * 8,
+        kind,
+        link.ljust(100, b"\0"),
+        b"ustar\0" + b"00",
+        bytes(32),
+        bytes(32),
+        bytes(8),
+        bytes(8),
+        prefix.ljust(155, b"\0"),
+    ]
     block = b"".join(fields).ljust(512, b"\0")
     total = sum(block) if checksum is None else checksum
     return block[:148] + f"{total:06o}\0 ".encode() + block[156:]
@@ -86,8 +99,11 @@ TARS = {
     ".. in the middle": (member(b"a/../../bad.png", picture()), "a/../../bad.png", "leads out"),
     ".. behind a backslash": (member(b"..\\bad.png", picture()), "..\\bad.png", "leads out"),
     ".. in the prefix": (member(b"bad.png", picture(), prefix=b"../.."), "../../bad.png", "leads out"),
-    ".. in a long name": (member(b"././@LongLink", b"../" * 200 + b"bad.png\0", kind=b"L") + member(b"x", b""),
-                          "../../", "leads out"),
+    ".. in a long name": (
+        member(b"././@LongLink", b"../" * 200 + b"bad.png\0", kind=b"L") + member(b"x", b""),
+        "../../",
+        "leads out",
+    ),
     ".. in a pax path": (pax((b"path", b"../bad.png")) + member(b"bad.png", picture()), "../bad.png", "leads out"),
     "an absolute name": (member(b"/tmp/t2i-bad.png", picture()), "/tmp/t2i-bad.png", "leads out"),
     "a drive": (member(b"C:\\bad.png", picture()), "C:\\bad.png", "leads out"),
@@ -103,7 +119,11 @@ TARS = {
     "a block device": (header(b"bad.png", kind=b"4"), "bad.png", "a block device"),
     "a pipe": (header(b"bad.png", kind=b"6"), "bad.png", "a pipe"),
     "a sparse file": (member(b"bad.png", picture(), kind=b"S"), "bad.png", "a sparse file"),
-    "a sparse file by pax": (pax((b"GNU.sparse.size", b"99999999999")) + member(b"bad.png", b"x"), "bad.png", "a sparse"),
+    "a sparse file by pax": (
+        pax((b"GNU.sparse.size", b"99999999999")) + member(b"bad.png", b"x"),
+        "bad.png",
+        "a sparse",
+    ),
     "an unknown kind": (member(b"bad.png", picture(), kind=b"Z"), "bad.png", "kind b'Z'"),
     "a volume's name": (header(b"bad", kind=b"V"), "bad", "kind b'V'"),
     "a negative size": (header(b"bad.png", binary(-1)) + picture(), "bad.png", "negative size: -1"),
@@ -124,13 +144,28 @@ TARS = {
     "a cut header": (header(b"bad.png")[:100], "byte ", "so it was cut"),
     "no end": (b"", "byte ", "so it was cut"),
     "noise": (bytes(range(256)) * 2, "byte ", "not octal"),
-    "a caption of megabytes": (member(b"bad.png", picture()) + member(b"bad.txt", b"x" * 3_000_000), "bad.png", "too large"),
+    "a caption of megabytes": (
+        member(b"bad.png", picture()) + member(b"bad.txt", b"x" * 3_000_000),
+        "bad.png",
+        "too large",
+    ),
     "a caption that is no text": (member(b"bad.png", picture()) + member(b"bad.txt", b"\xff"), "bad.png", "not UTF-8"),
     "a picture that is none": (member(b"bad.png", b"no picture") + PAIR, "bad.png", "broken"),
     "a deep json": (member(b"bad.png", picture()) + member(b"bad.json", b"[" * 99_999), "bad.png", "broken .json"),
-    "a bomb": (member(b"bad.png", b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">IIBBBBB", 2**31 - 1,
-               2**31 - 1, 8, 2, 0, 0, 0) + struct.pack(">I", 0)) + PAIR, "bad.png", "broken|too large"),
-}  # fmt: skip
+    "a bomb": (
+        member(
+            b"bad.png",
+            b"\x89PNG\r\n\x1a\n"
+            + struct.pack(">I", 13)
+            + b"IHDR"
+            + struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
+            + struct.pack(">I", 0),
+        )
+        + PAIR,
+        "bad.png",
+        "broken|too large",
+    ),
+}
 
 
 @pytest.mark.promise(13)

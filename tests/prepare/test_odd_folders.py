@@ -34,9 +34,29 @@ NAMES = [
     "images",
 ]
 ENDINGS = [
-    ".png", ".PNG", ".jpg", ".txt", ".TXT", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".zip", ".tar", ".tar.gz",
-    ".parquet", "", ".jfif", ".npy", ".token", ".json1", ".xml", ".heic", ".dng",
-]  # fmt: skip
+    ".png",
+    ".PNG",
+    ".jpg",
+    ".txt",
+    ".TXT",
+    ".caption",
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".tsv",
+    ".zip",
+    ".tar",
+    ".tar.gz",
+    ".parquet",
+    "",
+    ".jfif",
+    ".npy",
+    ".token",
+    ".json1",
+    ".xml",
+    ".heic",
+    ".dng",
+]
 FOLDERS = [
     "",
     "train/",

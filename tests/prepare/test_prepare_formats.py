@@ -138,8 +138,10 @@ def test_a_table_may_name_class_and_split(tmp_path):
     write(source / "t.csv", text.encode())
     found = content(packed("csv", source, tmp_path)[0])
     assert {name: row[1:3] for name, row in found.items()} == {
-        "a.png": ("kite", 0), "b.png": ("boat", 1), "c.png": ("kite", 0),
-    }  # fmt: skip
+        "a.png": ("kite", 0),
+        "b.png": ("boat", 1),
+        "c.png": ("kite", 0),
+    }
 
 
 # Tar shards.
@@ -166,11 +168,17 @@ def test_shards_of_img2dataset_are_read_sample_by_sample(tmp_path, format):
     source = tmp_path / "shards"
     note = json.dumps({"caption": "from the json", "url": "elsewhere", "status": "success"}).encode()
     tar_file(
-        source / "00000.tar", ("000000000.jpg", encoded(RED, ending="jpg")), ("000000000.json", note),
-        ("000000000.txt", b"A red thing\n\nagain red"), ("000000001.json", note),
-        ("000000001.png", encoded(GREEN)), ("d/000000001.webp", encoded(BLUE, ending="webp")),
-        ("d/000000001.txt", "bl\u00fc".encode()), ("d/000000001.cls", b"boats\n"), format=format,
-    )  # fmt: skip
+        source / "00000.tar",
+        ("000000000.jpg", encoded(RED, ending="jpg")),
+        ("000000000.json", note),
+        ("000000000.txt", b"A red thing\n\nagain red"),
+        ("000000001.json", note),
+        ("000000001.png", encoded(GREEN)),
+        ("d/000000001.webp", encoded(BLUE, ending="webp")),
+        ("d/000000001.txt", "bl\u00fc".encode()),
+        ("d/000000001.cls", b"boats\n"),
+        format=format,
+    )
     tar_file(source / "test" / "00001.tar", ("x.png", encoded(GREEN)), ("x.txt", b"held out"), format=format)
     data, report = packed("webdataset", source, tmp_path)
     found = content(data)
@@ -190,23 +198,38 @@ def test_nothing_is_written_but_the_pack(tmp_path):
     packed("webdataset", source, tmp_path)
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert found == [
-        "in/a.tar", "out of the test/pack.json", "out of the test/report.json",
+        "in/a.tar",
+        "out of the test/pack.json",
+        "out of the test/report.json",
         "out of the test/shard-00000.safetensors",
-    ]  # fmt: skip
+    ]
 
 
 def test_samples_without_a_picture_or_a_caption_and_broken_pictures_are_named(tmp_path):
     source = tar_file(
-        tmp_path / "a.tar", ("good.png", encoded()), ("good.txt", b"one"), ("lonely.txt", b"no picture"),
-        ("silent.png", encoded()), ("blank.png", encoded()), ("blank.txt", b" \n"), ("cut.png", encoded()[:-20]),
-        ("cut.txt", b"cut"), ("odd.png", encoded()), ("odd.json", b"{"), ("bytes.png", encoded()),
-        ("bytes.txt", b"\xff\xfe"), ("old.bmp", encoded(BLUE, ending="bmp")), ("old.txt", b"left to pillow"),
-        ("big.png", encoded(size=(500, 500))), ("big.txt", b"big"),
-    )  # fmt: skip
+        tmp_path / "a.tar",
+        ("good.png", encoded()),
+        ("good.txt", b"one"),
+        ("lonely.txt", b"no picture"),
+        ("silent.png", encoded()),
+        ("blank.png", encoded()),
+        ("blank.txt", b" \n"),
+        ("cut.png", encoded()[:-20]),
+        ("cut.txt", b"cut"),
+        ("odd.png", encoded()),
+        ("odd.json", b"{"),
+        ("bytes.png", encoded()),
+        ("bytes.txt", b"\xff\xfe"),
+        ("old.bmp", encoded(BLUE, ending="bmp")),
+        ("old.txt", b"left to pillow"),
+        ("big.png", encoded(size=(500, 500))),
+        ("big.txt", b"big"),
+    )
     data, report = packed("webdataset", source, tmp_path, max_pixels=10_000)
     assert {name: row[0] for name, row in content(data).items()} == {
-        "good.png": ["one"], "old.bmp": ["left to pillow"],
-    }  # fmt: skip
+        "good.png": ["one"],
+        "old.bmp": ["left to pillow"],
+    }
     found = {place.removeprefix(f"{source}: "): why for place, why in report.skipped}
     assert set(found) == {"lonely.txt", "silent.png", "blank.png", "cut.png", "odd.png", "bytes.png", "big.png"}
     assert found["lonely.txt"] == "no image in its sample"
@@ -295,8 +318,11 @@ def test_data_sets_that_save_to_disk_wrote_are_read(tmp_path):
     write(source / "dataset_dict.json", {"splits": ["train", "test"]})
     data, report = packed("huggingface", source, tmp_path)
     assert list(content(data).values()) == [
-        (["One"], None, 0, RED), (["Two"], None, 0, GREEN), (["Three"], None, 0, BLUE), (["Four"], None, 1, BLUE),
-    ]  # fmt: skip
+        (["One"], None, 0, RED),
+        (["Two"], None, 0, GREEN),
+        (["Three"], None, 0, BLUE),
+        (["Four"], None, 1, BLUE),
+    ]
     assert report.skipped == []
     single, _ = packed("huggingface", source / "train", tmp_path, force=True)
     assert len(single) == 3
@@ -324,8 +350,9 @@ def test_image_folders_of_hugging_face_take_all_three_kinds_of_metadata(tmp_path
             )
     data, report = packed(kind, source, tmp_path)
     assert content(data) == {
-        "test/b.png": (["A test picture"], None, 1, BLUE), "train/a.png": (["A train picture"], None, 0, RED),
-    }  # fmt: skip
+        "test/b.png": (["A test picture"], None, 1, BLUE),
+        "train/a.png": (["A train picture"], None, 0, RED),
+    }
     assert report.skipped == []
 
 
@@ -376,9 +403,10 @@ def test_attngans_captions_of_numbers_and_the_original_pictures_are_read(tmp_pat
         write(source / "CUB_200_2011" / "images" / f"{name}.jpg", encoded(colour))
     data, _ = packed("stackgan", source, tmp_path)
     assert [row[:3] for row in content(data).values()] == [
-        (["red bird", "bird red"], "001.Albatross", 0), (["green bird", "green"], "002.Auklet", 0),
+        (["red bird", "bird red"], "001.Albatross", 0),
+        (["green bird", "green"], "002.Auklet", 0),
         (["bird", "bird bird"], "003.Crow", 1),
-    ]  # fmt: skip
+    ]
 
 
 class Runs:
@@ -446,8 +474,9 @@ def test_names_that_lead_out_and_embeddings_that_are_none_are_reported(tmp_path)
     data, report = packed("stackgan", source, tmp_path)
     assert list(content(data)) == [BIRDS[0]]
     assert [why for _, why in report.skipped] == [
-        "leads out of the source folder", "embeddings must be finite numbers (2, T), got (2, 5)",
-    ]  # fmt: skip
+        "leads out of the source folder",
+        "embeddings must be finite numbers (2, T), got (2, 5)",
+    ]
 
 
 def test_shards_are_read_on_windows_which_has_no_pread(tmp_path, monkeypatch):

@@ -87,11 +87,19 @@ def test_a_folder_is_a_split_where_its_name_says_nothing_else(name, held_out):
 @pytest.mark.parametrize(
     ("name", "held_out"),
     [
-        ("captions_val2014.json", True), ("test-00000-of-00001.parquet", True), ("cc3m-validation-0001.tar", True),
-        ("dev.csv", True), ("my_eval_set.tsv", True), ("train.csv", False), ("captions_train2017.json", False),
-        ("train_val.csv", None), ("list.csv", None), ("contest.csv", None), ("evaluations.csv", None),
+        ("captions_val2014.json", True),
+        ("test-00000-of-00001.parquet", True),
+        ("cc3m-validation-0001.tar", True),
+        ("dev.csv", True),
+        ("my_eval_set.tsv", True),
+        ("train.csv", False),
+        ("captions_train2017.json", False),
+        ("train_val.csv", None),
+        ("list.csv", None),
+        ("contest.csv", None),
+        ("evaluations.csv", None),
     ],
-)  # fmt: skip
+)
 def test_the_name_of_a_file_of_many_images_may_hold_a_split(name, held_out):
     assert split_of_file(name) is held_out
 
@@ -177,8 +185,16 @@ def parquet_form(root, split):
 
 
 FORMS = [
-    folder_form, class_form, metadata_form, table_form, table_name_form, coco_form, karpathy_form, tar_form, parquet_form,
-]  # fmt: skip
+    folder_form,
+    class_form,
+    metadata_form,
+    table_form,
+    table_name_form,
+    coco_form,
+    karpathy_form,
+    tar_form,
+    parquet_form,
+]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -290,10 +306,16 @@ def label_rows(root, form):
 @pytest.mark.parametrize(
     ("kind", "form"),
     [
-        ("folder", "metadata.jsonl"), ("folder", "metadata.csv"), ("folder", "metadata.parquet"), ("folder", "metadata.json"),
-        ("huggingface", "metadata.jsonl"), ("csv", "metadata.csv"), ("csv", "list.tsv"), ("parquet", "list.parquet"),
+        ("folder", "metadata.jsonl"),
+        ("folder", "metadata.csv"),
+        ("folder", "metadata.parquet"),
+        ("folder", "metadata.json"),
+        ("huggingface", "metadata.jsonl"),
+        ("csv", "metadata.csv"),
+        ("csv", "list.tsv"),
+        ("parquet", "list.parquet"),
     ],
-)  # fmt: skip
+)
 def test_the_same_rows_are_the_same_data_set_in_every_form(tmp_path, kind, form):
     source = tmp_path / "mine"
     source.mkdir()
@@ -341,12 +363,22 @@ def test_rows_of_one_image_that_disagree_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "captions"),
     [
-        ('["a", "b"]', ["a", "b"]), ("['a', 'b']", ["a", "b"]), ("['a' 'b']", "['a' 'b']"), ("['it\\'s']", ["it's"]),
-        (f"['x', {'-' * 9999}1]", f"['x', {'-' * 9999}1]"), ("[a]", "[a]"), ("[1, 2]", "[1, 2]"),
-        ('["a", 2]', '["a", 2]'), ("a [b]", "a [b]"), ('["a"', '["a"'), ("['a' + 'b']", "['a' + 'b']"), (["a"], ["a"]),
-        ("['" + "[" * 5000 + "']", ["[" * 5000]), ("['x', " + "[" * 5000 + "]", "['x', " + "[" * 5000 + "]"),
+        ('["a", "b"]', ["a", "b"]),
+        ("['a', 'b']", ["a", "b"]),
+        ("['a' 'b']", "['a' 'b']"),
+        ("['it\\'s']", ["it's"]),
+        (f"['x', {'-' * 9999}1]", f"['x', {'-' * 9999}1]"),
+        ("[a]", "[a]"),
+        ("[1, 2]", "[1, 2]"),
+        ('["a", 2]', '["a", 2]'),
+        ("a [b]", "a [b]"),
+        ('["a"', '["a"'),
+        ("['a' + 'b']", "['a' + 'b']"),
+        (["a"], ["a"]),
+        ("['" + "[" * 5000 + "']", ["[" * 5000]),
+        ("['x', " + "[" * 5000 + "]", "['x', " + "[" * 5000 + "]"),
     ],
-)  # fmt: skip
+)
 def test_a_cell_that_is_a_list_of_strings_is_several_captions(cell, captions):
     assert captions_in_cell(cell) == captions
 
@@ -367,11 +399,16 @@ def rows(text, tabs=False, **options):
 @pytest.mark.parametrize(
     ("first", "delimiter"),
     [
-        ("image,caption", ","), ("image;caption, long", ";"), ("image_name| comment_number| comment", "|"),
-        ("a.jpg#0\tA child , in pink , runs", "\t"), ("a.jpg,a bar | and a kite", ","), ("image\tcaption, short", "\t"),
-        ("a.jpg;one, two, three", ";"), ('"a.jpg","x"', ","),
+        ("image,caption", ","),
+        ("image;caption, long", ";"),
+        ("image_name| comment_number| comment", "|"),
+        ("a.jpg#0\tA child , in pink , runs", "\t"),
+        ("a.jpg,a bar | and a kite", ","),
+        ("image\tcaption, short", "\t"),
+        ("a.jpg;one, two, three", ";"),
+        ('"a.jpg","x"', ","),
     ],
-)  # fmt: skip
+)
 def test_the_delimiter_is_the_one_that_makes_sense_of_the_first_line(first, delimiter):
     assert find_delimiter(first, False) == delimiter
 
@@ -494,10 +531,13 @@ def test_text_of_an_unknown_encoding_is_named_and_never_guessed(tmp_path, kind, 
 @pytest.mark.parametrize(
     ("text", "caption"),
     [
-        ("a  red\tkite ", "a red kite"), (" a\u00a0red\u2003kite", "a red kite"), ("a\nred\r\n\r\nkite", "a red kite"),
-        ("a\x0bred\x85kite", "a red kite"), ("a\u2028red kite", "a red kite"),
+        ("a  red\tkite ", "a red kite"),
+        (" a\u00a0red\u2003kite", "a red kite"),
+        ("a\nred\r\n\r\nkite", "a red kite"),
+        ("a\x0bred\x85kite", "a red kite"),
+        ("a\u2028red kite", "a red kite"),
     ],
-)  # fmt: skip
+)
 def test_white_space_is_one_space(tmp_path, text, caption):
     source = tmp_path / "mine"
     image(source / "a.png")
@@ -518,11 +558,19 @@ def test_lines_of_a_caption_file_end_at_line_feeds_only(tmp_path):
 @pytest.mark.parametrize(
     ("folder", "name", "path"),
     [
-        ("", "a.png", "a.png"), ("x", "a.png", "x/a.png"), ("x", "./y/../a.png", "x/a.png"), ("x", "../a.png", "a.png"),
-        ("x", "../../a.png", None), ("", "/a.png", None), ("", "C:\\a.png", None), ("", "C:/a.png", None), ("", "", None),
-        ("", "a\0.png", None), ("", "..", None),
+        ("", "a.png", "a.png"),
+        ("x", "a.png", "x/a.png"),
+        ("x", "./y/../a.png", "x/a.png"),
+        ("x", "../a.png", "a.png"),
+        ("x", "../../a.png", None),
+        ("", "/a.png", None),
+        ("", "C:\\a.png", None),
+        ("", "C:/a.png", None),
+        ("", "", None),
+        ("", "a\0.png", None),
+        ("", "..", None),
     ],
-)  # fmt: skip
+)
 def test_names_of_tables_are_joined_below_the_source_or_not_at_all(folder, name, path):
     assert joined(folder, name) == path
 
@@ -538,11 +586,20 @@ def test_names_of_windows_devices_are_refused_there(name, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "hidden"),
     [
-        ("a.png", False), (".a.png", True), ("x/._a.png", True), ("__MACOSX/a.png", True), (".git/x/a.png", True),
-        ("x/Thumbs.db", True), ("desktop.ini", True), ("@eaDir/a.jpg", True), ("a..png", False), ("_a.png", False),
-        ("./a.png", False), ("./.a.png", True),
+        ("a.png", False),
+        (".a.png", True),
+        ("x/._a.png", True),
+        ("__MACOSX/a.png", True),
+        (".git/x/a.png", True),
+        ("x/Thumbs.db", True),
+        ("desktop.ini", True),
+        ("@eaDir/a.jpg", True),
+        ("a..png", False),
+        ("_a.png", False),
+        ("./a.png", False),
+        ("./.a.png", True),
     ],
-)  # fmt: skip
+)
 def test_what_systems_leave_behind_is_hidden(name, hidden):
     assert is_hidden(name) is hidden
 

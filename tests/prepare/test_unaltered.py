@@ -37,10 +37,18 @@ def tiff(samples, bits, kind=1):
     at = 8 + len(data)
     extra = at + 2 + 12 * 11 + 4
     tags = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, bits if channels == 1 else extra), (259, 3, 1, 1),
-        (262, 3, 1, 1 if channels == 1 else 2), (273, 4, 1, 8), (277, 3, 1, channels), (278, 4, 1, height),
-        (279, 4, 1, len(data)), (284, 3, 1, 1), (339, 3, channels, kind if channels == 1 else extra + 6),
-    ]  # fmt: skip
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, channels, bits if channels == 1 else extra),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1 if channels == 1 else 2),
+        (273, 4, 1, 8),
+        (277, 3, 1, channels),
+        (278, 4, 1, height),
+        (279, 4, 1, len(data)),
+        (284, 3, 1, 1),
+        (339, 3, channels, kind if channels == 1 else extra + 6),
+    ]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
     return b"II*\0" + struct.pack("<I", at) + data + directory + struct.pack("<6H", bits, bits, bits, kind, kind, kind)
 
@@ -124,22 +132,34 @@ TURNED = {
     "EXIF in JPEG": lambda way: saved(half_and_half(), "JPEG", quality=95, exif=exif(way)),
     "EXIF in PNG": lambda way: saved(half_and_half(), "PNG", exif=exif(way)),
     "EXIF in WebP": lambda way: saved(half_and_half(), "WEBP", lossless=True, exif=exif(way)),
-    "XMP in JPEG": lambda way: saved(half_and_half(), "JPEG", quality=95, xmp=XMP.format(ATTRIBUTE.format(way)).encode()),
-    "XMP as an element": lambda way: saved(half_and_half(), "JPEG", quality=95, xmp=XMP.format(ELEMENT.format(way)).encode()),
+    "XMP in JPEG": lambda way: saved(
+        half_and_half(), "JPEG", quality=95, xmp=XMP.format(ATTRIBUTE.format(way)).encode()
+    ),
+    "XMP as an element": lambda way: saved(
+        half_and_half(), "JPEG", quality=95, xmp=XMP.format(ELEMENT.format(way)).encode()
+    ),
     "XMP in PNG": lambda way: png_with(xmp=(XMP.format(ATTRIBUTE.format(way)), False)),
     "compressed XMP in PNG": lambda way: png_with(xmp=(XMP.format(ATTRIBUTE.format(way)), True)),
-    "XMP in WebP": lambda way: saved(half_and_half(), "WEBP", lossless=True, xmp=XMP.format(ATTRIBUTE.format(way)).encode()),
+    "XMP in WebP": lambda way: saved(
+        half_and_half(), "WEBP", lossless=True, xmp=XMP.format(ATTRIBUTE.format(way)).encode()
+    ),
     "XMP in a large WebP": lambda way: saved(
-        Image.fromarray(np.random.default_rng(0).integers(0, 9, (400, 800, 3), np.uint8) + np.asarray(
-            half_and_half().resize((800, 400), Image.Resampling.NEAREST)) // 2), "WEBP", lossless=True,
-        xmp=XMP.format(ATTRIBUTE.format(way)).encode()),
+        Image.fromarray(
+            np.random.default_rng(0).integers(0, 9, (400, 800, 3), np.uint8)
+            + np.asarray(half_and_half().resize((800, 400), Image.Resampling.NEAREST)) // 2
+        ),
+        "WEBP",
+        lossless=True,
+        xmp=XMP.format(ATTRIBUTE.format(way)).encode(),
+    ),
     "a raw profile in PNG": lambda way: png_with(raw=(raw_profile(way), False)),
     "a compressed raw profile in PNG": lambda way: png_with(raw=(raw_profile(way), True)),
     "EXIF in TIFF": lambda way: saved(half_and_half(), "TIFF", exif=exif(way)),
     "grey TIFF": lambda way: saved(half_and_half().split()[0], "TIFF", exif=exif(way)),
     "deep grey TIFF": lambda way: saved(
-        Image.fromarray(np.asarray(half_and_half())[..., 0].astype(np.uint16) << 8), "TIFF", exif=exif(way)),
-}  # fmt: skip
+        Image.fromarray(np.asarray(half_and_half())[..., 0].astype(np.uint16) << 8), "TIFF", exif=exif(way)
+    ),
+}
 
 
 @pytest.mark.parametrize("embedded", [False, True])
@@ -193,10 +213,14 @@ def test_a_jpeg_with_dirt_that_was_cut_stays_out(tmp_path):
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"), (b"8BPS\0\x01" + PAD, "Photoshop"), (b"v/1\x01" + PAD, "OpenEXR"),
-        (b"\xff\n" + PAD, "JPEG XL"), (b'<?xml version="1.0"?><svg width="9"></svg>', "SVG"), (b"qoif" + PAD, "QOI"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"8BPS\0\x01" + PAD, "Photoshop"),
+        (b"v/1\x01" + PAD, "OpenEXR"),
+        (b"\xff\n" + PAD, "JPEG XL"),
+        (b'<?xml version="1.0"?><svg width="9"></svg>', "SVG"),
+        (b"qoif" + PAD, "QOI"),
     ],
-)  # fmt: skip
+)
 def test_a_format_that_is_not_read_is_named(tmp_path, data, kind):
     assert load(tmp_path, data)[1] == f"unsupported: {kind} is not read; convert it to JPEG or PNG"
 

@@ -109,8 +109,17 @@ def refuse_everything(folder):
             "bytes": length,
             "sha256": "0" * 64,
         }
-        record = {"format": "t2i-pack", "version": 1, "name": "x", "image_size": 4, "images": 1, "captions": 1,
-                  "classes": [], "splits": {"train": 1, "test": 0}, "shards": [entry]}  # fmt: skip
+        record = {
+            "format": "t2i-pack",
+            "version": 1,
+            "name": "x",
+            "image_size": 4,
+            "images": 1,
+            "captions": 1,
+            "classes": [],
+            "splits": {"train": 1, "test": 0},
+            "shards": [entry],
+        }
         (folder / "pack.json").write_text(json.dumps(record))
         for error, opened in ((t2i.CheckpointError, read_tensors), (t2i.DataError, lambda p: PackedDataset(p.parent))):
             start = time.process_time()
@@ -212,13 +221,19 @@ def pickled(name):
 
 HUGE = 10**9
 FOLDERS = {
-    "weights that are a link out": (replaced("model.safetensors", Path("../secret.safetensors")), "a link that leads out"),
+    "weights that are a link out": (
+        replaced("model.safetensors", Path("../secret.safetensors")),
+        "a link that leads out",
+    ),
     "settings that are a link out": (replaced("config.json", Path("../secret.json")), "a link that leads out"),
     "an absolute link": (replaced("config.json", Path("/etc/passwd")), "a link that leads out"),
     "a link to a device": (replaced("config.json", Path("/dev/zero")), "a link that leads out"),
     "a link to nothing": (replaced("model.safetensors", Path("nothing")), "cannot be read"),
     "a link to itself": (replaced("config.json", Path("config.json")), "cannot be read"),
-    "a link of a style encoder": (replaced("style.safetensors", Path("../secret.safetensors")), "a link that leads out"),
+    "a link of a style encoder": (
+        replaced("style.safetensors", Path("../secret.safetensors")),
+        "a link that leads out",
+    ),
     "a folder of weights": (replaced("model.safetensors", None), "not a plain file"),
     "a folder of settings": (replaced("config.json", None), "not a plain file"),
     "no settings": (lambda folder: (folder / "config.json").unlink(), "no config.json"),
@@ -247,7 +262,8 @@ FOLDERS = {
     "a text encoder of another kind": (edited(text={"variant": "none"}), "text|describe|variant"),
     "weights of another generator": (other(generator=Generator(16, 12, 8, 16, 8)), "made with other sizes"),
     "weights of another encoder": (
-        other(text=text_encoder(dataclasses.replace(TEXT, width=9))), "made with other sizes",
+        other(text=text_encoder(dataclasses.replace(TEXT, width=9))),
+        "made with other sizes",
     ),
     "weights without a generator": (other(generator=None), "has no tensor 'generator"),
     "weights that are a pickle": (replaced("model.safetensors", pickle.dumps([1, 2])), "not a readable safetensors"),
@@ -260,7 +276,7 @@ FOLDERS = {
     "only a pickle by another name": (renamed, "no model.safetensors"),
     "a pytorch_model.bin": (pickled("pytorch_model.bin"), "no model.safetensors"),
     "a model.pt": (pickled("model.pt"), "no model.safetensors"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.promise(27)

@@ -59,8 +59,13 @@ def test_a_saved_model_draws_the_same_pictures_to_the_bit_twice_over(run, saved,
 
 def test_the_folder_holds_what_the_hub_shows_and_nothing_of_this_machine(run, saved, tmp_path):
     assert {path.name for path in saved.iterdir()} == {
-        "README.md", "config.json", "data.json", "model.safetensors", "style.json", "style.safetensors"
-    }  # fmt: skip
+        "README.md",
+        "config.json",
+        "data.json",
+        "model.safetensors",
+        "style.json",
+        "style.safetensors",
+    }
     for name in ("README.md", "config.json", "data.json", "style.json"):
         text = (saved / name).read_text()
         assert str(run.parent) not in text

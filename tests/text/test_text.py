@@ -37,9 +37,18 @@ def config(folder, **changes):
 
 def gan_config(encoder, **changes):
     return TrainConfig(
-        size=16, batch=4, steps=2, generator_width=8, discriminator_width=8, noise_dim=4, projection_dim=8,
-        precision="float32", captions_per_image=1, text=TextOptions(encoder=str(encoder)), **changes,
-    )  # fmt: skip
+        size=16,
+        batch=4,
+        steps=2,
+        generator_width=8,
+        discriminator_width=8,
+        noise_dim=4,
+        projection_dim=8,
+        precision="float32",
+        captions_per_image=1,
+        text=TextOptions(encoder=str(encoder)),
+        **changes,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -72,5 +72,12 @@ def write_plans(data, out, rank, world, cases):
 
 
 PLAN = (
-    "image", "mismatched_image", "caption", "mismatched_caption", "crop", "mismatched_crop", "flip", "mismatched_flip",
-)  # fmt: skip
+    "image",
+    "mismatched_image",
+    "caption",
+    "mismatched_caption",
+    "crop",
+    "mismatched_crop",
+    "flip",
+    "mismatched_flip",
+)

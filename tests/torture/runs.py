@@ -22,9 +22,12 @@ class Forge:
         path = os.pathsep.join([str(HERE), *filter(None, sys.path)])
         environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "forge.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, str(HERE / "forge.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env=environment,
-        )  # fmt: skip
+        )
 
     def __call__(self, call, deadline=1000 if TORTURE else 100, **arguments):
         """Call "function" of victims.py, or "module:function", in a fresh child; returns (exit code, stderr)."""

@@ -18,12 +18,28 @@ from victims import config_of
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 OTHER = {  # where twice the number, or the opposite, is not another valid value
-    "mismatch_weight": 0.25, "realism_goal": 0.25, "realism_steps": 7, "ema": 0.5, "interpolation_coefficient": 0.25,
-    "mismatch": "text", "interpolation": "uniform", "precision": "bfloat16", "preset": "flowers", "crop_low": 1,
-    "seed": 5, "alignment_weight": 0.0, "interpolation_weight": 0.5, "recovery_weight": 0.5, "text.variant": "long",
-    "text.channels": (8, 16), "text.objective": "sje", "text.decay": 0.5, "halve_every": 3,
-    "text.image_features": "googlenet", "text.encoder": "end-to-end",
-}  # fmt: skip
+    "mismatch_weight": 0.25,
+    "realism_goal": 0.25,
+    "realism_steps": 7,
+    "ema": 0.5,
+    "interpolation_coefficient": 0.25,
+    "mismatch": "text",
+    "interpolation": "uniform",
+    "precision": "bfloat16",
+    "preset": "flowers",
+    "crop_low": 1,
+    "seed": 5,
+    "alignment_weight": 0.0,
+    "interpolation_weight": 0.5,
+    "recovery_weight": 0.5,
+    "text.variant": "long",
+    "text.channels": (8, 16),
+    "text.objective": "sje",
+    "text.decay": 0.5,
+    "halve_every": 3,
+    "text.image_features": "googlenet",
+    "text.encoder": "end-to-end",
+}
 BASE = config_of(steps=1, alignment_weight=0.0)
 
 
@@ -119,9 +135,13 @@ def test_force_goes_on_with_another_setting_and_another_data_set(begun, tiny_blo
 def test_where_how_long_and_on_what_device_may_change(begun, blossoms, name):
     value = getattr(BASE, name)
     words = {"data": "elsewhere", "out": "elsewhere", "device": "auto", "compile": "on", "kernels": "triton"} | {
-        "loader": "host", "epochs": 7, "force": True, "cuda_graph": not value, "report_to": "tensorboard",
+        "loader": "host",
+        "epochs": 7,
+        "force": True,
+        "cuda_graph": not value,
+        "report_to": "tensorboard",
         "deterministic": True,
-    }  # fmt: skip
+    }
     config = dataclasses.replace(BASE, **{name: words[name] if name in words else value + 1})
     assert config != BASE
     assert model_settings(config) == model_settings(BASE)

@@ -106,10 +106,18 @@ def whole_numbers(path):
 
 
 WEIGHTS = [
-    *KINDS, other_names, with_nan, complex_numbers, truths, whole_numbers, safetensors_of("F4", [16], 8),
+    *KINDS,
+    other_names,
+    with_nan,
+    complex_numbers,
+    truths,
+    whole_numbers,
+    safetensors_of("F4", [16], 8),
     safetensors_of("F8_E8M0", [8], 8),
-    safetensors_of("F32", [25 * 10**9], GIGABYTES), safetensors_of("F32", [2**62, 4], 16), safetensors_of("X9", [8], 8),
-]  # fmt: skip
+    safetensors_of("F32", [25 * 10**9], GIGABYTES),
+    safetensors_of("F32", [2**62, 4], 16),
+    safetensors_of("X9", [8], 8),
+]
 
 
 def npy(header, content=b""):
@@ -136,11 +144,18 @@ def objects(path):
 
 
 NPY = [
-    *KINDS, giant_npy, npz, objects, npy("(" * 100), npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 2, 3)}"),
-    npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", bytes(4)), npy("{'descr': '<c8', 'shape': (1,)}"),
-    npy("{'descr': '<M8[s]', 'fortran_order': False, 'shape': (1, 1, 1)}", bytes(8)), npy("__import__('os').system('true')"),
+    *KINDS,
+    giant_npy,
+    npz,
+    objects,
+    npy("(" * 100),
+    npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 2, 3)}"),
+    npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", bytes(4)),
+    npy("{'descr': '<c8', 'shape': (1,)}"),
+    npy("{'descr': '<M8[s]', 'fortran_order': False, 'shape': (1, 1, 1)}", bytes(8)),
+    npy("__import__('os').system('true')"),
     npy("{'descr': '<f4', 'fortran_order': False, 'shape': (150, 10, 4)}", struct.pack("<f", float("nan")) * 6000),
-]  # fmt: skip
+]
 
 
 def metrics_lines(path):
@@ -148,8 +163,26 @@ def metrics_lines(path):
     path.write_text('{"phase": ["gan"], "step": 1, "d_loss": 1}\n' + absurd + "\n[[")
 
 
-TRAIN = ["--size", "16", "--generator-width", "8", "--discriminator-width", "8", "--noise-dim", "8", "--projection-dim", "8",
-         "--batch", "8", "--steps", "1", "--device", "cpu", "--alignment-weight", "0"]  # fmt: skip
+TRAIN = [
+    "--size",
+    "16",
+    "--generator-width",
+    "8",
+    "--discriminator-width",
+    "8",
+    "--noise-dim",
+    "8",
+    "--projection-dim",
+    "8",
+    "--batch",
+    "8",
+    "--steps",
+    "1",
+    "--device",
+    "cpu",
+    "--alignment-weight",
+    "0",
+]
 
 
 def training(*flags):

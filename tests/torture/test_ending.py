@@ -49,9 +49,14 @@ def test_output_that_nobody_takes_is_no_reason_to_end(forge, request, tmp_path, 
     run = chosen(case, request)
     folder = run.begin(tmp_path / "run")
     code, errors = forge(
-        "muted", what=run.what, data=run.data, folder=folder, at=moment(f"muted {case}", run.calls), how=OUTPUTS[case % 3],
+        "muted",
+        what=run.what,
+        data=run.data,
+        folder=folder,
+        at=moment(f"muted {case}", run.calls),
+        how=OUTPUTS[case % 3],
         both=case % 2 == 1,
-    )  # fmt: skip
+    )
     assert code == 0, errors
     assert run.result(folder) == run.hash
     assert logged(folder) == logged(run.folder)

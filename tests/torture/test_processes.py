@@ -26,9 +26,13 @@ def test_1_2_and_4_processes_see_the_same_samples(forge, tiny_blossoms_folder, t
     for world in (1, 2, 4):
         for rank in range(world):
             code, errors = forge(
-                "natives:write_plans", data=tiny_blossoms_folder, out=tmp_path / f"{world}-{rank}.npz", rank=rank,
-                world=world, cases=SAMPLED,
-            )  # fmt: skip
+                "natives:write_plans",
+                data=tiny_blossoms_folder,
+                out=tmp_path / f"{world}-{rank}.npz",
+                rank=rank,
+                world=world,
+                cases=SAMPLED,
+            )
             assert code == 0, errors
     plans = {(w, r): np.load(tmp_path / f"{w}-{r}.npz") for w in (1, 2, 4) for r in range(w)}
     for case in tally(range(SAMPLED)):

@@ -211,9 +211,16 @@ def test_the_last_good_checkpoint_is_from_before_the_first_skipped_step_and_trai
     """From update 6, 8, ... of the GAN on nothing is finite; checkpoints come at every step, of which many follow it."""
     folder, first = tmp_path / "run", 5 + 6 + 2 * case  # after the text encoder's five; a step has two updates
     code, errors = forge(
-        "spoiled", what="gan", data=unbroken.data, folder=folder, place=("loss", "gradient")[case % 2],
-        value=("nan", "inf", "-inf")[case % 3], calls=list(range(first, 300)), steps=40, checkpoint_every=1,
-    )  # fmt: skip
+        "spoiled",
+        what="gan",
+        data=unbroken.data,
+        folder=folder,
+        place=("loss", "gradient")[case % 2],
+        value=("nan", "inf", "-inf")[case % 3],
+        calls=list(range(first, 300)),
+        steps=40,
+        checkpoint_every=1,
+    )
     assert code == 2, errors
     named = Path(re.search(r"the last good checkpoint is (\S+?);", errors)[1])
     skipped_from = 3 + case + 1

@@ -30,13 +30,27 @@ def contents(folder):
 
 # What somebody may have beside and inside a run folder. Every name is nearly one of ours.
 STRANGERS = [
-    "checkpoints/step-best/state.safetensors", "checkpoints/step-5/state.json", "checkpoints/step-00000005-backup/state.json",
-    "checkpoints/step-00000005.tar", "checkpoints/old-step-00000005/state.json", "checkpoints/.partial-notes/a.txt",
-    "checkpoints/.partial-1/mine.txt", "checkpoints/step-00000004/state.json", "checkpoints/step-00000003/notes.md",
-    "checkpoints/notes.md", ".notes.partial", ".config.json.partial", ".a.b.partial", "samples/.x.partial",
-    "samples/mine.png", "step-00000001/state.json", "notes.txt", "text/checkpoints/step-1/x", "model.safetensors.bak",
+    "checkpoints/step-best/state.safetensors",
+    "checkpoints/step-5/state.json",
+    "checkpoints/step-00000005-backup/state.json",
+    "checkpoints/step-00000005.tar",
+    "checkpoints/old-step-00000005/state.json",
+    "checkpoints/.partial-notes/a.txt",
+    "checkpoints/.partial-1/mine.txt",
+    "checkpoints/step-00000004/state.json",
+    "checkpoints/step-00000003/notes.md",
+    "checkpoints/notes.md",
+    ".notes.partial",
+    ".config.json.partial",
+    ".a.b.partial",
+    "samples/.x.partial",
+    "samples/mine.png",
+    "step-00000001/state.json",
+    "notes.txt",
+    "text/checkpoints/step-1/x",
+    "model.safetensors.bak",
     "checkpoints/STEP-00000001/state.json",
-]  # fmt: skip
+]
 
 
 @pytest.mark.promise(32)
@@ -72,12 +86,24 @@ def packed(source, out, **options):
 
 
 PACK_STRANGERS = [
-    "shard-00000.safetensors", "shard-00007.safetensors", "shard-00001-b.safetensors", "report.json", "pack.json",
-]  # fmt: skip
+    "shard-00000.safetensors",
+    "shard-00007.safetensors",
+    "shard-00001-b.safetensors",
+    "report.json",
+    "pack.json",
+]
 BESIDE = [
-    "shard-1.safetensors", "shard-00000.safetensors.bak", ".mine.partial", ".shard-00000.safetensors.partial", "notes.md",
-    ".preparing/mine.txt", "shard-x.safetensors", "images/a.png", "SHARD-00000.safetensors", "old-shard-00000.safetensors",
-]  # fmt: skip
+    "shard-1.safetensors",
+    "shard-00000.safetensors.bak",
+    ".mine.partial",
+    ".shard-00000.safetensors.partial",
+    "notes.md",
+    ".preparing/mine.txt",
+    "shard-x.safetensors",
+    "images/a.png",
+    "SHARD-00000.safetensors",
+    "old-shard-00000.safetensors",
+]
 
 
 @pytest.mark.promise(32)
@@ -342,9 +368,10 @@ print(PackedDataset(pack.embedded_blossoms(16, Path(sys.argv[1]), images=60), ve
 def test_first_runs_on_a_fresh_machine_share_one_cache(tmp_path, tally):
     for case in tally(range(2 if len(cases(33)) <= 12 else 8)):
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "OMP_NUM_THREADS": "1",
             "XDG_CACHE_HOME": str(tmp_path / f"cache{case}"),
-        }  # fmt: skip
+        }
         commands = [[sys.executable, "-c", FIRST, str(tmp_path / f"run{case}-{number}")] for number in range(3)]
         running = [
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for command in commands

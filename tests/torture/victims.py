@@ -31,10 +31,24 @@ TEXT = TextOptions(
     encoder="joint", width=8, channels=(8, 8), dim=16, steps=5, batch=8, objective="contrastive", image_width=8
 )
 RUN = TrainConfig(
-    size=16, generator_width=8, discriminator_width=8, noise_dim=8, projection_dim=8, batch=8, steps=6, device="cpu",
-    precision="float32", captions_per_image=1, log_every=1, checkpoint_every=2, sample_every=3, halve_every=0,
-    alignment_weight=0.2, ema=0.9, text=TEXT,
-)  # fmt: skip
+    size=16,
+    generator_width=8,
+    discriminator_width=8,
+    noise_dim=8,
+    projection_dim=8,
+    batch=8,
+    steps=6,
+    device="cpu",
+    precision="float32",
+    captions_per_image=1,
+    log_every=1,
+    checkpoint_every=2,
+    sample_every=3,
+    halve_every=0,
+    alignment_weight=0.2,
+    ema=0.9,
+    text=TEXT,
+)
 STYLE_RUN = StyleConfig(
     model="", steps=6, batch=8, width=8, device="cpu", precision="float32", log_every=1, checkpoint_every=2
 )

@@ -19,6 +19,13 @@ def batch_of(step: int, rows: int = 8, size: int = 16) -> Batch:
     captions, other = (torch.randint(0, 40, (rows, 2), generator=rng) for _ in range(2))
     half = rows // 2
     return Batch(
-        images.contiguous(memory_format=torch.channels_last), wrong.contiguous(memory_format=torch.channels_last),
-        torch.arange(rows), captions, other, None, None, torch.arange(half) + half, torch.full((half,), 0.5),
-    )  # fmt: skip
+        images.contiguous(memory_format=torch.channels_last),
+        wrong.contiguous(memory_format=torch.channels_last),
+        torch.arange(rows),
+        captions,
+        other,
+        None,
+        None,
+        torch.arange(half) + half,
+        torch.full((half,), 0.5),
+    )

@@ -44,12 +44,27 @@ def random_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(**changes: object) -> TrainConfig:
     plain: dict[str, object] = {
-        "network": "modern", "size": 32, "pixel_size": 16, "generator_width": 4, "discriminator_width": 8, "batch": 8,
-        "noise_dim": 6, "projection_dim": 8, "mismatch": "text", "interpolation_weight": 0.0, "feature_weight": 1.0,
-        "diversity_weight": 1.0, "contrastive_weight": 0.3, "recovery_weight": 0.1, "hard_mismatch": 0.5, "beta1": 0.0,
-        "ema": 0.9, "precision": "float32", "device": "cpu",
+        "network": "modern",
+        "size": 32,
+        "pixel_size": 16,
+        "generator_width": 4,
+        "discriminator_width": 8,
+        "batch": 8,
+        "noise_dim": 6,
+        "projection_dim": 8,
+        "mismatch": "text",
+        "interpolation_weight": 0.0,
+        "feature_weight": 1.0,
+        "diversity_weight": 1.0,
+        "contrastive_weight": 0.3,
+        "recovery_weight": 0.1,
+        "hard_mismatch": 0.5,
+        "beta1": 0.0,
+        "ema": 0.9,
+        "precision": "float32",
+        "device": "cpu",
         "text": dataclasses.replace(TEXT, encoder="joint"),
-    }  # fmt: skip
+    }
     return TrainConfig(**(plain | changes))  # type: ignore[arg-type]
 
 
@@ -224,13 +239,52 @@ def test_the_reference_has_the_training_captions_and_their_classes(tiny_blossoms
 
 def test_a_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(tmp_path, tiny_blossoms_folder) -> None:
     options = (
-        "--preset", "modern", "--size", 16, "--pixel-size", 16, "--generator-width", 4, "--discriminator-width", 8,
-        "--batch", 8, "--noise-dim", 6, "--projection-dim", 8, "--precision", "float32", "--device", "cpu",
-        "--checkpoint-every", 2, "--captions-per-image", 1,
-        "--text.kind", "char-cnn-rnn", "--text.objective", "contrastive", "--text.image-features", "joint",
-        "--text.width", 8, "--text.channels", 8, 8, "--text.dim", 16, "--text.steps", 3, "--text.batch", 8,
-        "--text.image-width", 8, "--data", tiny_blossoms_folder,
-    )  # fmt: skip
+        "--preset",
+        "modern",
+        "--size",
+        16,
+        "--pixel-size",
+        16,
+        "--generator-width",
+        4,
+        "--discriminator-width",
+        8,
+        "--batch",
+        8,
+        "--noise-dim",
+        6,
+        "--projection-dim",
+        8,
+        "--precision",
+        "float32",
+        "--device",
+        "cpu",
+        "--checkpoint-every",
+        2,
+        "--captions-per-image",
+        1,
+        "--text.kind",
+        "char-cnn-rnn",
+        "--text.objective",
+        "contrastive",
+        "--text.image-features",
+        "joint",
+        "--text.width",
+        8,
+        "--text.channels",
+        8,
+        8,
+        "--text.dim",
+        16,
+        "--text.steps",
+        3,
+        "--text.batch",
+        8,
+        "--text.image-width",
+        8,
+        "--data",
+        tiny_blossoms_folder,
+    )
     for out, lengths in (("whole", (4,)), ("parts", (2, 4))):
         for steps in lengths:
             code, _, err = call("t2i-train", *options, "--out", tmp_path / out, "--steps", steps)

@@ -28,10 +28,22 @@ TEXT = TextOptions(encoder="end-to-end", width=8, channels=(8, 8), dim=16)
 
 def config(**options):
     small = {
-        "size": 16, "generator_width": 8, "discriminator_width": 8, "noise_dim": 8, "projection_dim": 8, "batch": 8,
-        "precision": "float32", "device": "cpu", "captions_per_image": 1, "log_every": 2, "sample_every": 4,
-        "checkpoint_every": 4, "steps": 8, "alignment_weight": 0.0, "text": TEXT,
-    }  # fmt: skip
+        "size": 16,
+        "generator_width": 8,
+        "discriminator_width": 8,
+        "noise_dim": 8,
+        "projection_dim": 8,
+        "batch": 8,
+        "precision": "float32",
+        "device": "cpu",
+        "captions_per_image": 1,
+        "log_every": 2,
+        "sample_every": 4,
+        "checkpoint_every": 4,
+        "steps": 8,
+        "alignment_weight": 0.0,
+        "text": TEXT,
+    }
     return TrainConfig(**(small | options))
 
 
@@ -76,8 +88,14 @@ def test_tensorboard_shows_every_line_and_every_grid_once_also_after_a_resume(ti
     events.Reload()
     lines = lines_of(shown)
     assert [line["step"] for line in lines] == [2, 4, 6, 8]
-    for tag in ("losses/d_loss", "losses/g_loss", "scores/matching", "scores/mismatched", "scores/fake",
-                "speed/images_per_second"):  # fmt: skip
+    for tag in (
+        "losses/d_loss",
+        "losses/g_loss",
+        "scores/matching",
+        "scores/mismatched",
+        "scores/fake",
+        "speed/images_per_second",
+    ):
         seen = [(event.step, event.value) for event in events.Scalars(tag)]
         assert seen == [(line["step"], pytest.approx(line[tag.split("/")[1]], rel=1e-5)) for line in lines], tag
     grids = events.Images("samples")

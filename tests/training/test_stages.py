@@ -62,10 +62,19 @@ def test_a_decision_survives_a_checkpoint():
 
 def test_mismatched_pairs_are_scored_in_the_second_stage_only(blossoms: PackedDataset):
     config = dataclasses.replace(
-        preset("blossoms"), size=16, generator_width=4, discriminator_width=4, batch=8, noise_dim=4,
-        projection_dim=4, alignment_weight=0.0, mismatch="text", stages=True, realism_steps=2,
+        preset("blossoms"),
+        size=16,
+        generator_width=4,
+        discriminator_width=4,
+        batch=8,
+        noise_dim=4,
+        projection_dim=4,
+        alignment_weight=0.0,
+        mismatch="text",
+        stages=True,
+        realism_steps=2,
         text=settings.TextOptions(dim=6),
-    )  # fmt: skip
+    )
     device = torch.device("cpu")
     table = torch.randn(blossoms.captions, 6, generator=torch.Generator().manual_seed(0))
     gan = GanStep(config, FrozenText(table, None), device, torch.float32)

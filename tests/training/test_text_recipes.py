@@ -25,9 +25,16 @@ from t2i.weights import read_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = JointOptions(
-    kind="ngrams", buckets=(512, 256), objective="class-contrastive", dim=16, image_width=8, batch=16, captions=3, steps=6,
+    kind="ngrams",
+    buckets=(512, 256),
+    objective="class-contrastive",
+    dim=16,
+    image_width=8,
+    batch=16,
+    captions=3,
+    steps=6,
     learning_rate=5e-3,
-)  # fmt: skip
+)
 CONFIG = TextConfig(size=16, precision="float32", text=RECIPE, log_every=1, checkpoint_every=3)
 
 
@@ -180,9 +187,17 @@ def test_a_teacher_that_does_not_fit_is_refused(changes, message, teacher, tiny_
 def test_a_bag_of_ngrams_learns_with_the_gan(tiny_blossoms, tmp_path):
     text = TextOptions(encoder="end-to-end", kind="ngrams", buckets=(512, 256), objective="class-contrastive", dim=16)
     settings = TrainConfig(
-        size=16, batch=4, steps=2, generator_width=8, discriminator_width=8, noise_dim=4, projection_dim=8,
-        precision="float32", captions_per_image=2, text=text,
-    )  # fmt: skip
+        size=16,
+        batch=4,
+        steps=2,
+        generator_width=8,
+        discriminator_width=8,
+        noise_dim=4,
+        projection_dim=8,
+        precision="float32",
+        captions_per_image=2,
+        text=text,
+    )
     gan.train(settings, tiny_blossoms, tmp_path)
     torch.manual_seed(0)
     before, after = text_encoder(text).vectors, Pipeline.from_pretrained(tmp_path).encoder
@@ -196,9 +211,18 @@ def test_a_bag_of_ngrams_learns_with_the_gan(tiny_blossoms, tmp_path):
 def test_a_gan_on_any_encoder_is_saved_and_loaded_to_the_bit(kind, tiny_blossoms, tmp_path):
     text = TextOptions(**dataclasses.asdict(dataclasses.replace(RECIPE, kind=kind, width=8, channels=(8, 8), steps=2)))
     settings = TrainConfig(
-        size=16, batch=4, steps=2, generator_width=8, discriminator_width=8, noise_dim=4, projection_dim=8,
-        precision="float32", captions_per_image=1, alignment_weight=0.5, text=text,
-    )  # fmt: skip
+        size=16,
+        batch=4,
+        steps=2,
+        generator_width=8,
+        discriminator_width=8,
+        noise_dim=4,
+        projection_dim=8,
+        precision="float32",
+        captions_per_image=1,
+        alignment_weight=0.5,
+        text=text,
+    )
     gan.train(settings, tiny_blossoms, tmp_path / "run")
     pipe = Pipeline.from_pretrained(tmp_path / "run")
     sentences = ["a red flower", "一朵红花 🌸"]

@@ -92,9 +92,15 @@ def _tokenize_ngrams(rival: ModuleType | None, rounds: int) -> Row:
 
     size = sum(map(len, captions))
     found = row(
-        "tokenize_ngrams", "bytes", size, lambda: _native.ngrams(captions, values, offsets, 65536, 32768),
-        usual if rival else None, rounds, rival_amount=sum(map(len, few)), note="all cores",
-    )  # fmt: skip
+        "tokenize_ngrams",
+        "bytes",
+        size,
+        lambda: _native.ngrams(captions, values, offsets, 65536, 32768),
+        usual if rival else None,
+        rounds,
+        rival_amount=sum(map(len, few)),
+        note="all cores",
+    )
     if rival:
         _native.ngrams(few, values, offsets[: len(few) + 1], buckets, buckets)
         exact = [len(rival.ngrams(caption, 1 << 30, 1 << 30)) for caption in few]

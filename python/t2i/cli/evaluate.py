@@ -32,10 +32,19 @@ def _evaluate_images(arguments: Sequence[str]) -> None:
 
     run = Path(config.model)
     result = images_of_run(
-        run, data=config.data, split=config.split, count=config.count, features=config.features,
-        scorer=config.scorer, captions=config.captions, seed=config.seed, device=config.device, batch=config.batch,
-        full=config.full, language=config.language,
-    )  # fmt: skip
+        run,
+        data=config.data,
+        split=config.split,
+        count=config.count,
+        features=config.features,
+        scorer=config.scorer,
+        captions=config.captions,
+        seed=config.seed,
+        device=config.device,
+        batch=config.batch,
+        full=config.full,
+        language=config.language,
+    )
     print(result.table())
     evaluated(run, from_json(run / "config.json"), result.figures)
     if config.json:
@@ -64,9 +73,14 @@ def _evaluate_style(arguments: Sequence[str]) -> None:
 
     require_matplotlib("t2i-eval style")
     result = style.style_of_run(
-        Path(config.model), data=config.data, images=config.images, pairs=config.pairs, clusters=config.clusters,
-        seed=config.seed, device=config.device,
-    )  # fmt: skip
+        Path(config.model),
+        data=config.data,
+        images=config.images,
+        pairs=config.pairs,
+        clusters=config.clusters,
+        seed=config.seed,
+        device=config.device,
+    )
     save_image(roc_picture(result.curves), out)
     print(result.table())
     print(f"curves: {out}")

@@ -82,9 +82,16 @@ def _bench(arguments: Sequence[str]) -> None:
     from t2i.bench.rows import measure
 
     rows, known = measure(
-        config.what, data=config.data, model=config.model, device=config.device, rounds=config.rounds,
-        batch=config.batch, folder=config.rivals, threads=config.threads, pictures=config.pictures,
-    )  # fmt: skip
+        config.what,
+        data=config.data,
+        model=config.model,
+        device=config.device,
+        rounds=config.rounds,
+        batch=config.batch,
+        folder=config.rivals,
+        threads=config.threads,
+        pictures=config.pictures,
+    )
     print(timing.report(rows, known, config.json))
 
 

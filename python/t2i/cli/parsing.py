@@ -202,9 +202,14 @@ def _add(place: Any, each: _Argument) -> None:
         if each.takes.count == 0:
             many["action"] = "extend"
         place.add_argument(
-            each.flag, dest=each.dest, metavar=each.metavar, type=_reader(each.takes), default=argparse.SUPPRESS,
-            help=each.help, **many,
-        )  # fmt: skip
+            each.flag,
+            dest=each.dest,
+            metavar=each.metavar,
+            type=_reader(each.takes),
+            default=argparse.SUPPRESS,
+            help=each.help,
+            **many,
+        )
 
 
 def _reader(takes: Takes) -> Callable[[str], Any]:

@@ -41,10 +41,19 @@ class DeviceLoader:
     """
 
     def __init__(
-        self, sampler: Sampler, device: torch.device, *, batch: int, crop: int, captions_per_image: int = 1,
-        mismatched_images: bool = False, characters: bool = False, tokenizer: Tokenizer = "alphabet",
-        caption_length: int = _native.CAPTION_LENGTH, kernels: Impl = "reference",
-    ) -> None:  # fmt: skip
+        self,
+        sampler: Sampler,
+        device: torch.device,
+        *,
+        batch: int,
+        crop: int,
+        captions_per_image: int = 1,
+        mismatched_images: bool = False,
+        characters: bool = False,
+        tokenizer: Tokenizer = "alphabet",
+        caption_length: int = _native.CAPTION_LENGTH,
+        kernels: Impl = "reference",
+    ) -> None:
         data = sampler.data
         self.sampler, self.device, self.crop, self.kernels = sampler, device, crop, kernels
         self.mismatched = mismatched_images
@@ -58,10 +67,17 @@ class DeviceLoader:
         self.groups = torch.from_numpy(data.groups()).to(device)
         b = batch
         self.shapes = {
-            "image": (b,), "mismatched_image": (b,), "caption": (b, captions_per_image),
-            "mismatched_caption": (b, captions_per_image), "crop": (b, 2), "mismatched_crop": (b, 2), "flip": (b,),
-            "mismatched_flip": (b,), "interpolation_partner": (b // 2,), "interpolation_weight": (b // 2,),
-        }  # fmt: skip
+            "image": (b,),
+            "mismatched_image": (b,),
+            "caption": (b, captions_per_image),
+            "mismatched_caption": (b, captions_per_image),
+            "crop": (b, 2),
+            "mismatched_crop": (b, 2),
+            "flip": (b,),
+            "mismatched_flip": (b,),
+            "interpolation_partner": (b // 2,),
+            "interpolation_weight": (b // 2,),
+        }
         self.sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
         total = sum(self.sizes.values())
         pinned = device.type == "cuda"
@@ -124,18 +140,41 @@ def fits(
 
 
 def make_loader(
-    kind: Kind, sampler: Sampler, device: torch.device, *, batch: int, crop: int, captions_per_image: int,
-    mismatched_images: bool, characters: bool, tokenizer: Tokenizer = "alphabet",
-    caption_length: int = _native.CAPTION_LENGTH, kernels: Impl = "reference",
-) -> Loader | DeviceLoader:  # fmt: skip
+    kind: Kind,
+    sampler: Sampler,
+    device: torch.device,
+    *,
+    batch: int,
+    crop: int,
+    captions_per_image: int,
+    mismatched_images: bool,
+    characters: bool,
+    tokenizer: Tokenizer = "alphabet",
+    caption_length: int = _native.CAPTION_LENGTH,
+    kernels: Impl = "reference",
+) -> Loader | DeviceLoader:
     """Make the loader that `--loader` asks for; the arguments are `DeviceLoader`'s."""
     if kind == "device" or (kind == "auto" and fits(sampler.data, device, characters, caption_length)):
         return DeviceLoader(
-            sampler, device, batch=batch, crop=crop, captions_per_image=captions_per_image,
-            mismatched_images=mismatched_images, characters=characters, tokenizer=tokenizer,
-            caption_length=caption_length, kernels=kernels,
-        )  # fmt: skip
+            sampler,
+            device,
+            batch=batch,
+            crop=crop,
+            captions_per_image=captions_per_image,
+            mismatched_images=mismatched_images,
+            characters=characters,
+            tokenizer=tokenizer,
+            caption_length=caption_length,
+            kernels=kernels,
+        )
     return Loader(
-        sampler, device, batch=batch, crop=crop, captions_per_image=captions_per_image,
-        mismatched_images=mismatched_images, characters=characters, tokenizer=tokenizer, caption_length=caption_length,
-    )  # fmt: skip
+        sampler,
+        device,
+        batch=batch,
+        crop=crop,
+        captions_per_image=captions_per_image,
+        mismatched_images=mismatched_images,
+        characters=characters,
+        tokenizer=tokenizer,
+        caption_length=caption_length,
+    )

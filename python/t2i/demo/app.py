@@ -101,10 +101,15 @@ def application(model: DemoModel, page: str) -> Any:
             return JSONResponse({"error": str(error).encode("utf-8", "replace").decode()}, 400)
 
     async def describe(request: Request) -> Response:
-        return JSONResponse({
-            "style": model.has_style, "style_bytes": MAX_STYLE_BYTES, "images": MAX_IMAGES,
-            "characters": MAX_CAPTION_CHARACTERS, "examples": EXAMPLES,
-        })  # fmt: skip
+        return JSONResponse(
+            {
+                "style": model.has_style,
+                "style_bytes": MAX_STYLE_BYTES,
+                "images": MAX_IMAGES,
+                "characters": MAX_CAPTION_CHARACTERS,
+                "examples": EXAMPLES,
+            }
+        )
 
     async def show(request: Request) -> Response:
         return HTMLResponse(page)
@@ -150,9 +155,17 @@ class Server:
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._socket.getsockname()[1]}"
         settings = uvicorn.Config(
-            app, http=BoundedConnection, ws="none", lifespan="off", log_level="critical", access_log=False,
-            proxy_headers=False, server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=2,
-        )  # fmt: skip
+            app,
+            http=BoundedConnection,
+            ws="none",
+            lifespan="off",
+            log_level="critical",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=2,
+        )
         self._server = uvicorn.Server(settings)
 
     def run(self) -> None:

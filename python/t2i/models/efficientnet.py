@@ -13,9 +13,14 @@ DIMENSIONS = {"efficientnet-lite0": 1280, "efficientnet-lite0-stages": 1632, "go
 
 # repeats, kernel, stride, expansion, channels
 STAGES = (
-    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
-)  # fmt: skip
+)
 
 
 # Of the one file the package has ever held. It is in torch's format, which is a pickle: nothing else is given to the reader.

@@ -84,9 +84,12 @@ def write_shard(folder: Path, number: int, rows: Sequence[Row], suffix: str = ""
 
 
 def manifest(
-    name: str, size: int, classes: Sequence[str], provenance: Mapping[str, Any],
+    name: str,
+    size: int,
+    classes: Sequence[str],
+    provenance: Mapping[str, Any],
     shards: Sequence[dict[str, Any]],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Say what pack.json says, of shards as `write_shard` described them."""
     images = sum(shard["images"] for shard in shards)
     test = sum(shard["test"] for shard in shards)
@@ -130,9 +133,14 @@ class PackWriter:
         write_atomically(folder / NOTES / "writer.json", note, DataError)
 
     def add(
-        self, image: NDArray[np.uint8], captions: Sequence[str], class_name: str | None, test: bool, name: str,
+        self,
+        image: NDArray[np.uint8],
+        captions: Sequence[str],
+        class_name: str | None,
+        test: bool,
+        name: str,
         extra: dict[str, NDArray[Any]] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Add one image (size, size, 3) with its captions; `extra` are further tensors, one row a picture.
 
         Raises:

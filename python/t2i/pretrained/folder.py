@@ -31,9 +31,15 @@ MAX_SETTINGS_BYTES = 1_000_000  # bytes
 MAX_SIZE = 4096  # side of an image in pixels
 MAX_METRICS_BYTES = 256 << 20  # of metrics.jsonl
 KNOWN: dict[str, type] = {  # what a data.json says
-    "name": str, "images": int, "captions": int, "classes": int, "image_size": int, "fingerprint": str, "provenance": dict,
+    "name": str,
+    "images": int,
+    "captions": int,
+    "classes": int,
+    "image_size": int,
+    "fingerprint": str,
+    "provenance": dict,
     "steps": int,
-}  # fmt: skip
+}
 FILES = ("config.json", "model.safetensors", "style.json", "style.safetensors", "README.md")
 
 

@@ -31,8 +31,11 @@ def text_encoder(options: JointOptions) -> TextEncoder:
 def tokenizer_of(settings: dict[str, Any]) -> Tokenizer:
     """Make the tokenizer that `settings()` described; CheckpointError where there is none like it."""
     kinds: dict[str, Any] = {
-        "alphabet": AlphabetTokenizer, "bytes": ByteTokenizer, "ngrams": NgramTokenizer, "wordpieces": WordPieceTokenizer,
-    }  # fmt: skip
+        "alphabet": AlphabetTokenizer,
+        "bytes": ByteTokenizer,
+        "ngrams": NgramTokenizer,
+        "wordpieces": WordPieceTokenizer,
+    }
     try:
         made: Tokenizer = kinds[settings["tokenizer"]](**{k: v for k, v in settings.items() if k != "tokenizer"})
     except (KeyError, TypeError, ConfigError) as error:

@@ -37,9 +37,12 @@ class CaptionInputs:
                 "precision": str(runtime.pick_precision("auto", device)),
             }
             self.vectors = cached_tensor(
-                data.path, "minilm-vectors", facts, (data.captions, WIDTH),
+                data.path,
+                "minilm-vectors",
+                facts,
+                (data.captions, WIDTH),
                 lambda: minilm_vectors(encoder, data.caption_texts(np.arange(data.captions)), device).half(),
-            ).float()  # fmt: skip
+            ).float()
         else:
             self.values, self.offsets = encoder.tokenizer.ragged(data.caption_texts(np.arange(data.captions)))
 

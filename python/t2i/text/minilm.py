@@ -70,10 +70,15 @@ class MiniLm(nn.Module):
         names = {"words.weight": "embeddings.word_embeddings.weight", "norm": "embeddings.LayerNorm"}
         names["positions.weight"] = "embeddings.position_embeddings.weight"
         parts = {
-            "query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
-            "mixed": "attention.output.dense", "attended": "attention.output.LayerNorm", "wide": "intermediate.dense",
-            "narrow": "output.dense", "out": "output.LayerNorm",
-        }  # fmt: skip
+            "query": "attention.self.query",
+            "key": "attention.self.key",
+            "value": "attention.self.value",
+            "mixed": "attention.output.dense",
+            "attended": "attention.output.LayerNorm",
+            "wide": "intermediate.dense",
+            "narrow": "output.dense",
+            "out": "output.LayerNorm",
+        }
         for number in range(LAYERS):
             names |= {f"layers.{number}.{own}": f"encoder.layer.{number}.{its}" for own, its in parts.items()}
         state = {}

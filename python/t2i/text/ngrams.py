@@ -34,9 +34,13 @@ class NgramEncoder(TextEncoder):
     kind = "ngrams"
 
     def __init__(
-        self, words: int = 1 << 16, characters: int = 1 << 15, text_dim: int = 128, dropout: float = 0.3,
+        self,
+        words: int = 1 << 16,
+        characters: int = 1 << 15,
+        text_dim: int = 128,
+        dropout: float = 0.3,
         pieces: float = 0.3,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.tokenizer: NgramTokenizer = NgramTokenizer(words, characters)
         self.text_dim, self.dropout, self.pieces = text_dim, dropout, pieces

@@ -25,9 +25,17 @@ from t2i.weights import read_tensors
 
 # What numpy.load raises: a header is Python source, whose parser has errors of its own.
 UNREADABLE = (
-    OSError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError, ArithmeticError, TypeError, LookupError,
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    ArithmeticError,
+    TypeError,
+    LookupError,
     TokenError,
-)  # fmt: skip
+)
 
 
 @torch.no_grad()
@@ -47,12 +55,18 @@ def embed_captions(
 def caption_table(encoder: TextEncoder, data: PackedDataset, device: torch.device, precision: torch.dtype) -> Tensor:
     """Embed every caption, or read the embeddings that are kept beside the pack: (M, T) float32 on `device`."""
     facts = {
-        "encoder": encoder.digest(), "data": data.fingerprint, "device": device.type, "precision": str(precision),
-    }  # fmt: skip
+        "encoder": encoder.digest(),
+        "data": data.fingerprint,
+        "device": device.type,
+        "precision": str(precision),
+    }
     table = cached_tensor(
-        data.path, "caption-embeddings", facts, (data.captions, encoder.text_dim),
+        data.path,
+        "caption-embeddings",
+        facts,
+        (data.captions, encoder.text_dim),
         lambda: embed_captions(encoder, data, device, precision),
-    )  # fmt: skip
+    )
     return table.to(device)
 
 

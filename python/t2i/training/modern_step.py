@@ -60,9 +60,15 @@ class ModernStep:
     """
 
     def __init__(
-        self, config: TrainConfig, text: FrozenText, device: torch.device, precision: torch.dtype,
-        alignment_encoder: nn.Module | None = None, ranks: Ranks = ALONE, reference: Reference | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        config: TrainConfig,
+        text: FrozenText,
+        device: torch.device,
+        precision: torch.dtype,
+        alignment_encoder: nn.Module | None = None,
+        ranks: Ranks = ALONE,
+        reference: Reference | None = None,
+    ) -> None:
         self.config, self.text, self.device, self.precision = config, text, device, precision
         self.alignment_encoder, self.ranks, self.strength = alignment_encoder, ranks, Augmentation()
         layout = torch.channels_last
@@ -140,9 +146,11 @@ class ModernStep:
     def modules(self) -> dict[str, nn.Module]:
         """Name everything that learns or is kept, for checkpoints."""
         optional = {
-            "taps": self.taps, "feature_discriminator": self.feature_discriminator, "text_head": self.text_head,
+            "taps": self.taps,
+            "feature_discriminator": self.feature_discriminator,
+            "text_head": self.text_head,
             "recovery": self.recovery,
-        }  # fmt: skip
+        }
         always = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
         return always | {name: module for name, module in optional.items() if module is not None}
 
@@ -236,9 +244,15 @@ class ModernStep:
         return chosen
 
     def update_discriminators(
-        self, inputs: Inputs, own: Tensor, wrong: Tensor, said: Tensor, fakes: Tensor, real_taps: list[Tensor],
+        self,
+        inputs: Inputs,
+        own: Tensor,
+        wrong: Tensor,
+        said: Tensor,
+        fakes: Tensor,
+        real_taps: list[Tensor],
         fake_taps: list[Tensor],
-    ) -> dict[str, Tensor]:  # fmt: skip
+    ) -> dict[str, Tensor]:
         """Learn to tell the three kinds of pair apart, by pixels and by features."""
         loss, scores = self.score_pixels(inputs["images"], own, wrong, fakes.detach(), said)
         self.pixel_adam.zero_grad(set_to_none=True)

@@ -15,9 +15,14 @@ Step = GanStep | ModernStep
 
 
 def make_step(
-    config: TrainConfig, text: TextSource, device: torch.device, precision: torch.dtype,
-    alignment_encoder: nn.Module | None = None, ranks: Ranks = ALONE, data: PackedDataset | None = None,
-) -> Step:  # fmt: skip
+    config: TrainConfig,
+    text: TextSource,
+    device: torch.device,
+    precision: torch.dtype,
+    alignment_encoder: nn.Module | None = None,
+    ranks: Ranks = ALONE,
+    data: PackedDataset | None = None,
+) -> Step:
     """Make the step that trains `config.network`, with random weights from torch's generator.
 
     Args:

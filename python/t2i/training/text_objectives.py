@@ -89,9 +89,13 @@ class JointObjective:
         self.batch = options.batch if classes is None else min(options.batch, classes)
         frozen = options.image_features != "joint"
         self.sampler = Sampler(
-            data, batch=self.batch, seed=config.seed, crop=min(config.size, data.image_size) if frozen else config.size,
-            flip=config.flip, distinct_classes=classes is not None,
-        )  # fmt: skip
+            data,
+            batch=self.batch,
+            seed=config.seed,
+            crop=min(config.size, data.image_size) if frozen else config.size,
+            flip=config.flip,
+            distinct_classes=classes is not None,
+        )
         self.epoch = classes or max(1, self.sampler.images // self.batch)
         self.features = frozen_features(data, options.image_features, device) if frozen else None  # (N, V, D)
         self.loader = None if frozen else Loader(self.sampler, device, batch=self.batch, crop=config.size)
@@ -154,9 +158,14 @@ class ClassContrastiveObjective:
         train = data.split("train")
         self.batch = min(options.batch, len(train))
         self.sampler = Sampler(
-            data, batch=self.batch, seed=config.seed, crop=min(config.size, data.image_size) if frozen else config.size,
-            flip=config.flip, class_uniform=False, captions_per_image=options.captions,
-        )  # fmt: skip
+            data,
+            batch=self.batch,
+            seed=config.seed,
+            crop=min(config.size, data.image_size) if frozen else config.size,
+            flip=config.flip,
+            class_uniform=False,
+            captions_per_image=options.captions,
+        )
         self.epoch = max(1, self.sampler.images // self.batch)
         self.groups = torch.from_numpy(data.groups())
         self.features = frozen_features(data, options.image_features, device)[:, 0] if frozen else None  # (N, D)
@@ -175,9 +184,11 @@ class ClassContrastiveObjective:
         self.image: nn.Module = image.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learning: dict[str, nn.Module] = {}
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            [*self.text.parameters(), *self.image.parameters()], lr=options.learning_rate,
-            weight_decay=options.weight_decay, fused=True,
-        )  # fmt: skip
+            [*self.text.parameters(), *self.image.parameters()],
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
 
     def rate(self, step: int, steps: int) -> float:
         """Warm up, then fall as a cosine."""
