@@ -24,6 +24,7 @@ rust-test:  ## cargo test
 	cargo test --quiet --locked
 
 python-test: install  ## pytest
+	$(BIN)/python -m pytest -q --doctest-modules --doctest-ignore-import-errors python/t2i
 	$(BIN)/python -m pytest -q
 
 coverage: install  ## pytest with line and branch coverage of the Python package; HTML in build/coverage
