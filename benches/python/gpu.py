@@ -195,7 +195,7 @@ def split(model: Path, folder: Path, most: int = PART_BYTES) -> list[Path]:
 
     parts: list[dict[str, torch.Tensor]] = [{}]
     size = 0
-    for name, tensor in read_tensors(model).items():
+    for name, tensor in sorted(read_tensors(model).items()):  # the library lists them in any order
         small = tensor.bfloat16() if tensor.is_floating_point() else tensor
         if parts[-1] and size + small.nbytes > most:
             parts.append({})
