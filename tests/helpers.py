@@ -90,3 +90,13 @@ def slow_encode(captions):
             ids.append(table.get(character.lower(), UNKNOWN))
         rows.append(ids + [0] * (201 - len(ids)))
     return np.array(rows, np.uint8).reshape(-1, 201)
+
+
+def packed(kind, source, tmp_path, **options):
+    """Pack a source at 16 px, with every file accounted for; returns the data set, whole by its checksums, and the report."""
+    from t2i import prepare  # only here: they import torch
+    from t2i.data.dataset import PackedDataset
+
+    report = prepare.pack(kind, source, tmp_path / "pack", size=16, show_progress=False, force=True, **options)
+    assert_all_accounted(report)
+    return PackedDataset(tmp_path / "pack", verify=True), report

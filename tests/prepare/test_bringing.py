@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import t2i
-from helpers import assert_all_accounted
+from helpers import packed
 from t2i import prepare
 from t2i.data.dataset import PackedDataset
 from t2i.prepare.collect import SourceOptions
@@ -50,12 +50,6 @@ def zip_file(path, files):
         for name, data in files.items():
             made.writestr(name, data)
     return path
-
-
-def packed(kind, source, tmp_path, **options):
-    report = prepare.pack(kind, source, tmp_path / "pack", size=16, show_progress=False, force=True, **options)
-    assert_all_accounted(report)
-    return PackedDataset(tmp_path / "pack", verify=True), report
 
 
 def captions(data):

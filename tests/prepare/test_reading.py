@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 import t2i
-from helpers import assert_all_accounted
+from helpers import packed
 from t2i import prepare
-from t2i.data.dataset import PackedDataset
 from t2i.prepare.collect import SourceOptions
 from t2i.prepare.columns import captions_in_cell, find_columns
 from t2i.prepare.kinds import archive_kind, image_kind, is_hidden
@@ -26,12 +25,6 @@ def image(path, colour=(255, 0, 0), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20, 20), colour).save(path, **options)
     return path
-
-
-def packed(kind, source, tmp_path, **options):
-    report = prepare.pack(kind, source, tmp_path / "pack", size=16, show_progress=False, force=True, **options)
-    assert_all_accounted(report)
-    return PackedDataset(tmp_path / "pack", verify=True), report
 
 
 def content(data):

@@ -33,7 +33,7 @@ def _settings(kind: type[T], also: type[U], arguments: Sequence[str], prog: str)
     if flags.print_config:
         print(to_toml(config), end="")
         sys.exit(0)
-    console.tolerate()  # whoever reads along may leave: that ends no training
+    console.tolerate()  # a closed pipe or terminal does not end a training
     return config, flags
 
 

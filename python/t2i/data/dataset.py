@@ -114,7 +114,7 @@ class PackedDataset:
         return self.caption_texts(np.arange(first, last))
 
     def groups(self) -> NDArray[np.int64]:
-        """Number what an image must not be told from: its class; without classes, itself. (N,)."""
+        """Return the group of each image (N,), its class or, without one, its number; mismatched pairs never share one."""
         classes = self.classes.astype(np.int64)
         return np.where(classes < 0, np.arange(len(classes)), classes)
 

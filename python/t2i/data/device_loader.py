@@ -7,7 +7,7 @@
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,9 +31,9 @@ class DeviceLoader:
         sampler: Decides.
         device: Where the data set is copied to, and batches are made; the CPU serves for tests.
         batch: Rows.
-        crop: Side of the pictures.
+        crop: Side of the images.
         captions_per_image: K.
-        mismatched_images: Also make the mismatched pictures.
+        mismatched_images: Also make the mismatched images.
         characters: Also give the captions as ids (learned text encoder).
         tokenizer: How they are encoded, see `PackedDataset.read_captions`.
         caption_length: L, ids per caption.
@@ -57,9 +57,9 @@ class DeviceLoader:
         data = sampler.data
         self.sampler, self.device, self.crop, self.kernels = sampler, device, crop, kernels
         self.mismatched = mismatched_images
-        self.pictures = torch.empty(len(data), data.image_size, data.image_size, 3, dtype=torch.uint8, device=device)
+        self.stored = torch.empty(len(data), data.image_size, data.image_size, 3, dtype=torch.uint8, device=device)
         for rows in np.array_split(np.arange(len(data)), max(1, len(data) // 4096)):
-            self.pictures[rows[0] : rows[-1] + 1] = torch.from_numpy(data.read_images(rows)).to(device)
+            self.stored[rows[0] : rows[-1] + 1] = torch.from_numpy(data.read_images(rows)).to(device)
         self.characters: Tensor | None = None
         if characters:
             ids = data.read_captions(np.arange(data.captions), tokenizer, caption_length)
@@ -109,15 +109,15 @@ class DeviceLoader:
         """Make the batch of one step."""
         plan = self._upload(step)
 
-        def pictures(kind: str) -> Tensor:
+        def cut(kind: str) -> Tensor:
             rows, corner, flip = (plan[f"{kind}{name}"] for name in ("image", "crop", "flip"))
-            return crop_flip_normalise(self.pictures, rows, corner, flip, self.crop, impl=self.kernels)
+            return crop_flip_normalise(self.stored, rows, corner, flip, self.crop, impl=self.kernels)
 
         letters = self.characters
         weight = plan["interpolation_weight"].to(torch.int32).view(torch.float32)
         return Batch(
-            images=pictures(""),
-            mismatched_images=pictures("mismatched_") if self.mismatched else None,
+            images=cut(""),
+            mismatched_images=cut("mismatched_") if self.mismatched else None,
             classes=self.groups[plan["image"]],
             captions=plan["caption"],
             mismatched_captions=plan["mismatched_caption"],
@@ -154,27 +154,15 @@ def make_loader(
     kernels: Impl = "reference",
 ) -> Loader | DeviceLoader:
     """Make the loader that `--loader` asks for; the arguments are `DeviceLoader`'s."""
+    options: dict[str, Any] = {
+        "batch": batch,
+        "crop": crop,
+        "captions_per_image": captions_per_image,
+        "mismatched_images": mismatched_images,
+        "characters": characters,
+        "tokenizer": tokenizer,
+        "caption_length": caption_length,
+    }
     if kind == "device" or (kind == "auto" and fits(sampler.data, device, characters, caption_length)):
-        return DeviceLoader(
-            sampler,
-            device,
-            batch=batch,
-            crop=crop,
-            captions_per_image=captions_per_image,
-            mismatched_images=mismatched_images,
-            characters=characters,
-            tokenizer=tokenizer,
-            caption_length=caption_length,
-            kernels=kernels,
-        )
-    return Loader(
-        sampler,
-        device,
-        batch=batch,
-        crop=crop,
-        captions_per_image=captions_per_image,
-        mismatched_images=mismatched_images,
-        characters=characters,
-        tokenizer=tokenizer,
-        caption_length=caption_length,
-    )
+        return DeviceLoader(sampler, device, **options, kernels=kernels)
+    return Loader(sampler, device, **options)

@@ -36,9 +36,9 @@ class Loader:
     Args:
         sampler: Decides.
         device: Where the batch goes; to a GPU from pinned memory, without waiting.
-        crop: Side of the pictures.
+        crop: Side of the images.
         captions_per_image: K.
-        mismatched_images: Also read the mismatched pictures.
+        mismatched_images: Also read the mismatched images.
         characters: Also encode the captions to ids (learned text encoder).
         tokenizer: How, see `PackedDataset.read_captions`.
         caption_length: L, ids per caption.
@@ -60,13 +60,13 @@ class Loader:
         self.sampler, self.device, self.tokenizer = sampler, device, tokenizer
         self._groups = sampler.data.groups()
         pinned = device.type == "cuda"
-        pictures = (batch, crop, crop, 3)
+        pixels = (batch, crop, crop, 3)
         letters = (batch, captions_per_image, caption_length)
 
         def buffers() -> dict[str, Tensor]:
-            shapes: dict[str, tuple[int, ...]] = {"images": pictures}
+            shapes: dict[str, tuple[int, ...]] = {"images": pixels}
             if mismatched_images:
-                shapes["mismatched_images"] = pictures
+                shapes["mismatched_images"] = pixels
             if characters:
                 shapes |= {"captions": letters, "mismatched_captions": letters}
             return {name: torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for name, shape in shapes.items()}

@@ -92,7 +92,7 @@ def application(model: DemoModel, page: str) -> Any:
                 both: list[asyncio.Future[Any]] = [done, left]
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                 left.cancel()
-                if not done.done() and drawing.cancel():  # whoever asked has left, and it was not begun
+                if not done.done() and drawing.cancel():  # the client has disconnected before the drawing began
                     return Response(status_code=400)
                 return Response(await done, media_type="image/png")
             finally:
@@ -121,7 +121,7 @@ def application(model: DemoModel, page: str) -> Any:
 
 
 async def _left(request: Any) -> None:
-    """Wait until whoever asked has left."""
+    """Wait until the client disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -9,6 +9,17 @@ from t2i.ops.convolution import convolution
 from t2i.text.char_cnn_rnn import TEXT_DIM
 
 
+def _run_trunk(trunk: nn.Sequential, images: Tensor) -> Tensor:
+    """Run a trunk's layers, its convolutions by `ops.convolution`."""
+    x = images
+    for layer in trunk:
+        if isinstance(layer, nn.Conv2d):
+            x = convolution(x, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]))
+        else:
+            x = layer(x)
+    return x
+
+
 class ImageEncoder(nn.Module):
     """Encode images to the text's space: the other half of the joint embedding, learned from pixels.
 
@@ -39,12 +50,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (B, 3, size, size) in [-1, 1]: (B, T)."""
-        x = images
-        for layer in self.trunk:
-            if isinstance(layer, nn.Conv2d):
-                x = convolution(x, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]))
-            else:
-                x = layer(x)
+        x = _run_trunk(self.trunk, images)
         embeddings: Tensor = self.head(x.flatten(1))
         return embeddings.float()
 
@@ -159,11 +165,6 @@ class StyleEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Read noise (B, Z), float32, from images (B, 3, size, size) in [-1, 1]."""
-        x = images
-        for layer in self.trunk:
-            if isinstance(layer, nn.Conv2d):
-                x = convolution(x, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]))
-            else:
-                x = layer(x)
+        x = _run_trunk(self.trunk, images)
         noise: Tensor = self.head(x.flatten(1))
         return noise.float()
