@@ -1,9 +1,11 @@
 """Device, precision, and draws that depend on nothing but what they are for."""
 
 import ctypes
+import functools
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, TypeVar
@@ -14,6 +16,8 @@ from torch import Tensor
 from t2i.errors import ConfigError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+PROBE = 768  # side of the matrices whose product is timed: a few milliseconds
+BFLOAT16_GAIN = 0.85  # of the time of float32: bfloat16 must be below it, since what is between products takes longer
 LARGEST_HEAP_BLOCK = 32 * 2**20  # bytes; mallopt refuses more
 
 # Of torch.compile's code generator. Independent small kernels are joined; a value that several kernels need is computed again
@@ -68,14 +72,33 @@ def _set_float32(precision: str) -> None:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """Turn a --precision flag into a dtype; "auto" is bfloat16 where the hardware multiplies it, else float32."""
+    """Turn a --precision flag into a dtype; "auto" is bfloat16 where it is faster, else float32."""
     if name == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:  # without AMX or AVX512-BF16 a CPU emulates bfloat16, slower than float32
-            fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        on_gpu = device.type == "cuda"
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _bfloat16_is_faster()
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+@functools.cache
+def _bfloat16_is_faster() -> bool:
+    """Time a matrix product of this CPU in both precisions, once a process.
+
+    Having the instruction says little: with AMX bfloat16 is many times as fast as float32, on AMD's cores with AVX512-BF16
+    twice, on Intel's without AMX half.
+    """
+    if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
+        return False  # it is emulated
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        one = torch.ones(PROBE, PROBE, dtype=dtype)
+        found = []
+        for _ in range(4):
+            start = time.perf_counter()
+            one @ one
+            found.append(time.perf_counter() - start)
+        seconds[dtype] = min(found)
+    return seconds[torch.bfloat16] < BFLOAT16_GAIN * seconds[torch.float32]
 
 
 def make_deterministic() -> None:

@@ -81,6 +81,20 @@ class TrainConfig(RunOptions):
         rare=True,
         runtime_only=True,
     )
+    eval_every: int = option(
+        0,
+        "Steps between evaluations of the model on held-out captions, by a scorer that has no say in the training; 0 makes"
+        " none.",
+        group="run",
+        at_least=0,
+        runtime_only=True,
+    )
+    keep: Literal["last", "best"] = option(
+        "last",
+        "Which model the run folder holds: that of the last step, or the best of --eval-every.",
+        group="run",
+        runtime_only=True,
+    )
     report_to: str = option(
         "",
         "Also log the metrics to tensorboard, wandb, or both with a comma (extras of these names).",
@@ -296,6 +310,8 @@ class TrainConfig(RunOptions):
         unknown = [name for name in self.trackers if name not in TRACKERS]
         if unknown:
             raise ConfigError(f"--report-to takes tensorboard and wandb, with a comma between them; got {unknown[0]!r}")
+        if self.keep == "best" and not self.eval_every:
+            raise ConfigError("--keep best needs evaluations to choose by: add --eval-every STEPS")
         if self.stages and not self.mismatch_weight:
             raise ConfigError("--stages adds mismatched pairs later; with --mismatch-weight 0 there are none to add")
         if self.network == "modern":

@@ -4,6 +4,7 @@ Everything here takes features or images in memory, so that a training loop can 
 dictionary with `value`, `real` (the same measure of real images against further real ones, or None) and `protocol`.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,43 @@ def pixel_kernel_figure(
     return kernel_figure(small_pixels(generated), small_pixels(real), further, how, seed)
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainingImages:
+    """Training images and their mirror images, reduced to 16 px, brightness and contrast taken out, to find copies of.
+
+    Args:
+        rows: (n,) of the pack, ascending.
+        views: Two of (n, 768).
+    """
+
+    rows: NDArray[np.int64]
+    views: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, pack: PackedDataset, size: int, limit: int | None = None) -> "TrainingImages":
+        """Read them, cropped to their middle `size` pixels; of more than `limit`, so many evenly spaced ones."""
+        rows = pack.split("train")
+        if limit is not None and len(rows) > limit:
+            rows = rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
+        blocks = np.array_split(rows, max(1, -(-len(rows) // TRAINING_BLOCK)))
+        pixels = torch.cat([small_pixels(middle(pack.read_images(block), size)) for block in blocks])
+        return cls(rows, (contrast_normalised(pixels), contrast_normalised(mirrored(pixels))))
+
+    def nearest(self, images: NDArray[np.uint8], chosen: NDArray[np.int64] | None = None) -> Tensor:
+        """Measure the distance of images uint8 (N, S, S, 3) to the nearest of these: (N,).
+
+        Args:
+            images: Generated or real ones.
+            chosen: (N,) their rows, where they are images of the pack: they are not compared with themselves.
+        """
+        skip = None
+        if chosen is not None:
+            place = np.searchsorted(self.rows, chosen).clip(max=len(self.rows) - 1)
+            skip = torch.from_numpy(np.where(self.rows[place] == chosen, place, -1))
+        points = contrast_normalised(small_pixels(images))
+        return torch.stack([nearest_distance(points, view, skip) for view in self.views]).amin(dim=0)
+
+
 def copy_figure(
     generated: NDArray[np.uint8],
     real: NDArray[np.uint8],
@@ -90,25 +128,15 @@ def copy_figure(
         pack: Its training split is what may have been copied.
         protocol: Kept with the figure.
     """
-    rows, size = pack.split("train"), generated.shape[1]
-    blocks = np.array_split(rows, max(1, -(-len(rows) // TRAINING_BLOCK)))
-    pixels = torch.cat([small_pixels(middle(pack.read_images(block), size)) for block in blocks])
-    training = [contrast_normalised(view) for view in (pixels, mirrored(pixels))]
-    place = np.searchsorted(rows, chosen).clip(max=len(rows) - 1)
-    itself = torch.from_numpy(np.where(rows[place] == chosen, place, -1))
-
-    def nearest(images: NDArray[np.uint8], skip: Tensor | None) -> Tensor:
-        points = contrast_normalised(small_pixels(images))
-        return torch.stack([nearest_distance(points, view, skip) for view in training]).amin(dim=0)
-
-    found = copies(nearest(generated, None), nearest(real, itself))
+    training = TrainingImages.of(pack, generated.shape[1])
+    found = copies(training.nearest(generated), training.nearest(real, chosen))
     how = f"{SIDE} x {SIDE} pixels, brightness and contrast taken out; nearer than 1% of real images"
     return {
         "value": found.share,
         "real": found.real,
         "ratio": found.ratio,
         "threshold": found.threshold,
-        "protocol": protocol | {"distance": how, "training_images": len(rows)},
+        "protocol": protocol | {"distance": how, "training_images": len(training.rows)},
     }
 
 

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 from torch import Tensor
@@ -39,8 +41,23 @@ class ImageSample:
     other_from: str  # where those are from
 
 
-def sample_images(pipe: Pipeline, pack: PackedDataset, split: str, count: int, seed: int) -> ImageSample:
+def sample_images(
+    pipe: Pipeline,
+    pack: PackedDataset,
+    split: str,
+    count: int,
+    seed: int,
+    embed: Callable[[Tensor], Tensor] | None = None,
+) -> ImageSample:
     """Choose captions and real images of a split, and generate an image of each caption.
+
+    Args:
+        pipe: The model.
+        pack: The data set.
+        split: "train", "test" or "all".
+        count: Images to generate, and real ones at most.
+        seed: Of images, captions and noise.
+        embed: Embeds caption rows (n,) on the model's device: (n, T); without it, the model's text encoder does.
 
     Raises:
         ConfigError: no such split, too few images in it, or images smaller than the model's.
@@ -59,7 +76,7 @@ def sample_images(pipe: Pipeline, pack: PackedDataset, split: str, count: int, s
     chosen = np.sort(order[:count])
     wanted = np.resize(order, count)  # (N,) repeats from the start where there are fewer
     captions = rng.integers(pack.caption_offsets[wanted], pack.caption_offsets[wanted + 1])
-    text = embed_rows(pipe, pack, captions)  # (N, T)
+    text = embed(torch.from_numpy(captions).to(pipe.device)) if embed else embed_rows(pipe, pack, captions)  # (N, T)
     noise = runtime.noise((count, pipe.config.noise_dim), pipe.device, seed, 0, "evaluate images")
     groups = min(GROUPS, count)
     shared = runtime.noise((NOISES, pipe.config.noise_dim), pipe.device, seed, 0, "evaluate diversity")

@@ -30,6 +30,17 @@ PANELS: Sequence[tuple[str, str, Mapping[str, str]]] = (
     ("gan", "skipped updates", {"skipped": "skipped"}),
     ("text", "text encoder", {"loss": "loss", "top1": "top-1"}),
     ("style", "style encoder", {"loss": "loss", "cosine": "cosine"}),
+    (
+        "evaluation",
+        "KID x 1000 while training",
+        {"kid": "features", "kid_real": "real", "kid_pixels": "pixels", "kid_pixels_real": "real, pixels"},
+    ),
+    ("evaluation", "R-precision while training", {"r_precision": "generated", "r_precision_real": "real"}),
+    (
+        "evaluation",
+        "one caption, and copies",
+        {"diversity": "diversity", "diversity_real": "real", "copies": "copies", "copies_real": "real, copies"},
+    ),
     ("eval", "FID", {"fid_768": "FID-768", "fid": "FID"}),
     ("eval", "KID", {"kid_768": "KID-768", "kid_pixels": "pixels", "kid": "KID"}),
     ("eval", "fidelity and diversity", {"precision": "precision", "recall": "recall", "coverage": "coverage"}),

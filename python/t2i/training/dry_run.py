@@ -27,23 +27,12 @@ from t2i.text.build import text_encoder
 from t2i.text.pretrained import resolve_text
 from t2i.text.protocol import TextEncoder
 from t2i.training.loop import step_counts
+from t2i.training.machine import AnyText
 from t2i.training.prepare_text import learned_text
 from t2i.training.steps import Step, make_step
-from t2i.training.text_source import FrozenText
 
 ROWS = 4  # of the step that is measured: the smallest batch
 SHOWN = 8  # rows of the batch in the image
-
-
-class _AnyText(FrozenText):
-    """Random embeddings of the right size."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(torch.empty(0, dim), None)
-
-    def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
-        """Sample (B, T) for (B, K) caption rows."""
-        return torch.randn(len(rows), self.table.shape[1], device=self.table.device)
 
 
 def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
@@ -89,7 +78,7 @@ def _measured(config: TrainConfig, data: PackedDataset, device: torch.device) ->
     small = dataclasses.replace(config, batch=ROWS, sync_batch_norm=False, compile="off", cuda_graph=False)
     precision = runtime.pick_precision(config.precision, device)
     learned = config.text.encoder == "end-to-end"
-    text = learned_text(text_encoder(config.text), data, device) if learned else _AnyText(config.text.dim)
+    text = learned_text(text_encoder(config.text), data, device) if learned else AnyText(config.text.dim)
     alignment_encoder = None
     if config.alignment_weight:
         alignment_encoder = image_encoder(config.text, config.size).eval().requires_grad_(False).to(device)

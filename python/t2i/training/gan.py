@@ -5,7 +5,6 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from t2i import console, runtime
 from t2i.config.options import TrainConfig
@@ -20,7 +19,9 @@ from t2i.text.coverage import ambiguity_warning, coverage_warning
 from t2i.text.pretrained import resolve_text
 from t2i.training import report
 from t2i.training.checkpoint import Checkpoints
+from t2i.training.evaluation import PHASE, Evaluation, model_networks
 from t2i.training.loop import Loop, step_counts
+from t2i.training.machine import settle
 from t2i.training.optim import halving_schedule
 from t2i.training.prepare_text import prepare_text
 from t2i.training.resume import check_resume, gan_metadata
@@ -49,15 +50,13 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
     data.require_size(config.size)
     ranks.rows(config.batch)  # refuses a batch that cannot be shared out
     device = runtime.pick_device(ranks.device(config.device))
-    precision = runtime.pick_precision(config.precision, device)
-    runtime.allow_tf32(precision)
-    if config.threads:
-        torch.set_num_threads(config.threads)
     if config.deterministic and device.type == "cuda":
         runtime.make_deterministic()
     report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
-        config = resolve_text(config, data)
+        config = settle(resolve_text(config, data), folder, ranks)
+        precision = runtime.pick_precision(config.precision, device)
+        runtime.allow_tf32(precision)
         ranks.assert_same({"settings": to_json(config), "data": data.fingerprint})
         check_resume(config, folder, data)
         if config.text.encoder == "joint":
@@ -67,17 +66,18 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             ranks.write(write_atomically, folder / "config.json", to_json(config).encode())
             ranks.write(record_dataset, folder, data)
             source, alignment_encoder = prepare_text(config, data, folder, device, precision)
+            judge = ranks.write(Evaluation, config, data, folder, device, precision) if config.eval_every else None
         unsaid = None if config.text.encoder == "joint" else source.encoder
         for warning in (ambiguity_warning(sampler), None if unsaid is None else coverage_warning(data, unsaid)):
             if warning is not None:
                 ranks.write(console.say, warning)
         torch.manual_seed(config.seed)
         gan = make_step(config, source, device, precision, alignment_encoder, ranks, data)
-        _train_gan(gan, data, folder, sampler)
+        _train_gan(gan, data, folder, sampler, judge)
 
 
-def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler) -> None:
-    """Resume, and take the steps that are left."""
+def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler, judge: Evaluation | None = None) -> None:
+    """Resume, and take the steps that are left; process 0 judges the model on the way, where there is a judge."""
     config, ranks = gan.config, gan.ranks
     loader = make_loader(
         config.loader,
@@ -106,10 +106,16 @@ def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler) -
     samples, watch = SampleGrid(gan, data, folder), Watch()
 
     def save_model() -> None:
-        networks: dict[str, nn.Module] = {"generator": gan.ema if config.ema else gan.generator}
-        if gan.text.encoder is not None:
-            networks["text"] = gan.text.encoder
-        save_weights(folder / "model.safetensors", networks)
+        best = None if judge is None else judge.model()
+        if best is None:
+            save_weights(folder / "model.safetensors", model_networks(gan, config))
+        else:
+            write_atomically(folder / "model.safetensors", best.read_bytes())
+
+    def evaluate() -> None:
+        if judge is not None:
+            loop.progress.append(PHASE, loop.done, judge(gan, loop.done))
+            loop.progress.say(f"step {loop.done}: {'; '.join(judge.verdict())}")
 
     with loop, report.Reports(config, folder, loop.start, ranks.is_main) as reports:
         for step in loop.steps_left():
@@ -117,14 +123,20 @@ def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler) -
             with loop.reading(step):
                 batch = loader.batch(step)
             values = loop.record(step, gan(batch, step))
+            if values:
+                watch.speed(loop.done, loop.progress.speed)
             ranks.write(watch.scores, loop.done, values)
             if loop.due(config.sample_every):
                 watch.images(loop.done, ranks.write(samples, loop.done))
+            if config.eval_every and loop.due(config.eval_every):
+                evaluate()
             if loop.due(config.log_every):
                 reports.update()
             loop.save_if_due(save_model)
         if not loop.steps_left():  # a kill may have come between the last checkpoint and its model
             ranks.write(save_model)
+    for line in () if judge is None else [*judge.verdict(), *judge.kept()]:
+        console.say(line)
 
 
 def with_defaults(config: TrainConfig) -> tuple[TrainConfig, Path]:

@@ -1,8 +1,10 @@
 """The progress bar and the metrics file of a training loop, and the signals that stop it."""
 
+import contextlib
 import json
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -12,6 +14,8 @@ from t2i import console
 from t2i.errors import CheckpointError
 from t2i.files import read_file, write_atomically
 from t2i.locks import check_held
+
+REPEATED = {"gan": ("evaluation",)}  # phases whose lines a resumed phase writes again
 
 
 class StopSignal:
@@ -51,6 +55,17 @@ class StopSignal:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
 
+def read_phase(path: Path, phase: str) -> list[dict[str, float]]:
+    """Read the numbers of a phase's lines of metrics.jsonl, in order of steps; of a step written twice, the later line."""
+    found: dict[float, dict[str, float]] = {}
+    for line in read_file(path).splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            record = json.loads(line)
+            if record.pop("phase") == phase:
+                found[record["step"]] = record
+    return [found[step] for step in sorted(found)]
+
+
 def _forget(path: Path, name: str, start: int) -> None:
     """Drop the lines of steps that will be repeated, after a crash, and the half line of a process that was killed."""
     if not path.exists():
@@ -59,7 +74,7 @@ def _forget(path: Path, name: str, start: int) -> None:
     for line in lines:
         try:
             record = json.loads(line)
-            again = record["phase"] == name and record["step"] > start
+            again = record["phase"] in (name, *REPEATED.get(name, ())) and record["step"] > start
         except (ValueError, LookupError, TypeError, RecursionError):
             continue
         if not again and line.endswith(b"\n"):
@@ -96,6 +111,7 @@ class Progress:
             file=console.errors(),
         )
         self._since = (start, time.perf_counter())
+        self.speed = 0.0  # images a second, of the last line
 
     def advance(self) -> None:
         """Count one step."""
@@ -108,18 +124,26 @@ class Progress:
         before, then = self._since
         now = time.perf_counter()
         speed = (step - before) * self.batch / max(now - then, 1e-9)
-        self._since = (step, now)
-        record = {"phase": self.name, "step": step, **{k: round(v, 6) for k, v in values.items()}}
+        self._since, self.speed = (step, now), speed
+        self.append(self.name, step, {**values, "images_per_second": round(speed, 1)})
+        shown = {key: f"{value:.2f}" for key, value in list(values.items())[:3]}
+        self.bar.set_postfix({**shown, "img/s": f"{speed:.0f}"}, refresh=False)
+
+    def append(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Write one line of metrics.jsonl."""
+        record = {"phase": phase, "step": step, **{name: round(value, 6) for name, value in values.items()}}
         try:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({**record, "images_per_second": round(speed, 1)}) + "\n")
+                file.write(json.dumps(record) + "\n")
         except OSError as error:
             check_held(self.path)  # its folder may be gone
             raise CheckpointError(
                 f"cannot write {self.path}: {error.strerror}; free some space, then the same command goes on"
             ) from error
-        shown = {key: f"{value:.2f}" for key, value in list(values.items())[:3]}
-        self.bar.set_postfix({**shown, "img/s": f"{speed:.0f}"}, refresh=False)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        tqdm.write(line, file=console.errors())
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -52,7 +52,7 @@ class TensorBoard:
         if phase not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            again = self.start + 1 if self.start and phase == "gan" else None
+            again = self.start + 1 if self.start and phase in ("gan", "evaluation") else None
             self._writers[phase] = SummaryWriter(self.folder / phase, purge_step=again)
         return self._writers[phase]
 

@@ -2,8 +2,9 @@
 
 * The discriminator is right about every pair, or tells none apart: neither teaches the generator anything.
 * The images do not depend on the noise, or not on the sentence.
+* The speed has halved: another program wants the CPU.
 
-The losses look harmless in all four. Nothing here changes the run.
+The losses look harmless in all of them. Nothing here changes the run.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ GRIDS = 2  # sample grids in a row
 EARLY = 200  # steps before which every image is the same gray
 SURE = 0.99  # mean score of real pairs above it, and of the others below 1 - SURE: right about every pair
 APART = 0.01  # difference of mean scores below which pairs are not separated
+SLOW, SLOW_LINES = 0.5, 5  # part of the run's best speed, and log lines in a row below it
 CHANGE = 0.02  # standard deviation of pixels (-1..1) that noise or sentence must cause: two or three grey levels of 255
 
 
@@ -36,6 +38,18 @@ class Watch:
         self.say = say
         self._lasting: dict[str, int] = {}
         self._said: set[str] = set()
+        self._best_speed = 0.0
+
+    def speed(self, step: int, images_per_second: float) -> None:
+        """Look at a log line's speed."""
+        self._best_speed = max(self._best_speed, images_per_second)
+        self._warn_if(
+            "slow",
+            images_per_second < SLOW * self._best_speed,
+            SLOW_LINES,
+            f"{images_per_second:.0f} images a second at step {step}, after {self._best_speed:.0f} before: other programs use "
+            "this machine; where several threads are used, going on with --threads 1 may be faster (the last bits then differ)",
+        )
 
     def scores(self, step: int, values: Mapping[str, float]) -> None:
         """Look at a log line's mean scores (0..1) of matching, fake and, where there are any, mismatched pairs."""

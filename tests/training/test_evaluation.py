@@ -1,0 +1,136 @@
+"""--eval-every and --keep best: they judge a run and do not change it."""
+
+import json
+
+import pytest
+import torch
+
+from helpers import TINY, call, tiny_config
+from t2i.errors import ConfigError
+from t2i.training import evaluation
+from t2i.training.evaluation import Evaluation
+from t2i.training.gan import train
+from t2i.training.progress import read_phase
+from t2i.training.scorer import SCORER, independent_scorer
+from t2i.weights import read_tensors
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+FIGURES = {"kid", "kid_real", "kid_pixels", "kid_pixels_real", "copies", "copies_real", "diversity"}
+
+
+@pytest.fixture(scope="module")
+def judged(tiny_blossoms, tmp_path_factory):
+    """A run of 6 steps with three evaluations, which keeps the best."""
+    folder = tmp_path_factory.mktemp("judged")
+    train(tiny_config(eval_every=2, keep="best"), tiny_blossoms, folder)
+    return folder
+
+
+def test_each_evaluation_is_a_line_with_figures_of_generated_and_real_images(judged):
+    lines = read_phase(judged / "metrics.jsonl", "evaluation")
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert all(line.keys() >= FIGURES for line in lines)
+    assert len({line["kid_real"] for line in lines}) == 1  # the same real images each time
+    assert len({line["kid"] for line in lines}) == 3
+
+
+def test_the_weights_are_those_of_a_run_that_nobody_judged(judged, tiny_blossoms, tmp_path):
+    train(tiny_config(), tiny_blossoms, tmp_path)
+    name = "checkpoints/step-00000006/state.safetensors"
+    assert (judged / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_the_model_is_the_best_and_the_checkpoint_the_last(judged):
+    best = json.loads((judged / "best.json").read_text())
+    assert best["step"] in (2, 4, 6)
+    assert (judged / "model.safetensors").read_bytes() == (judged / "best.safetensors").read_bytes()
+
+
+def test_a_run_killed_in_an_evaluation_ends_as_the_unbroken_one(judged, tiny_blossoms, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    measure = evaluation.LiveFigures.__call__
+    calls = []
+
+    def killed(self, *arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(evaluation.LiveFigures, "__call__", killed)
+    config = tiny_config(eval_every=2, keep="best", checkpoint_every=1)
+    with pytest.raises(Killed):
+        train(config, tiny_blossoms, tmp_path)
+    train(config, tiny_blossoms, tmp_path)
+    for name in ("model.safetensors", "best.safetensors", "best.json", "checkpoints/step-00000006/state.safetensors"):
+        assert (tmp_path / name).read_bytes() == (judged / name).read_bytes(), name
+    assert read_phase(tmp_path / "metrics.jsonl", "evaluation") == read_phase(judged / "metrics.jsonl", "evaluation")
+
+
+VALUES = {"kid": 5.0, "kid_pixels": 5.0, "r_precision": 0.5, "copies": 0.01, "copies_real": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("later", "better"),
+    [
+        ({"kid": 4.0}, True),
+        ({"kid": 6.0}, False),
+        ({"kid": 4.0, "kid_pixels": 7.0}, False),  # their sum counts
+        ({"kid": 4.0, "r_precision": 0.49}, True),  # lower by less than a standard error of 500
+        ({"kid": 4.0, "r_precision": 0.47}, False),
+        ({"kid": 4.0, "copies": 0.031}, False),
+        ({"kid": 6.0, "r_precision": 0.9}, False),
+    ],
+)
+def test_the_rule_of_the_best(later, better):
+    judge = object.__new__(Evaluation)
+    judge.count, judge.best = 500, {"step": 10.0, **VALUES}
+    assert judge._is_better(20, VALUES | later) is better
+    assert judge._is_better(5, VALUES | later) is False  # decided before the kill
+    assert judge._is_better(10, VALUES | later) is True  # written again
+
+
+def test_a_damaged_best_is_forgotten(judged, tiny_blossoms, tmp_path):
+    train(tiny_config(eval_every=6, keep="best"), tiny_blossoms, tmp_path)
+    damaged = bytearray((tmp_path / "best.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "best.safetensors").write_bytes(damaged)
+    judge = object.__new__(Evaluation)
+    judge.folder = tmp_path
+    assert judge._read_best() is None
+    judge.folder = judged
+    assert judge._read_best() is not None
+
+
+def test_the_scorer_is_trained_once(tiny_blossoms, tmp_path, monkeypatch):
+    arguments = (tiny_blossoms, 16, 0, tmp_path / "scorer", torch.device("cpu"), torch.float32)
+    first = independent_scorer(*arguments)
+    written = (tmp_path / "scorer" / "text.safetensors").read_bytes()
+    monkeypatch.setattr("t2i.training.scorer._trained", lambda *_: pytest.fail("trained again"))
+    again = independent_scorer(*arguments)
+    assert (tmp_path / "scorer" / "text.safetensors").read_bytes() == written
+    assert torch.equal(first.text.vectors, again.text.vectors)
+
+
+def test_half_of_the_training_images_are_enough_for_a_scorer_that_tells_captions_apart(judged):
+    values = read_phase(judged / "metrics.jsonl", "evaluation")[0]
+    assert values.get("r_precision_real", 1.0) > 0.03  # chance 0.01
+    assert SCORER.kind == "ngrams"
+
+
+def test_the_best_needs_evaluations():
+    with pytest.raises(ConfigError, match="--keep best needs evaluations"):
+        tiny_config(keep="best")
+
+
+def test_the_verdict_is_printed_at_the_end(tiny_blossoms_folder, tmp_path):
+    code, _, err = call(
+        "t2i-train", *TINY, "--data", tiny_blossoms_folder, "--steps", 2, "--eval-every", 2, "--keep", "best",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "copies: " in err
+    assert "the model is that of step 2" in err
+    assert set(read_tensors(tmp_path / "run" / "model.safetensors"))
