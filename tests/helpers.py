@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 TINY = shlex.split(
     "--preset blossoms --size 16 --generator-width 8 --discriminator-width 8 --noise-dim 8 --projection-dim 8 --batch 8"
-    " --precision float32 --device cpu --log-every 1 --alignment-weight 0 --captions-per-image 1"
+    " --precision float32 --threads 1 --device cpu --log-every 1 --alignment-weight 0 --captions-per-image 1"
     " --text.encoder end-to-end --text.width 8 --text.channels 8 8 --text.dim 16"
 )
 TEXT = TextOptions(
@@ -53,6 +53,7 @@ def tiny_config(text=None, **options):
         "batch": 8,
         "steps": 6,
         "precision": "float32",
+        "threads": 1,
         "device": "cpu",
         "captions_per_image": 2,
         "log_every": 1,

@@ -47,6 +47,7 @@ CONFIG = TrainConfig(
     batch=16,
     steps=6,
     precision="float32",
+    threads=1,
     device="cpu",
     captions_per_image=2,
     log_every=1,

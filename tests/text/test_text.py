@@ -45,6 +45,7 @@ def gan_config(encoder, **changes):
         noise_dim=4,
         projection_dim=8,
         precision="float32",
+        threads=1,
         captions_per_image=1,
         text=TextOptions(encoder=str(encoder)),
         **changes,

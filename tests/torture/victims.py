@@ -40,6 +40,7 @@ RUN = TrainConfig(
     steps=6,
     device="cpu",
     precision="float32",
+    threads=1,
     captions_per_image=1,
     log_every=1,
     checkpoint_every=2,

@@ -195,6 +195,7 @@ def test_a_bag_of_ngrams_learns_with_the_gan(tiny_blossoms, tmp_path):
         noise_dim=4,
         projection_dim=8,
         precision="float32",
+        threads=1,
         captions_per_image=2,
         text=text,
     )
@@ -219,6 +220,7 @@ def test_a_gan_on_any_encoder_is_saved_and_loaded_to_the_bit(kind, tiny_blossoms
         noise_dim=4,
         projection_dim=8,
         precision="float32",
+        threads=1,
         captions_per_image=1,
         alignment_weight=0.5,
         text=text,

@@ -81,6 +81,13 @@ class TrainConfig(RunOptions):
         rare=True,
         runtime_only=True,
     )
+    init: str = option(
+        "",
+        "Model that training starts from, instead of random weights: a run folder, or owner/name on the Hub; of the same"
+        " preset, at the same or another size.",
+        group="run",
+        metavar="RUN",
+    )
     eval_every: int = option(
         0,
         "Steps between evaluations of the model on held-out captions, by a scorer that has no say in the training; 0 makes"

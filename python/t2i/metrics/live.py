@@ -11,6 +11,7 @@ a curve shows the model and not the sample.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -88,9 +89,9 @@ class LiveFigures:
         return {name: value for name, value in (found | real.values).items() if np.isfinite(value)}
 
     def _features(self, images: NDArray[np.uint8]) -> Tensor:
-        """Read the scorer's features of images (n, S, S, 3): (n, T), each number of about variance 1 as KID's kernel expects."""
+        """Read the scorer's features of images (n, S, S, 3): (n, T), of the length that KID's kernel expects."""
         embedded = self.scorer.embed_images(network_input(images))
-        return embedded * embedded.shape[1] ** 0.5
+        return embedded * math.sqrt(embedded.shape[1])
 
     def _measure_real(self, sample: ImageSample) -> _Real:
         """Measure the real images of a sample."""

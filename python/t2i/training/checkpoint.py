@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from t2i.config.records import differences
 from t2i.errors import CheckpointError, ConfigError, Diverged
-from t2i.files import make_folder, sync_folder, write_atomically
+from t2i.files import make_folder, read_file, sync_folder, write_atomically
 from t2i.locks import check_held
 from t2i.weights import non_finite, plain_tensors
 
@@ -102,6 +102,17 @@ def check_newest(run: Path, metadata: Mapping[str, Any]) -> None:
             return
 
 
+def newest_tensors(run: Path) -> dict[str, Tensor]:
+    """Read the tensors of a run folder's newest sound checkpoint, as "module/name"; nothing where there is none."""
+    for folder in reversed(_present(run / "checkpoints")):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, SafetensorError, CheckpointError):
+            record = _read_record(folder / "state.json")
+            data = read_file(folder / "state.safetensors")
+            if hashlib.sha256(data).hexdigest() == record["sha256"]:
+                return load(data)
+    return {}
+
+
 def _present(folder: Path) -> list[Path]:
     """List the checkpoints of a folder, whole or not, from the oldest on; CheckpointError where it cannot be read."""
     try:
@@ -165,6 +176,10 @@ class Checkpoints:
     ) -> None:
         self.folder, self.modules, self.optimizers = folder / "checkpoints", modules, optimizers
         self._skipped: set[str] = set()  # newer than the one that was restored, and damaged
+
+    def present(self) -> bool:
+        """Say whether there is a checkpoint, sound or not."""
+        return bool(_present(self.folder))
 
     def save(self, step: int, metadata: Mapping[str, Any], good_until: int | None = None) -> Path:
         """Write the state after `step` steps, with `metadata` that resuming must agree with; keep it and the one before.

@@ -10,7 +10,8 @@ from t2i import console, runtime
 from t2i.config.options import TrainConfig
 from t2i.config.records import to_json
 from t2i.data.dataset import PackedDataset, record_dataset
-from t2i.data.device_loader import make_loader
+from t2i.data.device_loader import DeviceLoader, make_loader
+from t2i.data.loader import Loader
 from t2i.data.sampler import Sampler, sampler_from
 from t2i.distributed import ALONE, Ranks
 from t2i.files import write_atomically
@@ -28,6 +29,7 @@ from t2i.training.resume import check_resume, gan_metadata
 from t2i.training.samples import SampleGrid
 from t2i.training.steps import Step, make_step
 from t2i.training.text import check_text
+from t2i.training.warm_start import load_source, warm_start, with_init
 from t2i.training.watch import Watch
 from t2i.weights import fingerprint, save_weights
 
@@ -54,7 +56,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
         runtime.make_deterministic()
     report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
-        config = settle(resolve_text(config, data), folder, ranks)
+        config = settle(with_init(resolve_text(config, data), folder), folder, ranks)
         precision = runtime.pick_precision(config.precision, device)
         runtime.allow_tf32(precision)
         ranks.assert_same({"settings": to_json(config), "data": data.fingerprint})
@@ -73,23 +75,31 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
                 ranks.write(console.say, warning)
         torch.manual_seed(config.seed)
         gan = make_step(config, source, device, precision, alignment_encoder, ranks, data)
+        if config.init and not Checkpoints(folder, {}, {}).present():
+            for line in warm_start(gan, load_source(config)):
+                ranks.write(console.say, line)
         _train_gan(gan, data, folder, sampler, judge)
 
 
-def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler, judge: Evaluation | None = None) -> None:
-    """Resume, and take the steps that are left; process 0 judges the model on the way, where there is a judge."""
-    config, ranks = gan.config, gan.ranks
-    loader = make_loader(
+def _loader(gan: Step, sampler: Sampler) -> Loader | DeviceLoader:
+    config = gan.config
+    return make_loader(
         config.loader,
         sampler,
         gan.device,
-        batch=ranks.rows(config.batch),
+        batch=gan.ranks.rows(config.batch),
         crop=config.size,
         captions_per_image=config.captions_per_image,
         mismatched_images=bool(config.mismatch_weight) and config.mismatch == "image",
         characters=gan.text.learned,
         kernels=config.kernels,
     )
+
+
+def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler, judge: Evaluation | None = None) -> None:
+    """Resume, and take the steps that are left; process 0 judges the model on the way, where there is a judge."""
+    config, ranks = gan.config, gan.ranks
+    loader = _loader(gan, sampler)
     steps, epoch_steps = step_counts(config, sampler.images)
     loop = Loop(
         "gan",

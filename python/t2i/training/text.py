@@ -26,6 +26,7 @@ from t2i.training.loop import Loop
 from t2i.training.optim import set_learning_rate
 from t2i.training.resume import check_record
 from t2i.training.text_objectives import Objective, objective_of
+from t2i.training.warm_start import warm_start_text
 from t2i.weights import read_tensors, save_weights
 
 
@@ -93,6 +94,9 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
     warning = coverage_warning(data, objective.text)
     if warning is not None:
         console.say(warning)
+    init = getattr(config, "init", "")
+    if init and not config.text.teacher:
+        console.say(warm_start_text(init, config.text.kind, {"text": objective.text, "image": objective.image}))
     steps = config.text.steps or config.text.epochs * objective.epoch
     update = TextStep(objective, device, precision, steps)
     loop = Loop(
