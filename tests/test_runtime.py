@@ -11,6 +11,7 @@ import torch
 from torch._dynamo.backends.common import aot_autograd
 
 from t2i import runtime
+from t2i.errors import ConfigError
 
 
 @pytest.fixture
@@ -82,3 +83,28 @@ def test_a_backward_pass_that_cannot_be_compiled_falls_back_with_one_warning(mon
     assert len(warnings) == 1
     assert "this backward pass cannot be compiled" in warnings[0]
     assert warnings[0].endswith("it runs uncompiled")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_is_the_fastest_device_there_is(monkeypatch, cuda, mps, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert runtime.pick_device("auto").type == expected
+
+
+def test_apples_gpu_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"--device mps: .* has no Apple GPU; use --device cpu"):
+        runtime.pick_device("mps")
+    with pytest.raises(ConfigError, match="must be auto, cpu, cuda, cuda:N or mps"):
+        runtime.pick_device("xpu")
+
+
+def test_apples_gpu_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    device = runtime.pick_device("mps")
+    assert runtime.pick_precision("auto", device) is torch.float32
+    with runtime.autocast(device, torch.float32):
+        assert not torch.is_autocast_enabled("mps")

@@ -21,9 +21,10 @@ def truncated(noise: Tensor, most: float) -> Tensor:
         raise ConfigError(f"truncation must be above 0 (0.5 is strong, 2 is weak), got {most}")
     inside = torch.special.ndtr(torch.tensor(float(most), dtype=torch.float64))
     # The lower half of the distribution has all the precision: the upper half is its mirror.
-    quantile = (1 - inside) + (2 * inside - 1) * torch.special.ndtr(-noise.double().abs())
-    cut: Tensor = torch.special.ndtri(quantile).clamp(-most, 0).abs() * noise.sign()
-    return cut.to(noise.dtype)
+    wide = noise.cpu().double()  # Apple's GPUs have no float64
+    quantile = (1 - inside) + (2 * inside - 1) * torch.special.ndtr(-wide.abs())
+    cut: Tensor = torch.special.ndtri(quantile).clamp(-most, 0).abs() * wide.sign()
+    return cut.to(noise)
 
 
 def slerp(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Pipeline:
 
         Args:
             folder: A folder on this machine; where there is none, owner/name on the Hub (extra: t2i[hub]).
-            device: cpu, cuda or cuda:N.
+            device: cpu, cuda, cuda:N or mps.
             revision: Of the Hub: branch, tag or commit.
             token: Of the Hub, for private models.
 

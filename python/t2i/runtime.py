@@ -24,23 +24,27 @@ LARGEST_HEAP_BLOCK = 32 * 2**20  # bytes; mallopt refuses more
 # by each, from bfloat16 maps, and not written and read in float32 (the gradient behind an activation: 2 GB a step at 512).
 INDUCTOR: dict[str, Any] = {"combo_kernels": True, "realize_opcount_threshold": 200, "realize_reads_threshold": 16}
 
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn a --device flag into a device; "auto" prefers CUDA. ConfigError where there is no such device."""
+    """Turn a --device flag into a device; "auto" prefers CUDA, then Apple's GPU. ConfigError where there is no such device."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(found)
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}")
+        raise ConfigError(f"--device must be {DEVICES}, got {name!r}") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"--device must be {DEVICES}, got {name!r}")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise ConfigError(f"--device {name}: {found} CUDA devices found; use --device cpu")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ConfigError(f"--device {name}: {count} CUDA devices found; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"--device {name}: this machine or this PyTorch has no Apple GPU; use --device cpu")
     if device.type == "cuda":
         _prepare(device)
     return device
@@ -74,8 +78,10 @@ def _set_float32(precision: str) -> None:
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """Turn a --precision flag into a dtype; "auto" is bfloat16 where it is faster, else float32."""
     if name == "auto":
-        on_gpu = device.type == "cuda"
-        fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _bfloat16_is_faster()
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = device.type == "cpu" and _bfloat16_is_faster()
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 

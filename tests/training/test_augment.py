@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from t2i.training.augment import Augmentation, augment
+from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment, scarcity
 
 OFF = Augmentation(brightness=0, saturation=0, contrast=0, translation=0)
 
@@ -77,3 +77,41 @@ def test_equal_generators_draw_equally() -> None:
     assert torch.equal(first, second)
     assert first.shape == (4, 5)
     assert float(first.abs().max()) <= 1
+
+
+def test_the_cutout_is_a_grey_square_around_its_centre() -> None:
+    images = torch.ones(3, 3, 8, 8)
+    places = torch.zeros(3, 7)
+    places[:, 5:] = torch.tensor([[0.0, 0.0], [-1.0, -1.0], [1.0, 0.0]])
+    found = augment(images, Augmentation(0, 0, 0, 0, cutout=0.5), places)
+    grey = (found == 0).all(dim=1)
+    assert grey[0].nonzero().amin(dim=0).tolist() == [3, 3]
+    assert grey[0].sum() == 9
+    assert grey[1].sum() == 4  # the corner: the rest lies outside
+    assert grey[2].nonzero().amax(dim=0).tolist() == [7, 5]
+
+
+def test_the_cutout_reaches_every_pixel_and_leaves_a_gradient_elsewhere() -> None:
+    images = torch.ones(400, 3, 8, 8, requires_grad=True)
+    strength = Augmentation(0, 0, 0, 0, cutout=0.5)
+    assert strength.columns == 7
+    found = augment(images, strength, strength.draw(400, torch.Generator().manual_seed(0)))
+    found.sum().backward()
+    assert torch.equal(images.grad, found.detach())
+    assert (found == 0).any(dim=0).all()
+    assert 0.05 < float((found == 0).double().mean()) < 0.25
+
+
+def test_a_strength_goes_towards_another_by_parts() -> None:
+    assert Augmentation().towards(DIFFAUGMENT, 0) == Augmentation()
+    assert Augmentation().towards(DIFFAUGMENT, 1) == DIFFAUGMENT
+    assert NONE.towards(DIFFAUGMENT, 0.5).cutout == pytest.approx(0.25)
+    assert NONE.columns == 5
+
+
+def test_scarcity_falls_with_the_number_of_images() -> None:
+    found = [scarcity(images) for images in (0, 1, 100, 300, 1000, 1999, 2000, 80_000)]
+    assert found == sorted(found, reverse=True)
+    assert found[2] == 1.0
+    assert found[-1] == found[-2] == 0.0
+    assert 0.6 < found[3] < 0.7

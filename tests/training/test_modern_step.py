@@ -18,6 +18,7 @@ from t2i.errors import ConfigError
 from t2i.models import image_features
 from t2i.models.efficientnet import EfficientNetLite0
 from t2i.training import modern_step
+from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation
 from t2i.training.modern_step import ModernStep
 from t2i.training.reference import Reference
 from t2i.training.text_source import FrozenText
@@ -68,11 +69,11 @@ def settings(**changes: object) -> TrainConfig:
     return TrainConfig(**(plain | changes))  # type: ignore[arg-type]
 
 
-def made(config: TrainConfig, seed: int = 0, precision: torch.dtype = torch.float32) -> ModernStep:
+def made(config: TrainConfig, seed: int = 0, precision: torch.dtype = torch.float32, count: int = 5000) -> ModernStep:
     torch.manual_seed(seed)
     text = FrozenText(3 + 2 * torch.randn(40, config.text.dim), None)
     images = torch.rand(16, 3, config.size, config.size) * 2 - 1
-    reference = Reference(images, torch.arange(30), torch.arange(30) % 10)
+    reference = Reference(images, torch.arange(30), torch.arange(30) % 10, count)
     return ModernStep(config, text, torch.device("cpu"), precision, reference=reference)
 
 
@@ -174,15 +175,48 @@ def test_a_hard_mismatch_is_the_nearest_text_of_another_class() -> None:
     inputs = step.inputs(batch, 0)
     inputs["hard"] = torch.zeros(4)
     chosen = step._mismatched(inputs, step.text(batch.captions, None))
-    expected = step.generator.standardise(step.text.table[torch.tensor([2, 2, 1, 2])])
-    nearest = [
-        int((chosen[row] - step.generator.standardise(step.text.table[:10])).norm(dim=1).argmin()) for row in range(4)
-    ]
+    expected = step.text.table[torch.tensor([2, 2, 1, 2])]
+    nearest = [int((chosen[row] - step.text.table[:10]).norm(dim=1).argmin()) for row in range(4)]
     assert nearest[:3] == [2, 2, 1]
     torch.testing.assert_close(chosen[:3], expected[:3])
     inputs["hard"] = torch.ones(4)  # not below the part: the sampler's text
     plain = step._mismatched(inputs, step.text(batch.captions, None))
-    torch.testing.assert_close(plain, step.generator.standardise(step.text.table[[9, 9, 9, 9]]))
+    torch.testing.assert_close(plain, step.text.table[[9, 9, 9, 9]])
+
+
+def test_few_images_are_augmented_more_and_their_text_comes_in_slowly() -> None:
+    many, few, some = made(settings()), made(settings(), count=80), made(settings(), count=450)
+    assert (many.strength, many.pixel_strength, many.ramp) == (Augmentation(), NONE, 0)
+    assert (few.strength, few.pixel_strength, few.ramp) == (DIFFAUGMENT, DIFFAUGMENT, 1000)
+    assert 0 < some.ramp < 1000
+    assert NONE.brightness < some.pixel_strength.brightness < DIFFAUGMENT.brightness
+    chosen = made(settings(augmentation=0.5, condition_ramp=7), count=80)
+    assert chosen.ramp == 7
+    assert chosen.strength.cutout == pytest.approx(0.25)
+
+
+def test_the_ramp_starts_near_the_mean_text_and_ends_with_the_text() -> None:
+    step = made(settings(condition_ramp=10))
+    text = step.text.table[:8]
+    batch = batch_of(0, rows=8, size=32)
+    spread = []
+    for done in (0, 4, 9, 50):
+        weighed = step._weighed(text, step.inputs(batch, done))
+        spread.append(float(step.generator.standardise(weighed).std() / step.generator.standardise(text).std()))
+    assert spread == pytest.approx([0.1, 0.5, 1.0, 1.0], abs=1e-4)
+    assert made(settings())._weighed(text, {}) is text
+
+
+@pytest.mark.parametrize("few", [0.0, 1.0])
+def test_the_pixel_discriminator_sees_augmented_images_of_a_small_set_alone(few: float) -> None:
+    step = made(settings(augmentation=few))
+    batch = batch_of(0, rows=8, size=32)
+    inputs = step.inputs(batch, 0)
+    seen = step._pixels(batch.images, inputs["real_augmentation"])
+    plain = step._reduced(batch.images)
+    assert torch.equal(seen, plain) is (few == 0.0)
+    step(batch, 0)
+    assert all(torch.isfinite(weight).all() for weight in step.generator.parameters())
 
 
 def test_the_text_is_standardised_by_the_training_captions() -> None:

@@ -12,7 +12,7 @@ ANIMATION_SUFFIXES = (".gif", ".webp")
 Kind = Literal[
     "folder", "huggingface", "csv", "coco", "webdataset", "parquet", "stackgan", "oxford102", "cub", "blossoms"
 ]
-DEVICE_HELP = "auto, cpu, cuda or cuda:N."
+DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
 JSON_HELP = "Print the results as one JSON object too, on the last line."
 OUT_HELP = "Folder that the packed data set is written to."
 FORCE_HELP = "Replace an existing packed data set."
@@ -128,7 +128,7 @@ class Generate:
         "variety.",
     )
     side: int = option(128, "Size in pixels that each image is shown at.", at_least=8)
-    device: str = option("cpu", "cpu, cuda or cuda:N.")
+    device: str = option("cpu", "cpu, cuda, cuda:N or mps.")
     style: tuple[str, ...] = option(
         (),
         "Images whose style (background, position) is transferred: a table with a row per style image and a column "
@@ -245,7 +245,7 @@ class Demo:
         "127.0.0.1",
         "Address to listen on: 127.0.0.1 is this machine only, 0.0.0.0 every network interface.",
     )
-    device: str = option("cpu", "cpu, cuda or cuda:N.")
+    device: str = option("cpu", "cpu, cuda, cuda:N or mps.")
 
 
 @dataclass(frozen=True)

@@ -259,6 +259,22 @@ class TrainConfig(RunOptions):
         group="losses",
         at_least=0,
     )
+    augmentation: float | None = option(
+        None,
+        "modern: how far to go from little augmentation to all of DiffAugment's, before both discriminators, 0..1. Without it:"
+        " by the number of training images, 0 from 2,000 on and 1 up to 100.",
+        group="losses",
+        at_least=0,
+        at_most=1,
+    )
+    condition_ramp: int | None = option(
+        None,
+        "modern: steps over which the text comes in, so that few images do not collapse. Without it: up to 1,000 for few"
+        " images, none from 2,000 images on.",
+        group="losses",
+        at_least=0,
+        rare=True,
+    )
     hard_mismatch: float = option(
         0.0,
         "modern: fraction of mismatched texts that are the most similar other text of the batch.",

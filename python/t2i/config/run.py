@@ -17,7 +17,7 @@ class RunOptions:
     checkpoint_every: int = option(
         1000, "Steps between checkpoints.", group="run", at_least=1, rare=True, runtime_only=True
     )
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.", group="device", runtime_only=True)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps (Apple's GPU).", group="device", runtime_only=True)
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "Mixed precision: auto is bfloat16 where the hardware supports it.", group="device"
     )

@@ -36,7 +36,7 @@ def load_model(
 
     Args:
         folder: A folder on this machine; where there is none, owner/name on the Hub.
-        device: cpu, cuda or cuda:N.
+        device: cpu, cuda, cuda:N or mps.
         revision: Of the Hub: branch, tag or commit.
         token: Of the Hub, for private models.
 

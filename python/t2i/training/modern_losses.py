@@ -6,6 +6,8 @@ from torch import Tensor
 
 from t2i.errors import ConfigError
 
+LAYOUT = 8  # places a side of the pixels that the diversity loss compares; 2 of the two deepest taps
+
 
 def hinge_discriminator_loss(
     matching: list[Tensor], mismatched: list[Tensor] | None, fake: list[Tensor], mismatch_weight: float = 0.5
@@ -67,6 +69,23 @@ def diversity_loss(generated: Tensor, real: Tensor, repeats: int, goal: float = 
     enough = goal**2 * (real[1:] - real[:-1]).square().sum(dim=1).mean()
     apart = (generated[:repeats] - generated[len(generated) - repeats :]).square().sum(dim=1)
     return F.relu(1 - (apart / enough.clamp_min(1e-12) + 1e-8).sqrt()).mean()
+
+
+def diversity_of(
+    fakes: Tensor, images: Tensor, fake_taps: list[Tensor], real_taps: list[Tensor], repeats: int
+) -> Tensor:
+    """Average the diversity loss over the layout in pixels and the two deepest taps.
+
+    Args:
+        fakes: (B, 3, S, S), of which the last `repeats` have the first ones' texts.
+        images: (N, 3, S, S) real ones.
+        fake_taps: Maps of frozen features of `fakes`; none without them.
+        real_taps: Of `images`.
+        repeats: Pairs.
+    """
+    sides = [(fakes, images, LAYOUT), *((f, r, 2) for f, r in zip(fake_taps[-2:], real_taps[-2:], strict=True))]
+    found = [diversity_loss(layout_code(f, side), layout_code(r, side), repeats) for f, r, side in sides]
+    return torch.stack(found).mean()
 
 
 def layout_code(image_or_map: Tensor, side: int) -> Tensor:

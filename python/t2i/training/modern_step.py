@@ -28,7 +28,7 @@ from t2i.models.feature_discriminator import FeatureDiscriminator, FrozenTaps
 from t2i.models.image_features import network
 from t2i.models.modern import ModernGenerator
 from t2i.training import losses, modern_losses
-from t2i.training.augment import Augmentation, augment
+from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment, scarcity
 from t2i.training.graph import Captured, Inputs
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.optim import adam, ema_rate, set_learning_rate, update_ema
@@ -37,9 +37,9 @@ from t2i.training.text_source import FrozenText
 
 BANK = 512  # texts that an image's own is told from, beside the batch's
 REPEATED = 0.375  # part of a batch whose text repeats another row's
-LAYOUT = 8  # places a side of the pixels that the diversity loss compares; 2 of the two deepest taps
 PIXEL_RATE, PIXEL_BETAS = 0.6, (0.5, 0.999)  # of the pixel discriminator: part of the learning rate, and Adam's moments
 TEMPERATURE = 0.1
+RAMP = 1000  # steps over which the text comes in, of a data set of a hundred images
 HEAD_DROPOUT = 0.2  # of pooled features, when the map to the text learns
 
 
@@ -70,7 +70,12 @@ class ModernStep:
         reference: Reference | None = None,
     ) -> None:
         self.config, self.text, self.device, self.precision = config, text, device, precision
-        self.alignment_encoder, self.ranks, self.strength = alignment_encoder, ranks, Augmentation()
+        self.alignment_encoder, self.ranks = alignment_encoder, ranks
+        few = config.augmentation
+        if few is None:
+            few = 0.0 if reference is None else scarcity(reference.count)
+        self.strength, self.pixel_strength = Augmentation().towards(DIFFAUGMENT, few), NONE.towards(DIFFAUGMENT, few)
+        self.ramp = round(few * RAMP) if config.condition_ramp is None else config.condition_ramp
         layout = torch.channels_last
         made = generator(config)
         assert isinstance(made, ModernGenerator)
@@ -175,8 +180,10 @@ class ModernStep:
         found: Inputs = {name: getattr(batch, name) for name in names}
         shape = (self.config.batch, self.config.noise_dim)
         found["noise"] = self.ranks.local_rows(runtime.noise(shape, self.device, self.config.seed, step, "generator"))
-        found["real_augmentation"] = self._uniform(5, step, "augment real") * 2 - 1
-        found["fake_augmentation"] = self._uniform(5, step, "augment fake") * 2 - 1
+        columns = self.strength.columns
+        found["real_augmentation"] = self._uniform(columns, step, "augment real") * 2 - 1
+        found["fake_augmentation"] = self._uniform(columns, step, "augment fake") * 2 - 1
+        found["text_weight"] = torch.tensor(min(1.0, (step + 1) / self.ramp) if self.ramp else 1.0)
         found["hard"] = self._uniform(1, step, "hard mismatch")[:, 0]
         if self.text_head is not None:
             kept = self._uniform(self.text_head.in_features, step, "head dropout") >= HEAD_DROPOUT
@@ -187,7 +194,8 @@ class ModernStep:
             found["bank"], found["bank_classes"] = self.bank[0][rows], self.bank[1][rows]
         found["ema_rate"] = torch.tensor(ema_rate(self.config.ema, step))
         if self.captured is not None:
-            found["ema_rate"] = found["ema_rate"].to(self.device, non_blocking=True)
+            for name in ("ema_rate", "text_weight"):
+                found[name] = found[name].to(self.device, non_blocking=True)
         return found
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -205,13 +213,17 @@ class ModernStep:
         with runtime.autocast(self.device, self.precision):
             text = self.text(inputs["captions"], None)  # (B, T)
             shown = text[order]
-            fakes, fake_taps = self.draw(inputs["noise"], shown, inputs["fake_augmentation"])
+            fakes, fake_taps = self.draw(inputs["noise"], self._weighed(shown, inputs), inputs["fake_augmentation"])
             with torch.no_grad():
                 real_taps = self.read(inputs["images"], inputs["real_augmentation"])
-            own, wrong = self.generator.standardise(text), self._mismatched(inputs, text)
+            own, wrong = (
+                self.generator.standardise(self._weighed(each, inputs))
+                for each in (text, self._mismatched(inputs, text))
+            )
             measured = self.update_discriminators(inputs, own, wrong, own[order], fakes, real_taps, fake_taps)
             given: Inputs = {name: inputs[name] for name in ("bank", "bank_classes") if name in inputs}
-            given |= {"noise": inputs["noise"], "images": inputs["images"], "classes": inputs["classes"][order]}
+            given |= {name: inputs[name] for name in ("noise", "images", "fake_augmentation")}
+            given["classes"] = inputs["classes"][order]
             measured |= self.update_generator(given, shown, own[order], fakes, real_taps, fake_taps)
         self.guard.end()
         rate = inputs["ema_rate"]
@@ -234,14 +246,25 @@ class ModernStep:
         return reduced.contiguous(memory_format=torch.channels_last)
 
     def _mismatched(self, inputs: Inputs, text: Tensor) -> Tensor:
-        """Choose a text of another class for each row, standardised: the sampler's, or the batch's most similar one."""
+        """Choose a text of another class for each row: the sampler's, or the batch's most similar one."""
         other = self.text(inputs["mismatched_captions"], None)
         directions = F.normalize(text, dim=1)
         alike = inputs["classes"][:, None] == inputs["classes"][None, :]
         nearest = (directions @ directions.T).masked_fill(alike, -2.0).argmax(dim=1)
         hard = (inputs["hard"] < self.config.hard_mismatch) & ~alike.all(dim=1)
-        chosen: Tensor = self.generator.standardise(torch.where(hard[:, None], text[nearest], other))
-        return chosen
+        return torch.where(hard[:, None], text[nearest], other)
+
+    def _weighed(self, text: Tensor, inputs: Inputs) -> Tensor:
+        """Pull embeddings (B, T) to their mean while the text is coming in (`condition_ramp`)."""
+        if not self.ramp:
+            return text
+        mean = self.generator.text_mean
+        return torch.lerp(mean, text, inputs["text_weight"].to(text.device))
+
+    def _pixels(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Reduce images to what the pixel discriminator reads, augmented where the data set is small."""
+        reduced = self._reduced(images)
+        return reduced if self.pixel_strength == NONE else augment(reduced, self.pixel_strength, draws)
 
     def update_discriminators(
         self,
@@ -254,7 +277,7 @@ class ModernStep:
         fake_taps: list[Tensor],
     ) -> dict[str, Tensor]:
         """Learn to tell the three kinds of pair apart, by pixels and by features."""
-        loss, scores = self.score_pixels(inputs["images"], own, wrong, fakes.detach(), said)
+        loss, scores = self.score_pixels(inputs, own, wrong, fakes.detach(), said)
         self.pixel_adam.zero_grad(set_to_none=True)
         loss.backward()
         self.guard.step(self.pixel_adam, loss)
@@ -269,11 +292,12 @@ class ModernStep:
         return measured
 
     def score_pixels(
-        self, images: Tensor, own: Tensor, wrong: Tensor, fakes: Tensor, said: Tensor
+        self, inputs: Inputs, own: Tensor, wrong: Tensor, fakes: Tensor, said: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score three kinds of pair by pixels, each with its own batch statistics: the loss, and logits (B,) by kind."""
         net = self.discriminator
-        real, fake = net.features(self._reduced(images)), net.features(self._reduced(fakes))
+        real = net.features(self._pixels(inputs["images"], inputs["real_augmentation"]))
+        fake = net.features(self._pixels(fakes, inputs["fake_augmentation"]))
         scores = {"matching": net.score(real, own), "mismatched": net.score(real, wrong), "fake": net.score(fake, said)}
         weight = self.config.mismatch_weight
         return losses.discriminator_loss(scores["matching"], scores["mismatched"], scores["fake"], weight), scores
@@ -349,7 +373,7 @@ class ModernStep:
             The generator's loss, and its parts.
         """
         config, parts = self.config, {}
-        features = self.discriminator.features(self._reduced(fakes))
+        features = self.discriminator.features(self._pixels(fakes, given["fake_augmentation"]))
         parts["g_loss"] = (config.pixel_weight, losses.generator_loss(self.discriminator.score(features, said)))
         if self.feature_discriminator is not None:
             heads = self.feature_discriminator
@@ -362,24 +386,11 @@ class ModernStep:
             seen = self.alignment_encoder(fakes)
             parts["alignment"] = (config.alignment_weight, self._contrast(seen, shown, given, standardised=False))
         if config.diversity_weight:
-            parts["diversity"] = (
-                config.diversity_weight,
-                self._diversity(fakes, given["images"], fake_taps, real_taps),
-            )
+            repeats = int(len(fakes) * REPEATED)
+            apart = modern_losses.diversity_of(fakes, given["images"], fake_taps, real_taps, repeats)
+            parts["diversity"] = (config.diversity_weight, apart)
         if self.recovery is not None:
             read = self.recovery(features.flatten(1)).float()
             parts["recovery"] = (config.recovery_weight, F.mse_loss(read, given["noise"]))
         total = torch.stack([weight * loss for weight, loss in parts.values()]).sum()
         return total, {name: loss.detach() for name, (_, loss) in parts.items()}
-
-    def _diversity(self, fakes: Tensor, images: Tensor, fake_taps: list[Tensor], real_taps: list[Tensor]) -> Tensor:
-        """Compare pairs of one text: by layout in pixels, and by the two deepest taps."""
-        sides = [(fakes, images, LAYOUT), *((f, r, 2) for f, r in zip(fake_taps[-2:], real_taps[-2:], strict=True))]
-        repeats = int(len(fakes) * REPEATED)
-        found = [
-            modern_losses.diversity_loss(
-                modern_losses.layout_code(f, side), modern_losses.layout_code(r, side), repeats
-            )
-            for f, r, side in sides
-        ]
-        return torch.stack(found).mean()
