@@ -259,6 +259,8 @@ def cheap(monkeypatch, tmp_path):
     monkeypatch.setattr(images.FeatureNetwork, "load", classmethod(lambda cls, path: torch.nn.Identity()))
     monkeypatch.setattr(retrieval, "check_scorer", lambda real, images: None)  # the networks are random
     monkeypatch.setattr(captions, "caption_accuracy_of_run", lambda run, **named: asked.append(named) or Probe())
+    swap = {"petals": 0.5, "centres": 0.5, "both": 0.25, "protocol": {"pairs": 4}}
+    monkeypatch.setattr(images, "swap_test", lambda pipe, **named: swap)
     (tmp_path / "features.safetensors").write_bytes(b"network")
     return types.SimpleNamespace(read=read, asked=asked, file=tmp_path / "features.safetensors")
 
