@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: all help install test rust-test python-test coverage format lint stubtest torture fuzz audit bench gpu card docs paper clean
+.PHONY: all help install test rust-test python-test coverage format lint stubtest torture fuzz audit bench speedrun gpu card docs paper clean
 
 all: format lint test  ## format, lint and test: what a change must pass
 
@@ -63,6 +63,9 @@ bench: install  ## speed: criterion and pytest-benchmark on the native module, t
 	cargo bench --locked
 	$(BIN)/python -m pytest -q -o addopts= -o timeout=0 benches/python/test_native.py
 	$(BIN)/t2i-bench --json $(if $(PICTURES),--pictures $(PICTURES))
+
+speedrun: install  ## judge a model by docs/speedrun.md: DATA=data/oxford102 MODEL=runs/flowers
+	OMP_NUM_THREADS=1 $(BIN)/python benches/python/speedrun.py --data $(DATA) --model $(MODEL)
 
 docs: install  ## the documentation and API reference, in build/site
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"

@@ -89,49 +89,93 @@ def images_of_run(
         ConfigError: arguments that cannot work.
         CheckpointError: not a run folder, or a file of it or the feature file is damaged or of another shape.
     """
-    if count < MIN_IMAGES or batch < 1:
-        raise ConfigError(f"--count must be at least {MIN_IMAGES} and --batch at least 1, got {count} and {batch}")
     on = runtime.pick_device(device)
     pipe = Pipeline.from_pretrained(run, str(on))
-    pack = dataset_of_run(run, data)
-    network = FeatureNetwork.load(features).to(on) if features else None
+    how = {"captions": captions, "seed": seed, "device": device, "language": language}
+    return images_of_pipeline(
+        pipe,
+        dataset_of_run(run, data),
+        split=split,
+        count=count,
+        features=features,
+        scorer=Path(scorer) if scorer else run,
+        seed=seed,
+        batch=batch,
+        full=full,
+        accuracy=how,
+    )
+
+
+def images_of_pipeline(
+    pipe: Pipeline,
+    pack: PackedDataset,
+    *,
+    split: str = "test",
+    count: int = 1000,
+    features: str | None = None,
+    scorer: Path | None = None,
+    seed: int = 0,
+    batch: int = 32,
+    full: bool = False,
+    accuracy: dict[str, Any] | None = None,
+) -> ImageResult:
+    """Evaluate the images of a model in memory: a pipeline, or what has its `config`, `device`, `encoder` and `draw`.
+
+    Args:
+        pipe: The model.
+        pack: The data set.
+        split: "train", "test" or "all".
+        count: Images to generate; as many real ones are read, or all there are.
+        features: Feature file of FID-768; without it, FID-768 and KID-768 need `full`.
+        scorer: Run folder whose joint embedding scores R-precision.
+        seed: Of images, captions, noise and subsets.
+        batch: Images at once in the feature network.
+        full: Also the figures of torch-fidelity.
+        accuracy: Arguments of `caption_accuracy_of_run` for a run folder of blossoms; without them it is not measured.
+
+    Raises:
+        ConfigError: arguments that cannot work.
+        CheckpointError: the feature file is damaged or of another shape.
+    """
+    if count < MIN_IMAGES or batch < 1:
+        raise ConfigError(f"--count must be at least {MIN_IMAGES} and --batch at least 1, got {count} and {batch}")
+    network = FeatureNetwork.load(features).to(pipe.device) if features else None
     sample = sample_images(pipe, pack, split, count, seed)
-    protocol = _protocol(pack, sample, pipe.config.size, split, seed, on.type)
+    protocol = _protocol(pack, sample, pipe.config.size, split, seed, pipe.device.type)
     found: dict[str, Any] = {"measure": "images"}
     skipped: dict[str, str] = {}
     if full:
-        found |= fidelity.full_figures(sample.generated, sample.real, on, batch, seed, protocol)
+        found |= fidelity.full_figures(sample.generated, sample.real, pipe.device, batch, seed, protocol)
     if network is not None and features is not None:
         found |= _feature_figures(network, pack, sample, batch, protocol | {"feature_file": hash_file(Path(features))})
     elif not full:
         skipped["FID-768 and KID-768"] = "give the feature network: --features FILE (docs/metrics.md)"
     found |= _pixel_figures(pack, sample, protocol, neighbours="precision" not in found)
-
-    how = {"captions": captions, "seed": seed, "device": device, "language": language}
-    scored, missing, table = _scored_figures(pipe, run, Path(scorer) if scorer else run, pack, sample, protocol, how)
+    scored, missing, table = _scored_figures(pipe, scorer, pack, sample, protocol, accuracy)
     return ImageResult({**found, **scored, "not_measured": skipped | missing, "protocol": protocol}, table)
 
 
 def _scored_figures(
     pipe: Pipeline,
-    run: Path,
-    scorer: Path,
+    scorer: Path | None,
     pack: PackedDataset,
     sample: ImageSample,
     protocol: dict[str, Any],
-    accuracy_options: dict[str, Any],
+    accuracy_options: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], dict[str, str], str | None]:
     """Measure agreement with the captions: the figures, why others are missing, and the table of caption accuracy."""
     found: dict[str, Any] = {}
     missing: dict[str, str] = {}
     table = None
     try:
+        if scorer is None:
+            raise ConfigError("give a scorer: --scorer RUN")
         found["r_precision"] = retrieval_precision(pipe, scorer, pack, sample, protocol["split"], protocol)
     except (ConfigError, ScorerError) as error:
         missing["R-precision"] = str(error)
-    if manifest(pack)["provenance"].get("kind") == "blossoms":
+    if accuracy_options and pipe.folder and manifest(pack)["provenance"].get("kind") == "blossoms":
         try:
-            read = accuracy.caption_accuracy_of_run(run, **accuracy_options)
+            read = accuracy.caption_accuracy_of_run(pipe.folder, **accuracy_options)
             found["caption_accuracy"], table = read.figures, read.table()
             if accuracy_options["language"] == "en":
                 found["swap"] = swap_test(pipe, pairs=accuracy_options["captions"], seed=accuracy_options["seed"])
