@@ -385,3 +385,88 @@ pub fn tokenize<S: AsRef<str> + Sync>(
     }
     Ok(total)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows(captions: &[&str], words: u32, characters: u32) -> Vec<Vec<i32>> {
+        let buckets = Buckets::new(words, characters).unwrap();
+        let mut offsets = vec![0; captions.len() + 1];
+        let count = tokenize(captions, buckets, &mut [], &mut offsets).unwrap();
+        let mut values = vec![0; count];
+        assert_eq!(tokenize(captions, buckets, &mut values, &mut offsets).unwrap(), count);
+        offsets.windows(2).map(|ends| values[ends[0] as usize..ends[1] as usize].to_vec()).collect()
+    }
+
+    fn one(caption: &str) -> Vec<i32> {
+        rows(&[caption], 1 << 16, 1 << 15).remove(0)
+    }
+
+    #[test]
+    fn a_word_is_itself_and_its_pieces() {
+        assert_eq!(rows(&["red"], 1 << 16, 0)[0].len(), 1);
+        // <re red ed> <red red> <red>
+        assert_eq!(one("red").len(), 1 + 6);
+        // two words, their pair, and the pieces of both
+        assert_eq!(rows(&["red rose"], 1 << 16, 0)[0].len(), 3);
+    }
+
+    #[test]
+    fn case_and_what_separates_do_not_count() {
+        for other in ["RED  rose", "Red, rose!", "red\nrose", "red\u{200d} rose"] {
+            assert_eq!(one(other), one("red rose"), "{other:?}");
+        }
+        assert_ne!(one("rose red"), one("red rose"));
+    }
+
+    #[test]
+    fn scripts_without_spaces_are_read_letter_by_letter() {
+        let letters = rows(&["红花"], 1 << 16, 0).remove(0);
+        assert_eq!(letters.len(), 3);
+        assert_eq!(&letters[..1], &rows(&["红"], 1 << 16, 0)[0]);
+        // 红色的花: runs of three and of four letters have tokens of their own
+        assert_eq!(one("红色的花").len(), 4 + 3 + 2 + 1);
+    }
+
+    #[test]
+    fn nothing_readable_has_no_token() {
+        assert_eq!(rows(&["", " ... ", "\u{200d}"], 16, 16), vec![Vec::<i32>::new(); 3]);
+    }
+
+    #[test]
+    fn buckets_out_of_range_are_refused() {
+        assert!(Buckets::new(0, 1).is_err());
+        assert!(Buckets::new(1, Buckets::LIMIT + 1).is_err());
+        assert!(tokenize(&["a"], Buckets::new(1, 0).unwrap(), &mut [], &mut [0]).is_err());
+    }
+
+    /// Captions of letters with and without spaces between words, marks, an emoji and what separates.
+    fn captions() -> impl Strategy<Value = String> {
+        let letters = prop::sample::select("abcdeABE红花色é\u{301}🌻 .,".chars().collect::<Vec<char>>());
+        prop::collection::vec(letters, 0..60).prop_map(String::from_iter)
+    }
+
+    proptest! {
+        #[test]
+        fn every_caption_reads_alone_as_it_does_among_others(captions in prop::collection::vec(captions(), 1..40)) {
+            let texts: Vec<&str> = captions.iter().map(String::as_str).collect();
+            let together = rows(&texts, 512, 256);
+            for (text, row) in texts.iter().zip(&together) {
+                prop_assert_eq!(row, &rows(&[text], 512, 256)[0]);
+            }
+        }
+
+        #[test]
+        fn tokens_are_in_range_and_each_once(caption in captions()) {
+            let row = rows(&[&caption], 64, 32).remove(0);
+            prop_assert!(row.iter().all(|token| (1..=96).contains(token)));
+            let mut sorted = row.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            prop_assert_eq!(sorted.len(), row.len());
+        }
+    }
+}

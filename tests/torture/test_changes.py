@@ -18,6 +18,9 @@ from victims import config_of
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 OTHER = {  # where twice the number, or the opposite, is not another valid value
+    "init": "elsewhere",
+    "augmentation": 0.5,
+    "condition_ramp": 5,
     "mismatch_weight": 0.25,
     "realism_goal": 0.25,
     "realism_steps": 7,
@@ -141,8 +144,10 @@ def test_where_how_long_and_on_what_device_may_change(begun, blossoms, name):
         "cuda_graph": not value,
         "report_to": "tensorboard",
         "deterministic": True,
+        "keep": "best",
     }
-    config = dataclasses.replace(BASE, **{name: words[name] if name in words else value + 1})
+    beside = {"eval_every": 5} if name == "keep" else {}
+    config = dataclasses.replace(BASE, **beside, **{name: words[name] if name in words else value + 1})
     assert config != BASE
     assert model_settings(config) == model_settings(BASE)
     check_resume(config, begun, blossoms)  # raises nothing

@@ -54,11 +54,11 @@ def losses(run):
 def test_the_loss_is_cross_entropy_against_half_own_and_half_class():
     torch.manual_seed(0)
     images, texts, classes = torch.randn(5, 4), torch.randn(5, 4), [3, 3, 1, 3, 2]
-    unit = [row / row.norm() for row in images]
+    unit, said = ([row / row.norm() for row in rows] for rows in (images, texts))
     total = 0.0
     for side in ("image", "text"):
         for i in range(5):
-            scores = [float((unit[i] @ texts[j] if side == "image" else unit[j] @ texts[i]) / 0.1) for j in range(5)]
+            scores = [float((unit[i] @ said[j] if side == "image" else unit[j] @ said[i]) / 0.1) for j in range(5)]
             log_sum = float(torch.tensor(scores).logsumexp(0))
             same = [j for j in range(5) if classes[j] == classes[i]]
             target = [0.5 * (j == i) + 0.5 * (j in same) / len(same) for j in range(5)]

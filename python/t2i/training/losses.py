@@ -109,14 +109,13 @@ def class_contrastive_loss(images: Tensor, texts: Tensor, classes: Tensor, tempe
 
     Args:
         images: (B, T) image embeddings.
-        texts: (B, T) text embeddings, row by row of the same images; compared as they are, so that a mean of captions that
-            disagree weighs less.
+        texts: (B, T) text embeddings, row by row of the same images.
         classes: (B,) class of each row.
         temperature: Divides the scores.
 
     Source: none; after Khosla et al. 2020 (supervised contrastive learning). Measured in `docs/paper.md`.
     """
-    scores = F.normalize(images, dim=1) @ texts.T / temperature  # (B, B)
+    scores = F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T / temperature  # (B, B)
     same = (classes[:, None] == classes[None, :]).to(scores.dtype)
     target = (torch.eye(len(scores), device=scores.device) + same / same.sum(dim=1, keepdim=True)) / 2
     return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
