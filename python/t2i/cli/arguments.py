@@ -93,6 +93,7 @@ class Prepare:
         "number of images (6000 without it).",
         metavar="DIR",
     )
+    follow_links: bool = option(False, "Read what links lead to, also outside of the source.")
     seed: int = option(0, "blossoms: random seed.")
     max_pixels: int = option(MAX_PIXELS, "Larger images are refused before they are decoded.")
     shard: str | None = option(

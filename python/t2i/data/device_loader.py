@@ -7,6 +7,7 @@
 """
 
 import math
+import threading
 from typing import Any, Literal
 
 import numpy as np
@@ -83,9 +84,14 @@ class DeviceLoader:
         pinned = device.type == "cuda"
         self.ring = [torch.empty(total, dtype=torch.int64, pin_memory=pinned) for _ in range(RING if pinned else 1)]
         self.sent: list[torch.cuda.Event | None] = [None] * len(self.ring)
+        self._filling = threading.Lock()  # threads that share a loader wait for each other
 
     def _upload(self, step: int) -> dict[str, Tensor]:
         """Send a step's plan as one block of int64, and cut it up there."""
+        with self._filling:
+            return self._send(step)
+
+    def _send(self, step: int) -> dict[str, Tensor]:
         plan, place = self.sampler.plan(step), step % len(self.ring)
         event = self.sent[place]
         if event is not None:

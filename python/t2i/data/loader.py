@@ -1,5 +1,6 @@
 """The host loader: a plan carried out by the native module into buffers that torch owns."""
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +76,17 @@ class Loader:
             buffers() for _ in range(RING if pinned else 1)
         ]  # one is filled while others are still being copied
         self.sent: list[torch.cuda.Event | None] = [None] * len(self.ring)
+        self._filling = threading.Lock()  # threads that share a loader wait for each other: the buffers are one batch's
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         return torch.tensor(array).to(self.device, non_blocking=True)  # a copy: a plan's arrays are read-only
 
     def batch(self, step: int) -> Batch:
-        """Read the batch of one step."""
+        """Read the batch of one step; threads may share a loader."""
+        with self._filling:
+            return self._batch(step)
+
+    def _batch(self, step: int) -> Batch:
         plan, place = self.sampler.plan(step), step % len(self.ring)
         buffers, event = self.ring[place], self.sent[place]
         if event is not None:

@@ -104,13 +104,13 @@ class Finder:
         path = joined(folder, name)
         if path is None or not isinstance(self.tree, FolderTree):
             return path is None
-        return inside(self.tree.path, path) is None
+        return inside(self.tree.path, path, self._report.follow_links) is None
 
     @cached_property
     def _index(self) -> dict[str, list[str]]:
         """Image files by case-folded stem, built when the first name is not found."""
         index: dict[str, list[str]] = {}
-        tree = FolderTree(self.tree.path, Report()) if isinstance(self.tree, FolderTree) else self.tree
+        tree = self.tree.again() if isinstance(self.tree, FolderTree) else self.tree
         for name in tree.names:
             if ending(name) in ENDINGS:
                 index.setdefault(_stem(name), []).append(name)

@@ -61,6 +61,11 @@ class Report:
     read: set[str] = field(default_factory=set)  # files that captions, classes and splits were read from
     hints: list[str] = field(default_factory=list)  # suggestions if nothing is found
     account: Account | None = None  # what became of every file of the source
+    follow_links: bool = False  # links that lead out of the source are read as well
+
+    def again(self) -> "Report":
+        """Return an empty report of the same rules, for a second look at the source."""
+        return Report(follow_links=self.follow_links)
 
     def skip(self, place: object, reason: str) -> None:
         """Record something that is skipped, with the reason."""
@@ -93,13 +98,16 @@ class Report:
         return "\n".join(lines).encode("utf-8", "replace").decode()  # a file name may hold bytes that are no text
 
 
-def inside(root: Path, name: str) -> Path | None:
+def inside(root: Path, name: str, follow_links: bool = False) -> Path | None:
     """Join a name from a table to the root; None if it leads out of the root (.., absolute, a link out).
 
-    A link of the Hub's cache, datasets--NAME/snapshots/REVISION/..., into datasets--NAME/blobs/ is no link out.
+    A link of the Hub's cache, datasets--NAME/snapshots/REVISION/..., into datasets--NAME/blobs/ is no link out; with
+    `follow_links` no link is, and only the name counts.
     """
     try:
         path, top = Path(os.path.normpath(root / name)), root.resolve()
+        if follow_links:
+            return path if name and path.is_relative_to(os.path.normpath(root)) else None
         real = path.resolve()
         kept = real.is_relative_to(top) or (real.parent == _blobs(top) and path.is_relative_to(os.path.normpath(root)))
         return path if name and kept else None

@@ -179,7 +179,7 @@ def near_miss(name: str, start: bytes) -> str | None:
 
 def account_for_items(source: Path, report: Report, items: Sequence[Item]) -> None:
     """Account for the files of a folder whose reader returns items only."""
-    tree = FolderTree(source, Report())
+    tree = FolderTree(source, report.again())
     inside = {str(item.path) for item in items if item.member is not None}  # files that hold many images
     packed = {item.path.relative_to(source).as_posix() for item in items if item.member is None}
     read = {Path(place).relative_to(source).as_posix() for place in report.read | inside}

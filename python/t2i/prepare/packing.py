@@ -24,7 +24,7 @@ from t2i.prepare.sources.layouts import cub, oxford102
 from t2i.prepare.sources.stackgan import stackgan
 from t2i.prepare.sources.table import table
 from t2i.prepare.sources.webdataset import is_shard, webdataset
-from t2i.prepare.tree import is_zip
+from t2i.prepare.tree import NOT_FOLLOWED, OUT, is_zip
 from t2i.prepare.writer import VERSION, Row, shard_capacity, write_shard
 
 BLOCK_IMAGES = 256  # decoded at once, between two moves of the progress bar
@@ -104,7 +104,7 @@ def pack(
     part, parts = _checked_part(settings, shard, shard_images, force)
     if Listing.read(out) is None:  # refused before the source is read, which may take long
         refuse_replacing(out, force)
-    report = Report()
+    report = Report(follow_links=options.follow_links)
     items = _items(settings, report)
     listing = _listing(settings, items, report)
     with output_lock(out, shared=shard is not None):
@@ -187,6 +187,10 @@ def _items(settings: _Settings, report: Report) -> list[Item]:
     items = list(SOURCES[kind](source, report, settings.options))
     if report.account is None and source.is_dir():
         account_for_items(source, report, items)
+    links = sum(reason in (OUT, NOT_FOLLOWED) for _, reason in report.skipped)
+    if links:
+        advice = f"{links} links are not followed: --follow-links reads what they lead to"
+        (report.notes if items else report.hints).append(advice)
     if not items:
         some = _first_reason(report)
         hints = f"; perhaps: {'; '.join(report.hints[:3])}" if report.hints else ""

@@ -1,4 +1,4 @@
-"""The files of a folder or zip by name. Nothing is unpacked to disk, and links out of the source are not followed."""
+"""The files of a folder or zip by name. Nothing is unpacked to disk; links out of the source need --follow-links."""
 
 import io
 import os
@@ -16,6 +16,7 @@ from t2i.prepare.kinds import ENDINGS, HEAD, archive_kind, ending
 from t2i.prepare.lines import MAX_LINE_BYTES
 
 OUT = "a link out of the source folder"
+NOT_FOLLOWED = "a link to a folder, which is not followed"
 MAX_TABLE_BYTES = 1 << 30  # of a table in an archive, which is read into memory
 MAX_RATIO = 100  # bytes unpacked per byte of the archive; images never compress that well
 RATIO_FREE = 1 << 20  # bytes that may be unpacked at any ratio
@@ -60,9 +61,15 @@ class FolderTree:
     def names(self) -> list[str]:
         """Every regular file below the folder, sorted by path; other entries are listed in the report."""
         found: list[str] = []
-        folders = [""]
+        folders, visited = [""], set[str]()
         while folders:
             folder = folders.pop()
+            if self._report.follow_links:  # a link to a folder above would go round for ever
+                real = os.path.realpath(self.path / folder)
+                if real in visited:
+                    self._report.skip(self.path / folder, "a link to a folder that is read already")
+                    continue
+                visited.add(real)
             try:
                 with os.scandir(self.path / folder) as listing:
                     entries = list(listing)
@@ -71,7 +78,7 @@ class FolderTree:
                 continue
             for entry in entries:
                 name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=self._report.follow_links):
                     folders.append(name)
                     if ending(name) in ENDINGS:
                         self._report.skip(self.path / name, "unreadable: it is a folder")
@@ -84,10 +91,10 @@ class FolderTree:
     def _usable(self, entry: os.DirEntry[str], name: str) -> bool:
         place = self.path / name
         try:
-            if entry.is_symlink() and inside(self.path, name) is None:
+            if entry.is_symlink() and inside(self.path, name, self._report.follow_links) is None:
                 self._report.skip(place, OUT)
             elif entry.is_symlink() and place.is_dir():
-                self._report.skip(place, "a link to a folder, which is not followed")
+                self._report.skip(place, NOT_FOLLOWED)
             elif not stat.S_ISREG(place.stat().st_mode):
                 self._report.skip(place, "it is not a file")
             else:
@@ -104,7 +111,11 @@ class FolderTree:
         """Return whether the file exists and is reached without a link out of the source."""
         if "names" in self.__dict__ and name in self._listed:  # it was checked when the folder was listed
             return True
-        return os.path.isfile(self.path / name) and inside(self.path, name) is not None
+        return os.path.isfile(self.path / name) and inside(self.path, name, self._report.follow_links) is not None
+
+    def again(self) -> "FolderTree":
+        """Return the same folder, to be listed once more without another entry in the report."""
+        return FolderTree(self.path, self._report.again())
 
     def place(self, name: str) -> str:
         """Return the path of a file."""

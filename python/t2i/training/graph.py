@@ -16,6 +16,12 @@ Inputs = dict[str, Tensor]
 WARM = 3  # steps before the recording
 
 
+def scalar_input(value: float, captured: "Captured | None") -> Tensor:
+    """Make an input () of a number that changes from step to step: on the device, where a recording is to see it change."""
+    made = torch.tensor(value)
+    return made if captured is None else made.to(captured.device, non_blocking=True)
+
+
 class Captured:
     """Run a function of named tensors, from its fourth call on by replaying a recording.
 

@@ -29,9 +29,9 @@ from t2i.models.image_features import network
 from t2i.models.modern import ModernGenerator
 from t2i.training import losses, modern_losses
 from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment, scarcity
-from t2i.training.graph import Captured, Inputs
+from t2i.training.graph import Captured, Inputs, scalar_input
 from t2i.training.guard import NonFiniteGuard
-from t2i.training.optim import adam, ema_rate, set_learning_rate, update_ema
+from t2i.training.optim import Move, adam, ema_rate, set_learning_rate, towards, update_ema
 from t2i.training.reference import Reference
 from t2i.training.text_source import FrozenText
 
@@ -134,8 +134,10 @@ class ModernStep:
     def _compile(self) -> None:
         config, on_gpu, alone = self.config, self.device.type == "cuda", self.ranks.world == 1
         self.draw: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]] = self.render
+        self.move: Move = towards
         if config.compile == "on" or (config.compile == "auto" and on_gpu):
             self.draw = runtime.compiled(self.render, "the generator")
+            self.move = runtime.compiled(self.move, "the EMA")
             self.score_pixels = runtime.compiled(self.score_pixels, "the pixel discriminator's update")  # type: ignore[method-assign]
             self.score_features = runtime.compiled(self.score_features, "the feature discriminator's update")  # type: ignore[method-assign]
             self.score_fakes = runtime.compiled(self.score_fakes, "the generator's update")  # type: ignore[method-assign]
@@ -183,7 +185,7 @@ class ModernStep:
         columns = self.strength.columns
         found["real_augmentation"] = self._uniform(columns, step, "augment real") * 2 - 1
         found["fake_augmentation"] = self._uniform(columns, step, "augment fake") * 2 - 1
-        found["text_weight"] = torch.tensor(min(1.0, (step + 1) / self.ramp) if self.ramp else 1.0)
+        found["text_weight"] = scalar_input(min(1.0, (step + 1) / self.ramp) if self.ramp else 1.0, self.captured)
         found["hard"] = self._uniform(1, step, "hard mismatch")[:, 0]
         if self.text_head is not None:
             kept = self._uniform(self.text_head.in_features, step, "head dropout") >= HEAD_DROPOUT
@@ -192,10 +194,7 @@ class ModernStep:
             source = runtime.generator(self.device, self.config.seed, step, "bank")
             rows = torch.randint(len(self.bank[0]), (BANK,), generator=source, device=self.device)
             found["bank"], found["bank_classes"] = self.bank[0][rows], self.bank[1][rows]
-        found["ema_rate"] = torch.tensor(ema_rate(self.config.ema, step))
-        if self.captured is not None:
-            for name in ("ema_rate", "text_weight"):
-                found[name] = found[name].to(self.device, non_blocking=True)
+        found["ema_rate"] = scalar_input(ema_rate(self.config.ema, step), self.captured)
         return found
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -227,7 +226,7 @@ class ModernStep:
             measured |= self.update_generator(given, shown, own[order], fakes, real_taps, fake_taps)
         self.guard.end()
         rate = inputs["ema_rate"]
-        update_ema(self.ema, self.generator, rate if rate.device.type == "cuda" else float(rate))
+        update_ema(self.ema, self.generator, rate if rate.device.type == "cuda" else float(rate), self.move)
         return measured
 
     def render(self, noise: Tensor, text: Tensor, augmentation: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -27,7 +27,7 @@ from t2i.models.build import discriminator, generator
 from t2i.ops.synchronised_norm import synchronise
 from t2i.training import losses
 from t2i.training.counters import Counters
-from t2i.training.graph import Captured, Inputs
+from t2i.training.graph import Captured, Inputs, scalar_input
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.optim import Move, adam, ema_rate, set_learning_rate, towards, update_ema
 from t2i.training.stages import Stages
@@ -144,9 +144,7 @@ class GanStep:
         found["noise"] = self._noise(count + between, step, "generator")
         if not self.config.reuse_fakes:
             found["discriminator_noise"] = self._noise(count, step, "discriminator")
-        found["ema_rate"] = torch.tensor(ema_rate(self.config.ema, step))
-        if self.captured is not None:
-            found["ema_rate"] = found["ema_rate"].to(self.device, non_blocking=True)
+        found["ema_rate"] = scalar_input(ema_rate(self.config.ema, step), self.captured)
         return found
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -81,7 +81,7 @@ def parquet(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> 
         raise DataError(f"{source} has no .parquet")
     for file in files:
         name = file.relative_to(root).as_posix()
-        if source.is_dir() and inside(source, name) is None:
+        if source.is_dir() and inside(source, name, report.follow_links) is None:
             report.skip(file, OUT)
             continue
         split = split_of_file(file.name)
@@ -156,7 +156,7 @@ def huggingface(source: Path, report: Report, options: SourceOptions = DEFAULTS)
     elif (source / "state.json").is_file():
         splits = [(source, False)]
     else:
-        yield from _repository(source)(source, report, options)
+        yield from _repository(source, report)(source, report, options)
         return
     import_pyarrow()
     for path, test in splits:
@@ -173,9 +173,9 @@ def huggingface(source: Path, report: Report, options: SourceOptions = DEFAULTS)
             yield from _guarded(file, report, _stream_items(file, name, test, report, options))
 
 
-def _repository(source: Path) -> Callable[[Path, Report, SourceOptions], Iterator[Item]]:
+def _repository(source: Path, report: Report) -> Callable[[Path, Report, SourceOptions], Iterator[Item]]:
     """Choose the reader of a Hub repository by the files in it."""
-    names = [name for name in FolderTree(source, Report()).names if not is_hidden(name)]
+    names = [name for name in FolderTree(source, report.again()).names if not is_hidden(name)]
     bases = {name.rpartition("/")[2].casefold() for name in names}
     if any(base.endswith(".parquet") and base not in METADATA for base in bases):
         return parquet
