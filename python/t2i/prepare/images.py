@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -24,6 +24,7 @@ Fit = Literal["stretch", "crop"]
 # What Pillow may open. Left to itself it would ask Ghostscript to run a PostScript program.
 PILLOW_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 ORIENTATION = 0x112  # of EXIF
+GROUP_BYTES = 8 << 20  # of files that one native call decodes: some hundred pictures from the web, one from a camera
 BAND_PIXELS = 1 << 20  # laid on white at once
 FILE_OVERHEAD = 16 << 20  # bytes a file may have beside eight for each allowed pixel, as in the native module
 
@@ -59,7 +60,10 @@ def _load_files(items: Sequence[Item], fit: Fit, max_pixels: int, out: NDArray[n
     boxes = None
     if any(item.box for item in items):
         boxes = np.array([item.box or (np.nan,) * 4 for item in items], np.float32)
-    answers = _native.load_images([str(item.path) for item in items], boxes, fit, max_pixels, out)
+    answers: list[tuple[str, str] | None] = []
+    for rows in _groups(items):
+        some = None if boxes is None else boxes[rows]
+        answers += _native.load_images([str(item.path) for item in items[rows]], some, fit, max_pixels, out[rows])
     reasons: list[str | None] = []
     for row, answer in enumerate(answers):
         if (answer is not None and _ask_pillow(*answer)) or (answer is None and _file_for_pillow(items[row].path)):
@@ -67,6 +71,22 @@ def _load_files(items: Sequence[Item], fit: Fit, max_pixels: int, out: NDArray[n
         else:
             reasons.append(None if answer is None else f"{answer[0]}: {answer[1]}")
     return reasons
+
+
+def _groups(items: Sequence[Item]) -> Iterator[slice]:
+    """Cut files into groups of a few megabytes: a native call ends before Ctrl-C is seen, and should end soon."""
+    first, total = 0, 0
+    for row, item in enumerate(items):
+        try:
+            length = item.path.stat().st_size
+        except OSError:
+            length = 0  # which the native module says
+        if row > first and total + length > GROUP_BYTES:
+            yield slice(first, row)
+            first, total = row, 0
+        total += length
+    if items:
+        yield slice(first, len(items))
 
 
 def _ask_pillow(kind: str, message: str) -> bool:
