@@ -56,6 +56,27 @@ def test_a_discriminator_that_learns_is_left_alone(lines):
     assert warnings_of(lines) == []
 
 
+def speeds_of(speeds):
+    said = []
+    watch = Watch(said.append)
+    for done, speed in enumerate(speeds):
+        watch.speed(done, speed)
+    return said
+
+
+def test_a_run_whose_speed_has_halved_says_so_once():
+    (line,) = speeds_of([500, 520, 510, *[200] * 12])
+    assert line.startswith("warning: 200 images a second at step 7, after 520 before: other programs use this machine")
+    assert "--threads 1" in line
+
+
+@pytest.mark.parametrize(
+    "speeds", [[500] * 20, [500, 200, 500, 200] * 5, [500, *[270] * 20], [200] * 5 + [500] * 5, [0.0] * 9]
+)
+def test_a_run_that_is_slow_for_a_moment_is_left_alone(speeds):
+    assert speeds_of(speeds) == []
+
+
 def drawn(by_text, by_noise, seed=0):
     """Pictures (8 texts, 8 noises, 3, 4, 4) whose pixels vary so much with each."""
     rng = torch.Generator().manual_seed(seed)
