@@ -1,14 +1,14 @@
 """Image grids and strips: what a person looks at."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from t2i.errors import ConfigError
+from t2i.plots.fonts import font_for, wrapped
 
 GAP = 4  # pixels between images
 MARGIN = 10
@@ -28,10 +28,10 @@ def grid(images: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96, 
     height = 2 * MARGIN + rows * (side + GAP) - GAP
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=13)
     for row in range(rows):
+        font = font_for(captions[row], 13)
         top = MARGIN + row * (side + GAP)
-        lines = textwrap.wrap(captions[row], width=max(8, int((text_width - MARGIN) / 6.6))) or [""]
+        lines = wrapped(captions[row], font, text_width - 2 * MARGIN, max(8, int((text_width - MARGIN) / 6.6)))
         most = max(1, side // 16)
         if len(lines) > most:
             lines = [*lines[: most - 1], lines[most - 1].rstrip(",. ") + " ..."]
@@ -52,10 +52,10 @@ def table(down: NDArray[np.uint8], across: Sequence[str], images: NDArray[np.uin
         side: pixels an image is shown at.
     """
     rows, columns = images.shape[:2]
-    font = ImageFont.load_default(size=12)
+    fonts = [font_for(caption, 12) for caption in across]
     width = max(8, int(side / 6.2))
-    wrapped = [textwrap.wrap(caption, width=width) or [""] for caption in across]
-    cut = [[*lines[:7], lines[7].rstrip(",. ") + " ..."] if len(lines) > 8 else lines for lines in wrapped]
+    heads = [wrapped(caption, font, side, width) for caption, font in zip(across, fonts, strict=True)]
+    cut = [[*lines[:7], lines[7].rstrip(",. ") + " ..."] if len(lines) > 8 else lines for lines in heads]
     head = 16 * max(map(len, cut)) + MARGIN
     left = MARGIN + side + 4 * GAP
     sheet = Image.new("RGB", (left + columns * (side + GAP) + MARGIN, head + rows * (side + GAP) + MARGIN), "white")
@@ -67,7 +67,8 @@ def table(down: NDArray[np.uint8], across: Sequence[str], images: NDArray[np.uin
 
     for column, lines in enumerate(cut):
         middle = left + column * (side + GAP) + side / 2
-        draw.multiline_text((middle, head - 6), "\n".join(lines), fill="black", font=font, anchor="md", align="center")
+        text = "\n".join(lines)
+        draw.multiline_text((middle, head - 6), text, fill="black", font=fonts[column], anchor="md", align="center")
     for row in range(rows):
         paste(down[row], MARGIN, row)
         for column in range(columns):
