@@ -13,7 +13,7 @@ from t2i.pipeline import Pipeline
 from t2i.training.scorer import independent_scorer
 
 IMAGES, SEED = 1000, 1000
-MOST_KID, LEAST_TEXT, MOST_COPIES = 10.0, 0.75, 0.01
+MOST_KID, LEAST_TEXT, MOST_COPIES = 15.0, 0.75, 0.01
 
 
 def missed(values: dict[str, float]) -> list[str]:

@@ -193,7 +193,7 @@ WRONG = {
     "a batch of one": (lambda m, o, t: ["t2i-train", "--data", m[0], "--batch", 1], "--batch must be"),
     "no such device": (
         lambda m, o, t: ["t2i-train", "--data", m[0], "--out", t / "run", *TINY, "--device", "tpu"],
-        "--device must be auto, cpu, cuda or cuda:N, got 'tpu'",
+        "--device must be auto, cpu, cuda, cuda:N or mps, got 'tpu'",
     ),
     "a device that is not there": (
         lambda m, o, t: ["t2i-generate", "--model", m[1], "x", "--device", "cuda:99"],

@@ -30,7 +30,18 @@ EVERYWHERE = {"out", "log_every", "checkpoint_every", "device", "threads", "forc
         (StyleConfig, {"model"}),
         (
             TrainConfig,
-            {"steps", "epochs", "sample_every", "report_to", "compile", "cuda_graph", "kernels", "loader"}
+            {
+                "steps",
+                "epochs",
+                "sample_every",
+                "report_to",
+                "compile",
+                "cuda_graph",
+                "kernels",
+                "loader",
+                "eval_every",
+                "keep",
+            }
             | {"deterministic"},
         ),
     ],
