@@ -8,6 +8,7 @@ import torch
 from helpers import tiny_config
 from t2i import runtime
 from t2i.config.records import from_json, to_json
+from t2i.distributed import Ranks
 from t2i.training import machine
 from t2i.training.gan import train
 from t2i.training.machine import candidates, fastest_threads, settle, step_timer
@@ -83,6 +84,15 @@ def test_what_was_measured_is_kept_for_the_resume(tmp_path, monkeypatch):
     other = torch.bfloat16 if first.precision == "float32" else torch.float32
     monkeypatch.setattr(runtime, "pick_precision", lambda name, device: other)  # another machine, or another mood
     assert settle(open_settings, tmp_path) == first
+
+
+def test_several_processes_take_the_number_they_were_started_with(tmp_path, monkeypatch):
+    """Timed numbers could differ, and the processes' settings with them."""
+    monkeypatch.setattr(machine, "fastest_threads", lambda seconds, numbers: pytest.fail("timed"))
+    ranks = Ranks(rank=1, local=1, world=2)
+    monkeypatch.setattr(Ranks, "any", lambda self, flag: flag)
+    torch.set_num_threads(2)
+    assert settle(dataclasses.replace(tiny_config(), threads=0), tmp_path, ranks).threads == 2
 
 
 def test_another_number_of_threads_on_resume_is_said(tmp_path, capsys):

@@ -61,7 +61,9 @@ def settle(config: TrainConfig, folder: Path, ranks: Ranks = ALONE) -> TrainConf
     if device.type != "cpu":
         return config
     threads = config.threads or (before.threads if before else 0)
-    if not threads:
+    if not threads and ranks.world > 1:
+        threads = torch.get_num_threads()  # torchrun's choice; timed numbers could differ between processes
+    elif not threads:
         threads = fastest_threads(step_timer(config), candidates(torch.get_num_threads()))
     elif before and before.threads and before.threads != threads:
         ranks.write(
