@@ -114,6 +114,8 @@ def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler, j
     )
     ranks.assert_same({"the state they start from": fingerprint(gan.modules(), loop.start)})
     samples, watch = SampleGrid(gan, data, folder), Watch()
+    if judge is not None and not loop.start:
+        judge.best = None  # of a run that --force has replaced
 
     def save_model() -> None:
         best = None if judge is None else judge.model()
