@@ -398,7 +398,8 @@ mod tests {
         let count = tokenize(captions, buckets, &mut [], &mut offsets).unwrap();
         let mut values = vec![0; count];
         assert_eq!(tokenize(captions, buckets, &mut values, &mut offsets).unwrap(), count);
-        offsets.windows(2).map(|ends| values[ends[0] as usize..ends[1] as usize].to_vec()).collect()
+        let ends: Vec<usize> = offsets.iter().map(|&end| usize::try_from(end).unwrap()).collect();
+        ends.windows(2).map(|ends| values[ends[0]..ends[1]].to_vec()).collect()
     }
 
     fn one(caption: &str) -> Vec<i32> {
