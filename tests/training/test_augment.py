@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment, scarcity
+from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment
 
 OFF = Augmentation(brightness=0, saturation=0, contrast=0, translation=0)
 
@@ -107,11 +107,3 @@ def test_a_strength_goes_towards_another_by_parts() -> None:
     assert Augmentation().towards(DIFFAUGMENT, 1) == DIFFAUGMENT
     assert NONE.towards(DIFFAUGMENT, 0.5).cutout == pytest.approx(0.25)
     assert NONE.columns == 5
-
-
-def test_scarcity_falls_with_the_number_of_images() -> None:
-    found = [scarcity(images) for images in (0, 1, 100, 300, 1000, 1999, 2000, 80_000)]
-    assert found == sorted(found, reverse=True)
-    assert found[2] == 1.0
-    assert found[-1] == found[-2] == 0.0
-    assert 0.6 < found[3] < 0.7

@@ -259,18 +259,17 @@ class TrainConfig(RunOptions):
         group="losses",
         at_least=0,
     )
-    augmentation: float | None = option(
-        None,
-        "modern: how far to go from little augmentation to all of DiffAugment's, before both discriminators, 0..1. Without it:"
-        " by the number of training images, 0 from 2,000 on and 1 up to 100.",
+    augmentation: float = option(
+        0.0,
+        "modern: how far to go from little augmentation to all of DiffAugment's, before both discriminators, 0..1; for a few"
+        " hundred images.",
         group="losses",
         at_least=0,
         at_most=1,
     )
-    condition_ramp: int | None = option(
-        None,
-        "modern: steps over which the text comes in, so that few images do not collapse. Without it: up to 1,000 for few"
-        " images, none from 2,000 images on.",
+    condition_ramp: int = option(
+        0,
+        "modern: steps over which the text comes in, against collapse on a few hundred images.",
         group="losses",
         at_least=0,
         rare=True,

@@ -7,13 +7,10 @@ Source: DiffAugment (Zhao et al. 2020): colour and translation; the translation 
 with zeros, because a frozen ImageNet network answers to the edge of a black bar.
 """
 
-import math
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
-
-MANY, FEW = 2000, 100  # training images: no more augmentation than usual, and all of DiffAugment's
 
 
 @dataclass(frozen=True)
@@ -50,17 +47,7 @@ class Augmentation:
 
 
 NONE = Augmentation(0.0, 0.0, 0.0, 0.0)
-DIFFAUGMENT = Augmentation(0.5, 1.0, 0.5, 0.125, 0.5)  # as published, for a hundred images
-
-
-def scarcity(images: int) -> float:
-    """Say how few images a training set has: 0 from 2,000 on, 1 up to 100, in between by the logarithm.
-
-    Example:
-        >>> [round(scarcity(n), 2) for n in (50, 100, 300, 1000, 2000, 8000)]
-        [1.0, 1.0, 0.63, 0.23, 0.0, 0.0]
-    """
-    return min(1.0, max(0.0, math.log(MANY / max(images, 1)) / math.log(MANY / FEW)))
+DIFFAUGMENT = Augmentation(0.5, 1.0, 0.5, 0.125, 0.5)  # as published
 
 
 def _reflected(index: Tensor, side: int) -> Tensor:

@@ -28,7 +28,7 @@ from t2i.models.feature_discriminator import FeatureDiscriminator, FrozenTaps
 from t2i.models.image_features import network
 from t2i.models.modern import ModernGenerator
 from t2i.training import losses, modern_losses
-from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment, scarcity
+from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment
 from t2i.training.graph import Captured, Inputs, scalar_input
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.optim import Move, adam, ema_rate, set_learning_rate, towards, update_ema
@@ -39,7 +39,6 @@ BANK = 512  # texts that an image's own is told from, beside the batch's
 REPEATED = 0.375  # part of a batch whose text repeats another row's
 PIXEL_RATE, PIXEL_BETAS = 0.6, (0.5, 0.999)  # of the pixel discriminator: part of the learning rate, and Adam's moments
 TEMPERATURE = 0.1
-RAMP = 1000  # steps over which the text comes in, of a data set of a hundred images
 HEAD_DROPOUT = 0.2  # of pooled features, when the map to the text learns
 
 
@@ -71,11 +70,9 @@ class ModernStep:
     ) -> None:
         self.config, self.text, self.device, self.precision = config, text, device, precision
         self.alignment_encoder, self.ranks = alignment_encoder, ranks
-        few = config.augmentation
-        if few is None:
-            few = 0.0 if reference is None else scarcity(reference.count)
-        self.strength, self.pixel_strength = Augmentation().towards(DIFFAUGMENT, few), NONE.towards(DIFFAUGMENT, few)
-        self.ramp = round(few * RAMP) if config.condition_ramp is None else config.condition_ramp
+        self.strength = Augmentation().towards(DIFFAUGMENT, config.augmentation)
+        self.pixel_strength = NONE.towards(DIFFAUGMENT, config.augmentation)
+        self.ramp = config.condition_ramp
         layout = torch.channels_last
         made = generator(config)
         assert isinstance(made, ModernGenerator)
@@ -261,7 +258,7 @@ class ModernStep:
         return torch.lerp(mean, text, inputs["text_weight"].to(text.device))
 
     def _pixels(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Reduce images to what the pixel discriminator reads, augmented where the data set is small."""
+        """Reduce images to what the pixel discriminator reads, augmented where the settings say so."""
         reduced = self._reduced(images)
         return reduced if self.pixel_strength == NONE else augment(reduced, self.pixel_strength, draws)
 

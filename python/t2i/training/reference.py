@@ -20,13 +20,11 @@ class Reference:
         images: (N, 3, S, S) real training images, evenly spaced, cut to their middle.
         captions: (M,) rows of the training captions.
         classes: (M,) class of each; without classes, the number of its image.
-        count: Training images of the data set.
     """
 
     images: Tensor
     captions: Tensor
     classes: Tensor
-    count: int
 
     @classmethod
     def of(cls, data: PackedDataset, size: int) -> "Reference":
@@ -43,5 +41,4 @@ class Reference:
             normalise(torch.from_numpy(np.ascontiguousarray(images))),
             torch.from_numpy(captions),
             torch.from_numpy(classes),
-            count=len(rows),
         )
