@@ -19,8 +19,8 @@ def fewest(captions: int) -> int:
     What two captions have in common is mostly their author. Measured on Oxford-102 (70,000 captions; `docs/paper.md`).
 
     Example:
-        >>> [fewest(n) for n in (40, 5_000, 11_000, 60_000)]
-        [1, 2, 3, 5]
+        >>> fewest(40), fewest(5_000), fewest(11_000), fewest(60_000)
+        (1, 2, 3, 5)
     """
     return min(5, 1 + captions // 5000)
 
