@@ -93,6 +93,20 @@ def slow_encode(captions):
     return np.array(rows, np.uint8).reshape(-1, 201)
 
 
+def tiny_pipeline(kind):
+    """A pipeline of random networks at 16 px whose text encoder is of a kind."""
+    import torch  # only here
+
+    import t2i
+    from t2i.pipeline import Pipeline
+    from t2i.text.build import text_encoder
+
+    text = TextOptions(kind=kind, objective="contrastive", width=8, channels=(8, 8), dim=16, buckets=(512, 256))
+    config = TrainConfig(size=16, generator_width=8, noise_dim=8, projection_dim=8, alignment_weight=0.0, text=text)
+    torch.manual_seed(0)
+    return Pipeline(t2i.Generator(16, 8, 8, 16, 8), text_encoder(text), config)
+
+
 def packed(kind, source, tmp_path, **options):
     """Pack a source at 16 px, with every file accounted for; returns the data set, whole by its checksums, and the report."""
     from t2i import prepare  # only here: they import torch

@@ -10,11 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-import t2i
-from t2i.config.options import TextOptions, TrainConfig
+from helpers import tiny_pipeline
 from t2i.demo.app import Server
 from t2i.pipeline import Pipeline
-from t2i.text.build import text_encoder
 
 pytest.importorskip("starlette", reason="the extra is not installed: pip install 't2i[demo]'")
 pytest.importorskip("uvicorn", reason="the extra is not installed: pip install 't2i[demo]'")
@@ -27,15 +25,13 @@ SENTENCES = ["a flower with red petals", "一朵红色的花 🌻, naïve"]
 def test_the_demo_draws_what_the_pipeline_draws(kind, tmp_path):
     if kind == "minilm" and not all(map(importlib.util.find_spec, ("tokenizers", "all_minilm_l6_v2"))):
         pytest.skip("the extra minilm is not installed")
-    text = TextOptions(kind=kind, objective="contrastive", width=8, channels=(8, 8), dim=16, buckets=(512, 256))
-    config = TrainConfig(size=16, generator_width=8, noise_dim=8, projection_dim=8, alignment_weight=0.0, text=text)
-    torch.manual_seed(0)
-    generator = t2i.Generator(16, 8, 8, 16, 8)
+    made = tiny_pipeline(kind)
+    generator = made.generator.train()
     for _ in range(20):  # batch statistics, as a training would leave them
         generator(torch.randn(16, 8), 5 * torch.randn(16, 16))
     with torch.no_grad():
         generator.to_rgb.weight *= 50  # contrast, as a trained one has
-    Pipeline(generator, text_encoder(text), config).save_pretrained(tmp_path / "model")
+    made.save_pretrained(tmp_path / "model")
     pipe = Pipeline.from_pretrained(tmp_path / "model")
     assert pipe.encoder.kind == kind
     with Server(pipe) as server:

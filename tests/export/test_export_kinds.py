@@ -5,13 +5,10 @@ import importlib.util
 import pytest
 import torch
 
-import t2i
-from t2i.config.options import TextOptions, TrainConfig
+from helpers import tiny_pipeline
 from t2i.errors import CheckpointError
 from t2i.export import onnx as exporting
 from t2i.export.onnx_pipeline import OnnxPipeline
-from t2i.pipeline import Pipeline
-from t2i.text.build import text_encoder
 
 onnx = pytest.importorskip("onnx", reason="the extra is not installed: pip install 't2i[export]'")
 pytest.importorskip("onnxruntime", reason="the extra is not installed: pip install 't2i[export]'")
@@ -24,10 +21,7 @@ SENTENCES = ["a flower with red petals", "\U0001f33b 红色的花, naïve", "x",
 def test_the_file_draws_what_pytorch_draws(kind, tmp_path):
     if kind == "minilm" and not all(map(importlib.util.find_spec, ("tokenizers", "all_minilm_l6_v2"))):
         pytest.skip("the extra minilm is not installed")
-    text = TextOptions(kind=kind, objective="contrastive", width=8, channels=(8, 8), dim=16, buckets=(512, 256))
-    config = TrainConfig(size=16, generator_width=8, noise_dim=8, projection_dim=8, alignment_weight=0.0, text=text)
-    torch.manual_seed(0)
-    pipe = Pipeline(t2i.Generator(16, 8, 8, 16, 8), text_encoder(text), config)
+    pipe = tiny_pipeline(kind)
     written = exporting.export(pipe, tmp_path / "model.onnx")
     assert written.worst < 1e-4
     model = OnnxPipeline(written.path)

@@ -117,6 +117,13 @@ def test_the_scorer_is_trained_once(tiny_blossoms, tmp_path, monkeypatch):
     assert torch.equal(first.text.vectors, again.text.vectors)
 
 
+def test_a_scorer_whose_weights_are_gone_is_trained_again(tiny_blossoms, tmp_path):
+    arguments = (tiny_blossoms, 16, 0, tmp_path / "scorer", torch.device("cpu"), torch.float32)
+    first = independent_scorer(*arguments)
+    (tmp_path / "scorer" / "text.safetensors").unlink()
+    assert torch.equal(independent_scorer(*arguments).text.vectors, first.text.vectors)
+
+
 def test_half_of_the_training_images_are_enough_for_a_scorer_that_tells_captions_apart(judged):
     values = read_phase(judged / "metrics.jsonl", "evaluation")[0]
     assert values.get("r_precision_real", 1.0) > 0.03  # chance 0.01

@@ -117,6 +117,7 @@ def test_another_architecture_is_refused(source, tiny_blossoms, tmp_path):
     other = tiny_config(text={"encoder": "joint"}) if config.network == "modern" else modern()
     with pytest.raises(ConfigError, match=f"--init .* has --network {config.network}.*--preset"):
         train(dataclasses.replace(other, init=str(folder)), tiny_blossoms, tmp_path)
+    assert not (tmp_path / "text.safetensors").exists()  # before a text encoder is trained
 
 
 def test_shapes_that_fit_nowhere_are_refused(source, tiny_blossoms, tmp_path):

@@ -28,9 +28,8 @@ def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a console code page, LC_ALL=C: what it cannot say is escaped
             stream.reconfigure(errors="backslashreplace")
     sys.stderr = console.errors()
-    if (
-        sys.platform == "darwin"
-    ):  # operations that Apple's GPU lacks run on the CPU, and torch says which; read by torch's import
+    if sys.platform == "darwin":
+        # What Apple's GPU lacks runs on the CPU, and torch says so; read when torch is imported.
         os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     try:
         command(sys.argv[1:])

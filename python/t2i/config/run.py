@@ -19,7 +19,7 @@ class RunOptions:
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps (Apple's GPU).", group="device", runtime_only=True)
     precision: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "Mixed precision: auto is bfloat16 where the hardware supports it.", group="device"
+        "auto", "Mixed precision: auto is bfloat16 where it is faster than float32.", group="device"
     )
     threads: int = option(
         0, "CPU threads; 0 is PyTorch's default.", group="device", at_least=0, rare=True, runtime_only=True

@@ -27,10 +27,9 @@ from t2i.metrics.figures import TrainingImages
 from t2i.metrics.inputs import middle
 from t2i.metrics.neighbours import copies
 from t2i.metrics.pixels import small_pixels
-from t2i.metrics.retrieval import JointEmbedding, captions_of_split, mismatched_rows, network_input, r_precision
+from t2i.metrics.retrieval import JointEmbedding, network_input, r_precision, ranked_captions
 from t2i.metrics.scoring import NOISES, ImageSample, sample_images
 from t2i.pipeline import Pipeline
-from t2i.text.inputs import CaptionInputs
 
 Values = dict[str, float]
 MAX_TRAINING = 20_000  # training images that copies are looked for among
@@ -117,11 +116,7 @@ class LiveFigures:
 
     def _captions(self, sample: ImageSample) -> tuple[Tensor, NDArray[np.int64], NDArray[np.int64]] | None:
         """Embed the split's captions, and choose the mismatched ones; None where there are too few of other classes."""
-        rows, classes = captions_of_split(self.data, self.data.split(self.split))
-        own = np.searchsorted(rows, sample.captions)
         try:
-            others = mismatched_rows(classes, own, self.seed)
+            return ranked_captions(self.scorer, self.data, self.data.split(self.split), sample.captions, self.seed)
         except ConfigError:
             return None
-        device = next(self.scorer.text.parameters()).device
-        return self.scorer.embed_captions(CaptionInputs(self.scorer.text, self.data, device)(rows)), own, others

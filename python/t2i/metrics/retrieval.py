@@ -8,6 +8,7 @@ flatters it. A scorer that is at chance on real images says nothing, and no figu
 Source: Xu et al. 2018 (AttnGAN). Differs: another embedding, and mismatched captions of other classes only.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from t2i.text.protocol import TextEncoder
 from t2i.weights import load_weights, read_tensors
 
 MISMATCHED = 99
-DEVIATIONS = 3  # standard errors above chance that real images must reach
+DEVIATIONS = 3  # standard errors above chance, of an R-precision that is more than chance
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,30 @@ def captions_of_split(pack: PackedDataset, images: NDArray[np.int64]) -> tuple[N
     return rows, np.repeat(np.where(labels < 0, images, labels), counts)
 
 
+def ranked_captions(
+    scorer: JointEmbedding, pack: PackedDataset, split: NDArray[np.int64], captions: NDArray[np.int64], seed: int
+) -> tuple[Tensor, NDArray[np.int64], NDArray[np.int64]]:
+    """Embed a split's captions, and choose those that each image's own is told from.
+
+    Args:
+        scorer: Embeds captions.
+        pack: Where they come from.
+        split: Images of the split.
+        captions: (N,) the caption row of each image.
+        seed: Of the mismatched captions.
+
+    Returns:
+        What `r_precision` takes behind the images: embeddings (M, T), the row of each own caption (N,), those of others (N, K).
+
+    Raises:
+        ConfigError: the other classes of some image have too few captions.
+    """
+    rows, classes = captions_of_split(pack, split)
+    own = np.searchsorted(rows, captions)
+    others = mismatched_rows(classes, own, seed)
+    return scorer.embed_captions(CaptionInputs(scorer.text, pack, torch.device("cpu"))(rows)), own, others
+
+
 def r_precision_of(
     scorer: JointEmbedding,
     pack: PackedDataset,
@@ -169,11 +194,8 @@ def r_precision_of(
         seed: Of the mismatched captions, which all sets share.
         images: Sets by name, each (N, 3, S, S) in [-1, 1].
     """
-    rows, classes = captions_of_split(pack, split)
-    own = np.searchsorted(rows, captions)
-    others = mismatched_rows(classes, own, seed)
-    embedded = scorer.embed_captions(CaptionInputs(scorer.text, pack, torch.device("cpu"))(rows))
-    return {name: r_precision(scorer.embed_images(each), embedded, own, others) for name, each in images.items()}
+    ranked = ranked_captions(scorer, pack, split, captions, seed)
+    return {name: r_precision(scorer.embed_images(each), *ranked) for name, each in images.items()}
 
 
 def network_input(images: NDArray[np.uint8]) -> Tensor:
@@ -222,6 +244,11 @@ def chance() -> float:
     return 1 / (1 + MISMATCHED)
 
 
+def above_chance(images: int) -> float:
+    """Return the R-precision that is DEVIATIONS standard errors above chance on so many images."""
+    return chance() + DEVIATIONS * math.sqrt(chance() * (1 - chance()) / images)
+
+
 def check_scorer(real: float, images: int) -> None:
     """Refuse a scorer that real images do not distinguish from chance.
 
@@ -232,7 +259,7 @@ def check_scorer(real: float, images: int) -> None:
     Raises:
         ScorerError: it is not DEVIATIONS standard errors above chance.
     """
-    bar = chance() + DEVIATIONS * (chance() * (1 - chance()) / images) ** 0.5
+    bar = above_chance(images)
     if not real >= bar:
         raise ScorerError(
             f"the scorer fails on real images: {real:.1%} of {images}, chance is {chance():.1%}, at least {bar:.1%} is needed"

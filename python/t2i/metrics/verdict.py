@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from t2i.metrics.retrieval import MISMATCHED
+from t2i.metrics.retrieval import above_chance, chance
 
 Values = Mapping[str, float]
 FOLLOWED, PART = 0.75, 0.25  # of the R-precision of real images: the text is followed, or followed in part
-DEVIATIONS = 3  # standard errors above chance, of an R-precision that is more than chance
 ALIKE = 0.5  # of the diversity of real images of one class: images of a caption are alike below it
 COPIES = 0.02  # share of copies above that of real images: the model memorises
 GAIN = 0.03  # part by which the distance must have fallen since the evaluations before: still improving
-CHANCE = 1 / (1 + MISMATCHED)
 
 
 def verdict(history: Sequence[Values], count: int) -> list[str]:
@@ -25,10 +23,20 @@ def verdict(history: Sequence[Values], count: int) -> list[str]:
     return [line for line in found if line]
 
 
+def too_many_copies(values: Values) -> bool:
+    """Say whether more images are near to a training image than real ones are, by more than COPIES."""
+    return values["copies"] > values["copies_real"] + COPIES
+
+
+def distance(values: Values) -> float:
+    """Add up the distances to real images: what an evaluation is better or worse by."""
+    return values["kid"] + values["kid_pixels"]
+
+
 def warnings(values: Values) -> dict[str, str]:
     """Say what needs attention now, by cause: copies, or images of one caption that are all alike."""
     found = {}
-    if values["copies"] > values["copies_real"] + COPIES:
+    if too_many_copies(values):
         found["copies"] = (
             f"{values['copies']:.1%} of the generated images are nearer to a training image than 99% of real images are: "
             "the model memorises; stop earlier (--keep best), or train on more images"
@@ -50,7 +58,7 @@ def still_improving(history: Sequence[Values]) -> bool | None:
     part = len(history) // 3
     if part < 1:
         return None
-    distances = [(values["kid"] + values["kid_pixels"]) for values in history]
+    distances = [distance(values) for values in history]
     late, before = sum(distances[-part:]) / part, sum(distances[-2 * part : -part]) / part
     return late < (1 - GAIN) * before
 
@@ -59,8 +67,8 @@ def _text(values: Values, count: int) -> str:
     if "r_precision" not in values:
         return ""
     ours, real = values["r_precision"], values["r_precision_real"]
-    bar = CHANCE + DEVIATIONS * (CHANCE * (1 - CHANCE) / count) ** 0.5
-    figures = f"{ours:.1%} against {real:.1%} for real images, chance {CHANCE:.0%}"
+    bar = above_chance(count)
+    figures = f"{ours:.1%} against {real:.1%} for real images, chance {chance():.0%}"
     if real < bar:
         return f"whether the text is followed cannot be said: the scorer fails on real images ({real:.1%})"
     if ours < bar:
@@ -71,7 +79,7 @@ def _text(values: Values, count: int) -> str:
 
 
 def _copies(values: Values) -> str:
-    word = "too many copies" if values["copies"] > values["copies_real"] + COPIES else "copies"
+    word = "too many copies" if too_many_copies(values) else "copies"
     return f"{word}: {values['copies']:.1%} (real images {values['copies_real']:.1%})"
 
 

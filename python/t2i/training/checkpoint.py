@@ -102,6 +102,11 @@ def check_newest(run: Path, metadata: Mapping[str, Any]) -> None:
             return
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Say whether a run folder has a checkpoint, sound or not."""
+    return bool(_present(run / "checkpoints"))
+
+
 def newest_tensors(run: Path) -> dict[str, Tensor]:
     """Read the tensors of a run folder's newest sound checkpoint, as "module/name"; nothing where there is none."""
     for folder in reversed(_present(run / "checkpoints")):
@@ -176,10 +181,6 @@ class Checkpoints:
     ) -> None:
         self.folder, self.modules, self.optimizers = folder / "checkpoints", modules, optimizers
         self._skipped: set[str] = set()  # newer than the one that was restored, and damaged
-
-    def present(self) -> bool:
-        """Say whether there is a checkpoint, sound or not."""
-        return bool(_present(self.folder))
 
     def save(self, step: int, metadata: Mapping[str, Any], good_until: int | None = None) -> Path:
         """Write the state after `step` steps, with `metadata` that resuming must agree with; keep it and the one before.

@@ -19,7 +19,7 @@ from t2i.errors import CheckpointError
 from t2i.files import read_json, write_atomically
 from t2i.metrics.live import LiveFigures, Values
 from t2i.metrics.scoring import MIN_IMAGES
-from t2i.metrics.verdict import COPIES, verdict, warnings
+from t2i.metrics.verdict import distance, too_many_copies, verdict, warnings
 from t2i.pipeline import Pipeline
 from t2i.training.progress import read_phase
 from t2i.training.scorer import independent_scorer
@@ -89,13 +89,13 @@ class Evaluation:
             return True
         if step <= best["step"]:
             return step == best["step"]  # this run, again after a kill
-        if values["copies"] > values["copies_real"] + COPIES and best["copies"] <= best["copies_real"] + COPIES:
+        if too_many_copies(values) and not too_many_copies(best):
             return False
         if "r_precision" in values and "r_precision" in best:
             rate = best["r_precision"]
             if values["r_precision"] < rate - (rate * (1 - rate) / self.count) ** 0.5:
                 return False
-        return values["kid"] + values["kid_pixels"] < best["kid"] + best["kid_pixels"]
+        return distance(values) < distance(best)
 
     def verdict(self) -> list[str]:
         """Say in words what the run has reached, a finding each."""

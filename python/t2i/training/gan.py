@@ -19,7 +19,7 @@ from t2i.locks import RunLock
 from t2i.text.coverage import ambiguity_warning, coverage_warning
 from t2i.text.pretrained import resolve_text
 from t2i.training import report
-from t2i.training.checkpoint import Checkpoints
+from t2i.training.checkpoint import Checkpoints, has_checkpoint
 from t2i.training.evaluation import PHASE, Evaluation, model_networks
 from t2i.training.loop import Loop, step_counts
 from t2i.training.machine import settle
@@ -63,6 +63,8 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
         check_resume(config, folder, data)
         if config.text.encoder == "joint":
             check_text(config, data, folder)
+        # Before anything is trained: it may be refused.
+        initial = load_source(config) if config.init and not has_checkpoint(folder) else None
         sampler = sampler_from(config, data, ranks)
         with ranks.main_process_first():  # the others find the text encoder, and its embeddings, ready
             ranks.write(write_atomically, folder / "config.json", to_json(config).encode())
@@ -75,8 +77,8 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
                 ranks.write(console.say, warning)
         torch.manual_seed(config.seed)
         gan = make_step(config, source, device, precision, alignment_encoder, ranks, data)
-        if config.init and not Checkpoints(folder, {}, {}).present():
-            for line in warm_start(gan, load_source(config)):
+        if initial is not None:
+            for line in warm_start(gan, initial):
                 ranks.write(console.say, line)
         _train_gan(gan, data, folder, sampler, judge)
 

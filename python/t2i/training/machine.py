@@ -16,11 +16,10 @@ from torch import Tensor
 
 from t2i import console, runtime
 from t2i.config.options import TrainConfig
-from t2i.config.records import from_json
 from t2i.data.loader import Batch
 from t2i.distributed import ALONE, Ranks
-from t2i.errors import CheckpointError
 from t2i.models.build import image_encoder
+from t2i.training.resume import recorded_settings
 from t2i.training.steps import make_step
 from t2i.training.text_source import FrozenText
 
@@ -52,7 +51,7 @@ def settle(config: TrainConfig, folder: Path, ranks: Ranks = ALONE) -> TrainConf
         The settings with a precision, and on a CPU with a number of threads, which are also set.
     """
     device = runtime.pick_device(ranks.device(config.device))
-    before = _before(folder)
+    before = recorded_settings(folder)
     precision = config.precision
     if precision == "auto":
         slow = runtime.pick_precision("auto", device) is torch.float32
@@ -73,14 +72,6 @@ def settle(config: TrainConfig, folder: Path, ranks: Ranks = ALONE) -> TrainConf
         )
     torch.set_num_threads(threads)
     return dataclasses.replace(config, threads=threads)
-
-
-def _before(folder: Path) -> TrainConfig | None:
-    """Read the settings that the run folder began with; None where it has none that can be read."""
-    try:
-        return from_json(folder / "config.json")
-    except CheckpointError:
-        return None
 
 
 def candidates(most: int) -> list[int]:

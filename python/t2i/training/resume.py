@@ -22,6 +22,14 @@ from t2i.text.pretrained import encoder_file
 from t2i.training.checkpoint import check_newest
 
 
+def recorded_settings(folder: Path) -> TrainConfig | None:
+    """Read the settings that a run folder began with; None where it has none that can be read."""
+    try:
+        return from_json(folder / "config.json")
+    except CheckpointError:
+        return None
+
+
 def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None:
     """Refuse to resume in a run folder that was made with other settings or other data, showing what differs."""
     path = folder / "config.json"

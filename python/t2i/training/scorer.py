@@ -5,7 +5,6 @@ core at 32 px. Its folder is one of `t2i-train text`, so that `t2i-eval images -
 """
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,20 @@ from tqdm import tqdm
 from t2i import console, runtime
 from t2i.config.options import JointOptions, TextConfig
 from t2i.data.dataset import PackedDataset
-from t2i.errors import CheckpointError
+from t2i.errors import ConfigError
 from t2i.files import read_json, write_atomically
 from t2i.images import normalise
-from t2i.metrics.retrieval import JointEmbedding
+from t2i.metrics.retrieval import JointEmbedding, captions_of_split
 from t2i.models.build import image_encoder
 from t2i.text.build import text_encoder
 from t2i.text.inputs import CaptionInputs
 from t2i.training.losses import class_contrastive_loss
+from t2i.training.optim import set_learning_rate
 from t2i.training.text import text_metadata
+from t2i.training.text_objectives import warm_cosine
 from t2i.weights import save_weights
 
+# As the preset `drawings` has them today, written out: a judge must not change with what it judges.
 SCORER = JointOptions(
     kind="ngrams",
     buckets=(16384, 8192),
@@ -61,7 +63,7 @@ def independent_scorer(
     try:
         if read_json(folder / "text.json") == json.loads(json.dumps(metadata)):
             return JointEmbedding.load(folder, SCORER, size, device)
-    except (OSError, ValueError, CheckpointError):
+    except (OSError, ValueError, ConfigError):  # also a record without its weights
         pass  # trained below
     networks = _trained(config, data, device, precision)
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ def _trained(
         torch.manual_seed(config.seed)
         text, image = text_encoder(options), image_encoder(options, config.size)
         inputs = CaptionInputs(text, data, device)
-        inputs.fit(text, np.concatenate([np.arange(*data.caption_offsets[[row, row + 1]]) for row in rows]))
+        inputs.fit(text, captions_of_split(data, rows)[0])
         text = text.to(device)
         image = image.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         adam = torch.optim.AdamW(
@@ -103,9 +105,7 @@ def _trained(
                 texts = F.normalize(text(inputs(captions.reshape(-1))), dim=1).unflatten(0, (len(chosen), -1))
                 embedded = image(seen.contiguous(memory_format=torch.channels_last))
                 loss = class_contrastive_loss(embedded.float(), texts.mean(dim=1), groups[chosen].to(device))
-            adam.param_groups[0]["lr"] = (
-                options.learning_rate * min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
-            )
+            set_learning_rate(adam, warm_cosine(options.learning_rate, step, steps, WARM_UP))
             adam.zero_grad(set_to_none=True)
             loss.backward()
             adam.step()

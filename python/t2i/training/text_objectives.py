@@ -272,9 +272,9 @@ class Distillation:
         update_ema(self.text, self.student, ema_rate(STUDENT_EMA, step))
 
 
-def warm_cosine(rate: float, step: int, steps: int) -> float:
-    """Learning rate at `step` (from 0) of `steps`: linear over 50 steps, and times half a cosine, down to 0."""
-    return rate * min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
+def warm_cosine(rate: float, step: int, steps: int, warm_up: int = WARM_UP) -> float:
+    """Learning rate at `step` (from 0) of `steps`: linear over `warm_up` steps, and times half a cosine, down to 0."""
+    return rate * min(1.0, (step + 1) / warm_up) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def objective_of(config: Config, data: PackedDataset, device: torch.device) -> Objective:

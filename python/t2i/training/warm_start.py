@@ -16,10 +16,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from t2i.config.options import TrainConfig
-from t2i.config.records import from_json
-from t2i.errors import CheckpointError, ConfigError
+from t2i.errors import ConfigError
 from t2i.pretrained.loader import LoadedModel, load_model
 from t2i.training.checkpoint import newest_tensors
+from t2i.training.resume import recorded_settings
 from t2i.training.steps import Step
 from t2i.weights import read_tensors
 
@@ -29,12 +29,8 @@ LEVEL = re.compile(r"^(up|up_norm|down|down_norm)\.(\d+)\.")
 
 def with_init(config: TrainConfig, folder: Path) -> TrainConfig:
     """Fill in --init where it is left out and the run folder began with one: a resume need not say it again."""
-    if config.init:
-        return config
-    try:
-        return dataclasses.replace(config, init=from_json(folder / "config.json").init)
-    except CheckpointError:
-        return config
+    before = None if config.init else recorded_settings(folder)
+    return config if before is None else dataclasses.replace(config, init=before.init)
 
 
 def load_source(config: TrainConfig) -> LoadedModel:
@@ -94,9 +90,7 @@ def warm_start(gan: Step, source: LoadedModel) -> list[str]:
     rest = newest_tensors(source.folder)
     for name, module in gan.modules().items():
         if name in ("discriminator", "feature_discriminator", "recovery", "text_head"):
-            prefix = f"{name}/"
-            tensors = {key.removeprefix(prefix): t for key, t in rest.items() if key.startswith(prefix)}
-            found[name.replace("_", " ")] = take(module, tensors)
+            found[name.replace("_", " ")] = take(module, _below(rest, f"{name}/"))
     return [f"{name}: {_share(*counts)} from {gan.config.init}" for name, counts in found.items()]
 
 
@@ -120,11 +114,16 @@ def warm_start_text(init: str, kind: str, networks: Mapping[str, nn.Module]) -> 
     count = total = 0
     tensors = read_tensors(path) if source.encoder is not None and source.encoder.kind == kind else {}
     for name, module in networks.items():
-        own = {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+        own = _below(tensors, f"{name}.")
         own.pop("idf", None)  # of the data
         taken, of = take(module, own)
         count, total = count + taken, total + of
     return f"text encoder: {_share(count, total)} from {init}"
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the tensors whose names begin with a prefix, which is taken off."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _levels(size: int) -> int:
