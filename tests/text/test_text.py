@@ -23,6 +23,7 @@ from t2i.pipeline import Pipeline
 from t2i.text import table as embeddings
 from t2i.training import gan
 from t2i.training import text as training
+from t2i.training.text_objectives import TrainingFeatures
 from t2i.weights import read_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -197,13 +198,27 @@ def test_weights_with_a_missing_or_foreign_layer_are_named(spoil, says):
 
 
 def test_features_of_a_picture_and_its_mirror_image_are_computed_once(tiny_blossoms, frozen, monkeypatch):
-    first = frozen_features(tiny_blossoms, "efficientnet-lite0", torch.device("cpu"))
-    assert first.shape == (len(tiny_blossoms), 2, 1280)
+    rows, device = np.array([1, 4, 5, 8]), torch.device("cpu")
+    first = frozen_features(tiny_blossoms, rows, "efficientnet-lite0", device)
+    assert first.shape == (4, 2, 1280)
     mean = torch.from_numpy(tiny_blossoms.read_images([5])).float().div(127.5).sub(1).mean(dim=(1, 2))
-    torch.testing.assert_close(first[5, :, :3], mean.repeat(2, 1), atol=2e-2, rtol=0)
-    again = frozen_features(tiny_blossoms, "efficientnet-lite0", torch.device("cpu"))
+    torch.testing.assert_close(first[2, :, :3], mean.repeat(2, 1), atol=2e-2, rtol=0)
+    again = frozen_features(tiny_blossoms, rows, "efficientnet-lite0", device)
     assert torch.equal(first, again)
     assert frozen == ["efficientnet-lite0"]  # once
+    others = frozen_features(tiny_blossoms, rows + 1, "efficientnet-lite0", device)
+    assert torch.equal(others[1], first[2])  # image 5
+    assert frozen == ["efficientnet-lite0"] * 2
+
+
+def test_training_finds_the_features_of_an_image_by_its_row_in_the_pack(tiny_blossoms, tmp_path, frozen):
+    settings = config(tmp_path, text={"image_features": "efficientnet-lite0"}, precision="float32")
+    features = TrainingFeatures(settings, tiny_blossoms, torch.device("cpu"))
+    train = tiny_blossoms.split("train")
+    assert train[-1] >= len(train)  # held-out images lie between
+    images, mirrored = train[[-1, 3]], np.array([0, 1])
+    expected = frozen_features(tiny_blossoms, np.sort(images), "efficientnet-lite0", torch.device("cpu"))
+    assert torch.equal(features.of(images, mirrored), torch.stack([expected[1, 0], expected[0, 1]]))
 
 
 def test_the_released_weights_are_opened_only_when_they_are_what_was_released(tmp_path, monkeypatch):

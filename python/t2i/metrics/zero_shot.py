@@ -119,7 +119,8 @@ def _embed_images(
             images = np.ascontiguousarray(middle(data.read_images(part), size))
             parts.append(pixels(normalise(torch.from_numpy(images).to(device))).cpu())
     else:
-        parts.append(network(frozen_features(data, options.image_features, device)[torch.from_numpy(rows), 0]))
+        precision = runtime.pick_precision("auto", device)
+        parts.append(network(frozen_features(data, rows, options.image_features, device, precision)[:, 0]))
     return torch.cat(parts)
 
 

@@ -27,12 +27,10 @@ STAGES = (
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
-def _mean(x: Tensor) -> Tensor:
-    return x.mean(dim=2)
-
-
-def _deviation(x: Tensor) -> Tensor:
-    return x.std(dim=2)
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Take mean and standard deviation of each channel over places, in float32: maps (B, C, S, S) to (B, C) each."""
+    places = x.flatten(2).float()
+    return places.mean(dim=2), places.std(dim=2)
 
 
 def _convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -101,7 +99,7 @@ class EfficientNetLite0(nn.Module):
         x = self.stem(images * (127.5 / 128) + 0.5 / 128)  # trained on (pixel - 127) / 128
         for block in self.blocks:
             x = block(x)
-        features: Tensor = self.head(x).mean(dim=(2, 3))
+        features: Tensor = self.head(x).float().mean(dim=(2, 3))
         return features
 
     def stages(self, images: Tensor) -> Tensor:
@@ -116,7 +114,7 @@ class EfficientNetLite0(nn.Module):
             x, done = block(x), done + 1
             if done in ends:
                 parts.append(x)
-        return torch.cat([f(part.flatten(2)) for part in parts for f in (_mean, _deviation)], dim=1)
+        return torch.cat([moment for part in parts for moment in _moments(part)], dim=1)
 
     @torch.no_grad()
     def fill(self, weights: dict[str, Tensor]) -> "EfficientNetLite0":

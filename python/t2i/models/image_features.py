@@ -16,11 +16,14 @@ import importlib
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from t2i import runtime
 from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
@@ -118,31 +121,51 @@ def network(kind: str) -> nn.Module:
 
 
 @torch.no_grad()
-def frozen_features(data: PackedDataset, kind: str, device: torch.device, batch: int = 32) -> Tensor:
-    """Compute features of every image of a pack, and of its mirror image, or read those that are kept beside it.
+def frozen_features(
+    data: PackedDataset,
+    rows: NDArray[np.int64],
+    kind: str,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    batch: int = 32,
+) -> Tensor:
+    """Compute features of images of a pack, and of their mirror images, or read those that are kept beside it.
 
     Args:
         data: The images, of any size; they are resized to 224 px, bilinearly.
+        rows: (M,) which images, ascending.
         kind: The network.
         device: Where it runs.
+        precision: Of its products and convolutions.
         batch: Images at once.
 
     Returns:
-        (N, V, D) float32 on the CPU, to the precision of float16; V is 2, for the stages 1.
+        (M, V, D) float32 on the CPU, to the precision of float16; V is 2, for the stages 1.
     """
     views = VIEWS.get(kind, 2)
 
     def compute() -> Tensor:
         made, parts = network(kind).to(device), []
-        with tqdm(total=len(data), desc=kind, unit="image", dynamic_ncols=True, disable=None) as bar:
-            for first in range(0, len(data), batch):
-                rows = torch.arange(first, min(first + batch, len(data)))
-                images = normalise(torch.from_numpy(data.read_images(rows.numpy())).to(device))
+        with (
+            tqdm(total=len(rows), desc=kind, unit="image", dynamic_ncols=True, disable=None) as bar,
+            runtime.autocast(device, precision),
+        ):
+            for part in np.split(rows, range(batch, len(rows), batch)):
+                images = normalise(torch.from_numpy(data.read_images(part)).to(device))
                 images = F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
                 seen = torch.stack([images, images.flip(3)][:views], dim=1).flatten(0, 1)  # (V b, 3, 224, 224)
-                parts.append(made(seen.contiguous(memory_format=torch.channels_last)).cpu().unflatten(0, (-1, views)))
-                bar.update(len(rows))
-        return torch.cat(parts).half()
+                found = made(seen.contiguous(memory_format=torch.channels_last))
+                parts.append(found.half().cpu().unflatten(0, (-1, views)))
+                bar.update(len(part))
+        return torch.cat(parts)
 
-    facts = {"data": data.fingerprint, "network": kind, "views": views, "side": SIDE}
-    return cached_tensor(data.path, "image-features", facts, (len(data), views, DIMENSIONS[kind]), compute).float()
+    chosen = hashlib.sha256(np.ascontiguousarray(rows, np.int64).tobytes()).hexdigest()
+    facts = {
+        "data": data.fingerprint,
+        "rows": chosen,
+        "network": kind,
+        "views": views,
+        "side": SIDE,
+        "precision": str(precision),
+    }
+    return cached_tensor(data.path, "image-features", facts, (len(rows), views, DIMENSIONS[kind]), compute).float()

@@ -12,11 +12,12 @@ import copy
 import itertools
 import math
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from t2i import runtime
@@ -77,6 +78,28 @@ def class_count(data: PackedDataset) -> int | None:
     return len(np.unique(data.classes[data.split("train")])) if data.class_names else None
 
 
+class TrainingFeatures:
+    """Frozen features of the training images, found by the images' rows in the pack.
+
+    Args:
+        config: The network is `config.text.image_features`.
+        data: The data set.
+        device: Where they are computed; they are kept on the CPU.
+    """
+
+    def __init__(self, config: Config, data: PackedDataset, device: torch.device) -> None:
+        precision = runtime.pick_precision(config.precision, device)
+        self.rows = data.split("train")  # ascending
+        self.values = frozen_features(data, self.rows, config.text.image_features, device, precision)  # (M, V, D)
+
+    def of(self, images: NDArray[Any], mirrored: NDArray[Any] | None = None) -> Tensor:
+        """Look up features (B, D) of images, given by their rows in the pack (B,), mirrored where asked for (B,)."""
+        places = torch.from_numpy(np.searchsorted(self.rows, images))
+        if mirrored is None:
+            return self.values[places, 0]
+        return self.values[places, torch.from_numpy(np.array(mirrored, np.int64)) % self.values.shape[1]]
+
+
 class JointObjective:
     """An image and a caption of each of a batch of distinct classes; `sje` or `contrastive`."""
 
@@ -97,7 +120,9 @@ class JointObjective:
             distinct_classes=classes is not None,
         )
         self.epoch = classes or max(1, self.sampler.images // self.batch)
-        self.features = frozen_features(data, options.image_features, device) if frozen else None  # (N, V, D)
+        self.features: TrainingFeatures | None = None
+        if frozen:
+            self.features = TrainingFeatures(config, data, device)
         self.loader = None if frozen else Loader(self.sampler, device, batch=self.batch, crop=config.size)
         torch.manual_seed(config.seed)
         text, image = text_encoder(options), image_encoder(options, config.size)
@@ -132,8 +157,7 @@ class JointObjective:
         if self.loader is not None:
             return tokens, self.loader.batch(step).images
         assert self.features is not None
-        rows, mirrored = (torch.from_numpy(np.array(part, np.int64)) for part in (plan.image, plan.flip))
-        return tokens, self.features[rows, mirrored % self.features.shape[1]].to(self.device)
+        return tokens, self.features.of(plan.image, plan.flip).to(self.device)
 
     def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, Tensor]:
         """Compare every image with every caption."""
@@ -168,7 +192,9 @@ class ClassContrastiveObjective:
         )
         self.epoch = max(1, self.sampler.images // self.batch)
         self.groups = torch.from_numpy(data.groups())
-        self.features = frozen_features(data, options.image_features, device)[:, 0] if frozen else None  # (N, D)
+        self.features: TrainingFeatures | None = None
+        if frozen:
+            self.features = TrainingFeatures(config, data, device)
         self.loader = None
         if not frozen:
             self.loader = Loader(
@@ -177,7 +203,7 @@ class ClassContrastiveObjective:
         torch.manual_seed(config.seed)
         text, image = text_encoder(options), image_encoder(options, config.size)
         if self.features is not None and isinstance(image, WhitenedEncoder):
-            image.fit(self.features[torch.from_numpy(train)])
+            image.fit(self.features.values[:, 0])
         self.inputs = CaptionInputs(text, data, device)
         self.inputs.fit(text, train_rows(data))
         self.text: TextEncoder = text.to(device)
@@ -198,11 +224,11 @@ class ClassContrastiveObjective:
         """Read captions (B * K, L), images (B, 3, S, S) or their features (B, D), and groups (B,)."""
         plan = self.sampler.plan(step)
         tokens = self.inputs(plan.caption.reshape(-1))
-        rows = torch.from_numpy(np.array(plan.image, np.int64))
+        groups = self.groups[torch.from_numpy(np.array(plan.image, np.int64))].to(self.device)
         if self.loader is not None:
-            return tokens, self.loader.batch(step).images, self.groups[rows].to(self.device)
+            return tokens, self.loader.batch(step).images, groups
         assert self.features is not None
-        return tokens, self.features[rows].to(self.device), self.groups[rows].to(self.device)
+        return tokens, self.features.of(plan.image).to(self.device), groups
 
     def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, Tensor]:
         """Compare every image with the mean caption of every image."""
