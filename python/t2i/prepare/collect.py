@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from t2i.errors import DataError
-from t2i.prepare.columns import Columns, captions_in_cell, class_of
+from t2i.prepare.columns import NO_VALUE, Columns, class_of, split_of_cell
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions
-from t2i.prepare.splits import split_of_folders, split_of_value
+from t2i.prepare.splits import split_of_folders, splits_of_names
 from t2i.prepare.tree import Tree
 
 
@@ -81,7 +81,7 @@ class Collector:
             if not isinstance(name, (str, int)) or isinstance(name, bool):
                 raise TypeError(f"{columns.image} must be a string")
             class_name = class_of(row, columns.label, class_names)
-            captions = checked_captions(captions_in_cell(row[columns.caption]))
+            captions = checked_captions(_without_empty(columns.captions(row)))
         except DataError as error:
             why = str(error)
         except (ValueError, KeyError, TypeError) as error:
@@ -100,13 +100,9 @@ class Collector:
             self._take(where, tree, path, captions, class_name, self._split(row, columns, split))
 
     def _split(self, row: Mapping[str, Any], columns: Columns, of_file: bool | None) -> bool | None:
-        value = row.get(columns.split) if columns.split is not None else None
-        if value is None or not str(value).strip():
-            return of_file
-        split = split_of_value(value)
-        if split is None:
-            shown = str(value).strip()[:40]
-            self._unknown[shown] = self._unknown.get(shown, 0) + 1
+        split, unknown = split_of_cell(row, columns.split)
+        if unknown:
+            self._unknown[unknown] = self._unknown.get(unknown, 0) + 1
         return split if split is not None else of_file
 
     def _take(
@@ -132,12 +128,27 @@ class Collector:
             self._report.notes.append(
                 f"{count} rows have the split {value!r}, which is no known name: read as training"
             )
-        for entry in self._entries.values():
-            split = entry.split
-            if split is None:
-                split, _ = split_of_folders(tuple(entry.path.split("/")[:-1]))
+        if self.finder.absolute:
+            self._report.notes.append(
+                f"{self.finder.absolute} absolute paths were looked for by their ends, inside the source"
+            )
+        entries = list(self._entries.values())
+        splits = [
+            split_of_folders(tuple(entry.path.split("/")[:-1]))[0] if entry.split is None else entry.split
+            for entry in entries
+        ]
+        if all(split is None for split in splits):
+            splits = splits_of_names([entry.path for entry in entries], self._report.notes)
+        for entry, split in zip(entries, splits, strict=True):
             yield entry.tree.item(entry.path, tuple(entry.captions), entry.class_name, bool(split))
 
 
 def _said(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _without_empty(captions: object) -> object:
+    """Leave out what a program wrote for an empty cell."""
+    if isinstance(captions, list) and len(captions) > 1:
+        return [caption for caption in captions if _without_empty(caption) != ""]
+    return "" if isinstance(captions, str) and captions.strip().casefold() in NO_VALUE else captions

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2i.errors import DataError
+from t2i.prepare.splits import split_of_folder, split_of_value
 
 FILES = (
     "file_name",
@@ -26,8 +27,12 @@ FILES = (
     "imagename",
     "image_file",
     "image_file_name",
+    "image_filename",
     "img",
     "img_path",
+    "img_name",
+    "picture",
+    "photo",
     "image_id",
 )
 IMAGES = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")  # of images inside of a table
@@ -45,9 +50,17 @@ CAPTIONS = (
     "comment",
     "raw",
     "alt_text",
+    "image_caption",
+    "txt",
 )
+NUMBERED = re.compile(rf"(?:{'|'.join(CAPTIONS)})_?(\d+)")  # caption_0 ... caption_4, one caption of five in each
 CLASSES = ("class", "class_name", "label", "category")
-SPLITS = ("split",)
+SPLITS = ("split", "data_split", "dataset_split", "set", "subset", "partition", "phase")
+# Columns of true and false, and whether true is held out.
+FLAGS = {"is_train": False, "is_training": False, "is_test": True, "is_val": True, "is_validation": True}
+NO_VALUE = frozenset(
+    {"nan", "none", "null", "<na>", "n/a", "#n/a"}
+)  # cells that pandas and Excel write for an empty one
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,14 @@ class Columns:
     caption: str
     label: str | None = None
     split: str | None = None
+    more: tuple[str, ...] = ()  # further columns of captions
+
+    def captions(self, row: Mapping[str, Any]) -> object:
+        """Read the captions of a row: what its column holds, or a list from all of its columns."""
+        if not self.more:
+            return captions_in_cell(row[self.caption])
+        cells = (row.get(name) for name in (self.caption, *self.more))
+        return [cell for cell in cells if cell is not None]
 
 
 def plain(name: object) -> str:
@@ -94,12 +115,46 @@ def find_columns(
     if found is None:
         what = "no column of images" if image is None else f"no column {image!r}"
         raise DataError(f"{what}; the columns are {listed}: choose one with --image-column")
-    text = find_column([name for name in names if name != found], CAPTIONS, caption)
+    text, more = find_column([name for name in names if name != found], CAPTIONS, caption), list[str]()
+    numbered = _numbered(names) if text is None and caption is None else []
+    if numbered:
+        text, more = numbered[0], numbered[1:]
     if text is None:
         what = "no column of captions" if caption is None else f"no column {caption!r}"
         raise DataError(f"{what}; the columns are {listed}: choose one with --caption-column")
-    others = [name for name in names if name not in (found, text)]
-    return Columns(found, text, find_column(others, CLASSES), find_column(others, SPLITS))
+    others = [name for name in names if name not in (found, text, *more)]
+    split = find_column(others, SPLITS) or find_column(others, tuple(FLAGS))
+    return Columns(found, text, find_column(others, CLASSES), split, tuple(more))
+
+
+def _numbered(names: Iterable[object]) -> list[str]:
+    """List columns of captions that differ by a number, in its order."""
+    found = [
+        (int(match[1]), name) for name in names if isinstance(name, str) and (match := NUMBERED.fullmatch(plain(name)))
+    ]
+    return [name for _, name in sorted(found)]
+
+
+def split_of_cell(row: Mapping[str, Any], column: str | None) -> tuple[bool | None, str]:
+    """Read the split of a row.
+
+    Returns:
+        True for held out, False for training, None where the cell does not say; and a value of a column `split` that is no
+        known name. A column of another name, such as `set`, counts only where its value is nothing but a split's name.
+    """
+    value = row.get(column) if column is not None else None
+    if value is None or not str(value).strip():
+        return None, ""
+    held_out_if = FLAGS.get(plain(column))
+    if held_out_if is not None:
+        word = str(value).strip().casefold()
+        if word in ("1", "1.0", "true", "yes"):
+            return held_out_if, ""
+        return (not held_out_if if word in ("0", "0.0", "false", "no") else None), ""
+    if plain(column) in ("split", "data_split", "dataset_split"):
+        split = split_of_value(value)
+        return split, "" if split is not None else str(value).strip()[:40]
+    return split_of_folder(str(value)), ""
 
 
 def class_of(row: Mapping[str, Any], column: str | None, names: Sequence[str] = ()) -> str | None:

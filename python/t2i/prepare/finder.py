@@ -1,13 +1,14 @@
 """Find the images listed in tables: beside the table, in an images folder, in a zip beside it, or in the user's folder."""
 
 import os
+import re
 import shlex
 import unicodedata
 from functools import cached_property
 
 from t2i.errors import DataError
 from t2i.prepare.items import Report, inside
-from t2i.prepare.kinds import ENDINGS, ending, is_hidden
+from t2i.prepare.kinds import ENDINGS, ending, is_hidden, looks_like_image
 from t2i.prepare.tree import FolderTree, Tree, ZipTree, joined, shown
 
 
@@ -27,6 +28,7 @@ class Finder:
         self.archives: dict[str, ZipTree | None] = {}  # zips that were opened; None: unreadable
         self._known_zips: dict[str, list[str]] = {}
         self._known: dict[str, list[str]] = {}  # folders of images by the folder that they lie in
+        self.absolute = 0  # names that were absolute paths, and found by their ends
 
     def find(self, folder: str, name: str) -> tuple[Tree, str]:
         """Find an image.
@@ -59,13 +61,44 @@ class Finder:
                     path = joined("", name_in)
                     if path is not None and archive.has(path):
                         return archive, path
+        if not candidates:
+            raise DataError("no path")
+        elsewhere = _tail_of_absolute(candidates[-1])
+        if elsewhere:
+            found = self._of_another_machine(folder, elsewhere)
+            if found is not None:
+                return self.tree, found
         if not inside_source or self._links_out(folder, candidates[-1]):
-            raise DataError(f"{name[:200]!r} leads out of the source folder" if candidates else "no path")
-        path = joined(folder, candidates[-1])
-        for other in self._index.get(_stem(candidates[-1]), []):  # another form of the same letters, as macOS has it
-            if path is not None and unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", path):
-                return self.tree, other
+            raise DataError(
+                f"{name[:200]!r} leads out of the source folder{self._near(elsewhere[-1]) if elsewhere else ''}"
+            )
+        alike = self._alike(folder, candidates[-1])
+        if len(alike) == 1:
+            return self.tree, alike[0]
         raise DataError(f"no such image: {shown(name)}{self._near(candidates[-1])}")
+
+    def _alike(self, folder: str, name: str) -> list[str]:
+        """List the files that a name can only mean, but for case, form of Unicode and, where it has none, extension."""
+        wanted = set()
+        for place in ("", *self._places(folder)):
+            path = joined("/".join(part for part in (folder, place) if part), name)
+            if path is not None:
+                wanted.add(_plain(path))
+        return [
+            other
+            for other in self._index.get(_stem(name), [])
+            if _plain(other) in wanted or (not looks_like_image(name) and _plain(_without_ending(other)) in wanted)
+        ]
+
+    def _of_another_machine(self, folder: str, tails: list[str]) -> str | None:
+        """Find an absolute path of another machine: the longest end of it that is a file of the source."""
+        for tail in tails:
+            for place in ("", *self._places(folder)):
+                path = joined("/".join(part for part in (folder, place) if part), tail)
+                if path is not None and _has(self.tree, path):
+                    self.absolute += 1
+                    return path
+        return None
 
     def _places(self, folder: str) -> list[str]:
         if folder not in self._known:
@@ -125,6 +158,24 @@ class Finder:
         if folder and base == name.rpartition("/")[2]:
             return f" (there is {shown(near[0])}: --images {shlex.quote(str(self.tree.path / folder))})"
         return f" (there is {shown(near[0])})"
+
+
+def _plain(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def _without_ending(name: str) -> str:
+    return name[: len(name) - len(ending(name))]
+
+
+def _tail_of_absolute(name: str) -> list[str]:
+    """List the ends of an absolute path, the longest first: `/home/ann/data/a.jpg`, `C:/data/a.jpg`; none of another."""
+    if not re.match(r"/|[A-Za-z]:/|file://", name):
+        return []
+    parts = [part for part in re.sub(r"^(file://|[A-Za-z]:)", "", name).split("/") if part]
+    if not parts or any(part in (".", "..") for part in parts):
+        return []
+    return ["/".join(parts[start:]) for start in range(len(parts))][-8:]
 
 
 def _stem(name: str) -> str:

@@ -160,7 +160,8 @@ def near_miss(name: str, start: bytes) -> str | None:
     if base in KNOWN or base.endswith("_stats.json") or base.startswith(OTHER_OF_COCO):
         return None
     if kind.startswith((".json", ".ndjson", ".jl")):
-        if any(f'"{column}"' in first.casefold() for column in FILES) or ".jp" in first or ".png" in first:
+        columns = any(f'"{column}"' in first.casefold() for column in (*FILES, "caption", "captions"))
+        if columns or ".jp" in first or ".png" in first:
             if '"annotations"' in first or '"images"' in first:
                 return "it looks like COCO's captions, which are read by t2i-prepare coco {place}"
             what = "the name must be metadata.jsonl" if kind != ".json" else "it looks like a list of captions"
@@ -173,7 +174,7 @@ def near_miss(name: str, start: bytes) -> str | None:
         cells = [cell.strip(' "\r') for cell in line.split(find_delimiter(line, kind == ".tsv"))]
         named = find_column(cells, FILES) and find_column(cells, CAPTIONS)
         if len(cells) > 1 and (named or any(looks_like_image(cell.partition("#")[0]) for cell in cells)):
-            return "it looks like a table of captions, which is read by t2i-prepare csv {place}"
+            return "it looks like a table of captions, which is read by t2i-prepare csv {place}; csv FOLDER reads all of them"
     return None
 
 

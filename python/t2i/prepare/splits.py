@@ -1,6 +1,7 @@
 """Recognise the names of splits in folders, file names and columns, in the same way for every source."""
 
 import re
+from collections.abc import Sequence
 
 HELD_OUT = frozenset({"test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation"})
 TRAINING = frozenset(
@@ -57,3 +58,20 @@ def split_of_folders(parts: tuple[str, ...]) -> tuple[bool | None, tuple[str, ..
         if split is not None:
             return split, parts[:place] + parts[place + 1 :]
     return None, parts
+
+
+def splits_of_names(names: Sequence[str], notes: list[str]) -> list[bool | None]:
+    """Read the splits of images from their files' names: `train_1.jpg`, `val_2.jpg`.
+
+    They say it only where each begins with the name of a split, and both kinds are there: one `test_1.jpg` among others may
+    show a test.
+
+    Args:
+        names: Paths of the images of a source, of which no folder or column says the split.
+        notes: Receives a line where names decide.
+    """
+    found = [_held_out(_words(name.rpartition("/")[2])[:1]) for name in names]
+    if None in found or len(set(found)) < 2:
+        return [None] * len(names)
+    notes.append(f"{sum(map(bool, found))} images are held out by the beginnings of their names, such as val_1.jpg")
+    return found

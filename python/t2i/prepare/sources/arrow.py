@@ -14,12 +14,13 @@ from typing import Any
 
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
-from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns
+from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, split_of_cell
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
 from t2i.prepare.kinds import is_hidden
 from t2i.prepare.lines import MAX_LINE_BYTES
 from t2i.prepare.sources.folder import folder
+from t2i.prepare.sources.repeated import joined_rows
 from t2i.prepare.sources.rows import METADATA, class_names, import_pyarrow, read_listing
 from t2i.prepare.sources.webdataset import is_shard, webdataset
 from t2i.prepare.splits import split_of_file, split_of_folders, split_of_value
@@ -114,8 +115,18 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report, options: S
         if described.total_byte_size > MAX_GROUP_ROWS:
             raise DataError(f"row group {group} has {described.total_byte_size} bytes, the limit is {MAX_GROUP_ROWS}")
     images = _Images(file.parent, lambda group: opened.read_row_group(group, columns=[columns.image]).column(0))
+    listed, paths = list[Item](), list[str | None]()
     for group in range(opened.num_row_groups):
-        yield from rows_of.items(images, group, opened.read_row_group(group, columns=rows_of.wanted))
+        listed += rows_of.items(images, group, opened.read_row_group(group, columns=rows_of.wanted))
+    if _has_paths(opened.schema_arrow, columns.image):
+        paths = opened.read(columns=[f"{columns.image}.path"]).column(0).combine_chunks().field(0).to_pylist()
+    yield from joined_rows(listed, paths, report)
+
+
+def _has_paths(schema: Any, column: str) -> bool:
+    """Return whether a column of images holds structs with a path, as Hugging Face's do."""
+    kind = schema.field(column).type
+    return bool(import_pyarrow().types.is_struct(kind)) and any(field.name == "path" for field in kind)
 
 
 def _names_files(schema: Any, options: SourceOptions) -> bool:
@@ -225,9 +236,13 @@ def _stream_items(file: Path, name: str, test: bool, report: Report, options: So
     with pyarrow.OSFile(str(file)) as opened, pyarrow.ipc.open_stream(opened) as reader:
         rows_of = _Rows(file, name, reader.schema, test, report, options)
         images = _Images(file.parent, _Stream(file, rows_of.columns.image))
+        listed, paths = list[Item](), list[str | None]()
         for number, batch in enumerate(reader):
             batch.validate(full=True)
-            yield from rows_of.items(images, number, batch.select(rows_of.wanted))
+            listed += rows_of.items(images, number, batch.select(rows_of.wanted))
+            if _has_paths(batch.schema, rows_of.columns.image):
+                paths += batch.column(rows_of.columns.image).field("path").to_pylist()
+        yield from joined_rows(listed, paths, report)
 
 
 class _Rows:
@@ -236,7 +251,8 @@ class _Rows:
     def __init__(self, file: Path, name: str, schema: Any, test: bool, report: Report, options: SourceOptions) -> None:
         self.columns: Columns = find_columns(schema.names, options.image_column, options.caption_column, IMAGES)
         columns = self.columns
-        self.wanted = [column for column in (columns.caption, columns.label, columns.split) if column is not None]
+        roles = (columns.caption, *columns.more, columns.label, columns.split)
+        self.wanted = [column for column in roles if column is not None]
         self._class_names = class_names(schema, columns.label)
         self._splits = class_names(schema, columns.split)
         self._file, self._name, self._test, self._report = file, name, test, report
@@ -244,15 +260,16 @@ class _Rows:
 
     def items(self, images: _Images, chunk: int, rows: Any) -> Iterator[Item]:
         """Yield the items of one chunk; the images are read later."""
+        column = self.columns.split
         for row, values in enumerate(rows.to_pylist()):
             number, self._rows = self._rows, self._rows + 1
             try:
-                captions = checked_captions(values[self.columns.caption])
+                captions = checked_captions(self.columns.captions(values))
                 class_name = class_of(values, self.columns.label, self._class_names)
             except (DataError, TypeError, UnicodeEncodeError) as error:
                 self._report.skip(f"{self._file}: row {number}", str(error))
                 continue
-            split = split_of_value(class_of(values, self.columns.split, self._splits))
+            split, _ = split_of_cell({str(column): class_of(values, column, self._splits)}, column)
             test = self._test if split is None else split
             read = partial(images.read, chunk, row)
             yield Item(self._file, captions, class_name, test, member=f"{self._name}:{number}", read=read)

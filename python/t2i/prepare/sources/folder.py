@@ -12,7 +12,6 @@ from pathlib import Path
 
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
-from t2i.prepare.columns import captions_in_cell
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, caption_lines, checked_captions
 from t2i.prepare.kinds import (
@@ -27,7 +26,7 @@ from t2i.prepare.kinds import (
 from t2i.prepare.leftovers import account_for_collected
 from t2i.prepare.lines import MAX_LINE_BYTES
 from t2i.prepare.sources.rows import METADATA, find_in, read_listing
-from t2i.prepare.splits import split_of_folders
+from t2i.prepare.splits import split_of_folders, splits_of_names
 from t2i.prepare.tree import FolderTree, Tree, head, open_tree, read_text_file
 
 NO_CAPTIONS = (
@@ -96,7 +95,7 @@ class _Texts:
     def of(self, image: str) -> list[str]:
         """Return its caption files, the one to read first."""
         stem = _stem(image)
-        beside = [f"{base}{end}" for base in (stem, image) for end in CAPTION_ENDINGS]
+        beside = [f"{base}{end}" for base in dict.fromkeys((stem, image)) for end in CAPTION_ENDINGS]
         found = [name for name in beside if name in self._present]
         if not found:
             found = [self._without_case[name.casefold()] for name in beside if name.casefold() in self._without_case]
@@ -163,7 +162,7 @@ def _read_captions(tree: Tree, name: str, options: SourceOptions) -> tuple[str, 
     try:
         content = json.loads(data[:MAX_LINE_BYTES])
         columns = find_in(("file_name", *content), "file_name", options.caption_column)
-        return checked_captions(captions_in_cell(content[columns.caption]))
+        return checked_captions(columns.captions(content))
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"no captions in it: {error}") from error
 
@@ -173,13 +172,15 @@ def _with_classes(
 ) -> Iterator[tuple[str, tuple[str, ...], tuple[str | None, bool]]]:
     """Read class and split of each image from its folders."""
     listed = list(found)
-    splits, classes = [], []
+    splits, classes = list[bool | None](), []
     for name, _ in listed:
         split, parts = split_of_folders(tuple(name.split("/")[:-1]))
-        splits.append(bool(split))
+        splits.append(split)
         while parts and parts[0].casefold() in CONTAINERS:
             parts = parts[1:]
         classes.append("/".join(parts))
+    if all(split is None for split in splits):
+        splits = splits_of_names([name for name, _ in listed], report.notes)
     kinds = set(classes)
     if len(kinds) == 1 and kinds != {""}:
         report.notes.append(f"all images are in one folder, {kinds.pop()}, which is no class")
@@ -190,4 +191,4 @@ def _with_classes(
         )
         classes = [""] * len(listed)
     for (name, captions), class_name, test in zip(listed, classes, splits, strict=True):
-        yield name, captions, (class_name or None, test)
+        yield name, captions, (class_name or None, bool(test))

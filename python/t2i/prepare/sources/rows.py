@@ -115,10 +115,11 @@ def rows_of_json(content: Any, place: str, report: Report, options: SourceOption
     Raises:
         DataError: it is neither.
     """
-    if isinstance(content, dict) and any(looks_like_image(key) for key in content):
+    if isinstance(content, dict) and _captions_by_image(content, options):
         columns = Columns("file_name", "text")
         for key, value in content.items():
-            yield ListedRow(f"{place}: {key[:200]}", {"file_name": key, "text": value}, columns)
+            text = _captions_of(value, options)
+            yield ListedRow(f"{place}: {key[:200]}", {"file_name": key, "text": text}, columns)
     elif isinstance(content, list):
         for number, row in enumerate(content):
             yield from _json_row(f"{place}: [{number}]", row, report, options)
@@ -126,6 +127,27 @@ def rows_of_json(content: Any, place: str, report: Report, options: SourceOption
         yield from _json_row(f"{place}:1", content, report, options)
     else:
         raise DataError('a list of objects was expected, such as [{"file_name": "a.jpg", "text": "..."}]')
+
+
+def _captions_by_image(content: dict[str, Any], options: SourceOptions) -> bool:
+    """Return whether an object's keys are names of images, with or without an extension, and not the columns of a row."""
+    if any(looks_like_image(key) for key in content):
+        return True
+    try:
+        find_columns(list(content), options.image_column, options.caption_column)
+    except DataError:
+        return bool(content) and all(isinstance(value, (str, list, dict)) for value in content.values())
+    return False
+
+
+def _captions_of(value: Any, options: SourceOptions) -> Any:
+    """Read the captions of one image: as they are, or from an object's own column, as in kohya's meta_cap.json."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        return find_columns(["file_name", *value], "file_name", options.caption_column).captions(value)
+    except DataError:
+        return value
 
 
 def class_names(schema: Any, column: str | None) -> tuple[str, ...]:
@@ -145,7 +167,8 @@ def _parquet_rows(tree: Tree, name: str, report: Report, options: SourceOptions)
             schema = opened.schema_arrow
             columns = find_columns(schema.names, options.image_column, options.caption_column, FILES)
             names = class_names(schema, columns.label)
-            wanted = [each for each in (columns.image, columns.caption, columns.label, columns.split) if each]
+            roles = (columns.image, columns.caption, *columns.more, columns.label, columns.split)
+            wanted = [each for each in roles if each]
             for batch in opened.iter_batches(batch_size=1024, columns=wanted):
                 for row in batch.to_pylist():
                     yield ListedRow(f"{place}: row {number}", row, columns, names)

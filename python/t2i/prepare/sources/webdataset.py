@@ -13,13 +13,13 @@ from typing import Any
 from t2i.errors import DataError
 from t2i.prepare.accounting import HIDDEN, NO_IMAGE, OTHER_KEY, Account
 from t2i.prepare.collect import DEFAULTS, SourceOptions
-from t2i.prepare.columns import CAPTIONS, CLASSES, SPLITS, class_of, find_column
+from t2i.prepare.columns import CAPTIONS, CLASSES, FLAGS, SPLITS, class_of, find_column, split_of_cell
 from t2i.prepare.items import Item, Report, caption_lines, checked_captions
 from t2i.prepare.kinds import CAPTION_ENDINGS, HEAD, TEXT_ENDINGS, ending, image_kind, is_hidden, looks_like_image
 from t2i.prepare.leftovers import account_for
 from t2i.prepare.lines import MAX_LINE_BYTES, decode
 from t2i.prepare.sources.tar import Fault, Member, Reader, members
-from t2i.prepare.splits import split_of_file, split_of_folders, split_of_value
+from t2i.prepare.splits import split_of_file, split_of_folders
 from t2i.prepare.tree import FolderTree, shown
 
 SHARDS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -140,8 +140,8 @@ class _Shard:
         yield self._made(sample[images[0]], captions, class_name, facts)
 
     def _made(self, image: Member, captions: tuple[str, ...], class_name: str | None, facts: dict[str, Any]) -> Item:
-        split_column = find_column(facts, SPLITS)
-        split = split_of_value(facts.get(split_column)) if split_column is not None else None
+        split_column = find_column(facts, SPLITS) or find_column(facts, tuple(FLAGS))
+        split, _ = split_of_cell(facts, split_column)
         if split is None:
             split = self.split
         if split is None:
