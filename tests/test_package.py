@@ -3,8 +3,10 @@
 import ast
 import importlib.metadata
 import inspect
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,21 @@ def test_no_two_modules_need_each_other():
 def test_the_test_of_rooms_sees_imports():
     assert {"data.dataset", "training.checkpoint"} <= imported(FILES["training.gan"])
     assert "pipeline" in imported(FILES["cli.generate"])  # inside a function
+
+
+def test_modules_need_no_package_that_is_not_listed_as_a_dependency():
+    """A machine with a GPU and a wheel had none of the three packages that read the flags."""
+    listed = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]["dependencies"]
+    allowed = {re.match(r"[\w-]+", line)[0].replace("pillow", "PIL") for line in listed} | {"t2i", "__future__"}
+    more = {"ops.triton": "triton", "demo": "uvicorn"}  # comes with torch; an extra, asked for before it is imported
+    for name, path in FILES.items():
+        found = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:  # not inside functions
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [each.name for each in node.names] if isinstance(node, ast.Import) else [node.module]
+                found |= {each.split(".")[0] for each in names}
+        found -= {package for room, package in more.items() if name.startswith(room)}
+        assert found <= allowed | sys.stdlib_module_names, name
 
 
 @pytest.mark.parametrize("name", t2i.__all__)

@@ -93,7 +93,13 @@ def main() -> None:
             given = [MockTensor(a.dtype, list(a.shape)) if isinstance(a, torch.Tensor) else a for a in arguments]
             compiled = kernel.warmup(*given, grid=grid, **options)
             found.append(
-                {"case": tag, "architecture": architecture, "grid": list(grid), **resources(compiled.asm["cubin"])}
+                {
+                    "case": tag,
+                    "architecture": architecture,
+                    "grid": list(grid),
+                    "floats": [value for value in arguments if isinstance(value, float)],
+                    **resources(compiled.asm["cubin"]),
+                }
             )
     print(json.dumps(found))
 

@@ -25,5 +25,6 @@ def test_kernels_compile_for_real_gpus_without_spilling_and_within_the_grids_lim
     for one in found:
         assert one["local"] == one["stack"] == 0, one
         assert one["reg"] <= 128, one
+        assert not one["floats"], one  # Inductor passes Python's numbers as float64: they must be constexpr
         assert math.prod(one["grid"]) >= MULTIPROCESSORS, one
         assert all(size <= most for size, most in zip(one["grid"], GRID, strict=False)), one
