@@ -22,7 +22,12 @@ LARGEST_HEAP_BLOCK = 32 * 2**20  # bytes; mallopt refuses more
 
 # Of torch.compile's code generator. Independent small kernels are joined; a value that several kernels need is computed again
 # by each, from bfloat16 maps, and not written and read in float32 (the gradient behind an activation: 2 GB a step at 512).
-INDUCTOR: dict[str, Any] = {"combo_kernels": True, "realize_opcount_threshold": 200, "realize_reads_threshold": 16}
+INDUCTOR: dict[str, Any] = {
+    "combo_kernels": True,
+    "realize_opcount_threshold": 200,
+    "realize_reads_threshold": 16,
+    "realize_acc_reads_threshold": 32,
+}
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 P = ParamSpec("P")

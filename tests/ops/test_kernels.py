@@ -41,6 +41,17 @@ def test_the_join_is_a_convolution_of_image_and_repeated_text(batch, channels, w
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
 
 
+def test_an_image_with_two_texts_is_joined_to_each():
+    features, texts, weight = numbers(4, 5, 3, 3), numbers(6, 7, seed=1), numbers(6, 12, 1, 1, seed=2)
+    given = [value.clone().requires_grad_() for value in (features, texts, weight)]
+    found = text_join(*given, None, [0, 0, 1])
+    exact = [value.clone().requires_grad_() for value in (features, texts, weight)]
+    expected = text_join(torch.cat([exact[0][:2], exact[0]]), *exact[1:], None)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(gradients(found, given), gradients(expected, exact), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("side", "crop"), [(9, 9), (9, 4), (11, 7)])
 def test_a_crop_is_cut_mirrored_and_scaled_as_the_native_module_does(side, crop, dtype, tmp_path):

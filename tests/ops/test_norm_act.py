@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from t2i.ops.norm_act import norm_act, reference
+from t2i.ops.norm_act import activate, norm_act, pack, reference, unpack
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CASES = [  # shape, groups, slope, residual
     ((8, 5, 3, 3), 2, 0.2, False),
     ((6, 3, 4, 4), 3, 0.0, True),  # ReLU, as in the generator
     ((4, 70, 2, 2), 1, 0.2, True),  # more channels than a block
+    ((6, 32, 3, 5), 3, 0.2, True),  # the side of 0 is kept in bits, in compiled code
     ((12, 7), 3, 0.2, False),  # the text's normalisation
     ((40, 4, 5, 5), 2, 1.0, False),  # no activation; several tiles of rows
 ]
@@ -109,3 +110,28 @@ def test_in_evaluation_the_running_statistics_are_used_and_stay():
     expected = F.leaky_relu(norm(x) + more, 0.2)
     assert torch.equal(norm_act(x, norm, 0.2, more, 2), expected)
     assert torch.equal(norm.running_mean, before)
+
+
+def test_a_bit_a_place_says_on_which_side_of_zero_it_was():
+    above = torch.rand(3, 5, 96, generator=torch.Generator().manual_seed(0)) > 0.5
+    packed = pack(above)
+    assert (packed.shape, packed.dtype) == ((3, 5, 3), torch.int32)
+    assert torch.equal(unpack(packed), above)
+    assert pack(torch.ones(32, dtype=torch.bool)) == -1
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_activation_that_keeps_bits_is_pytorchs_to_the_bit(slope, dtype, monkeypatch):
+    x = torch.randn(2, 64, 3, 3, generator=torch.Generator().manual_seed(0)).to(DEVICE, dtype)
+    x[0, 0] = 0.0
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        given = x.clone().requires_grad_()
+        y = activate(given, slope)
+        y.backward(torch.linspace(-1, 1, y.numel(), device=y.device).view(y.shape).to(dtype))
+        assert (type(y.grad_fn).__name__ == "_ActivationBackward") is compiling
+        found.append((y, given.grad))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)

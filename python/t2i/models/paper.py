@@ -11,6 +11,7 @@ Source: Reed et al. 2016, section 4.1, and the released Lua program, which adds 
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -238,20 +239,21 @@ class Discriminator(nn.Module):
         features: Tensor = self.residual(x, groups)
         return features
 
-    def score(self, features: Tensor, text: Tensor, groups: int = 1) -> Tensor:
+    def score(self, features: Tensor, text: Tensor, groups: int = 1, kinds: Sequence[int] = ()) -> Tensor:
         """Score trunk features against text embeddings.
 
         Args:
             features: (B, 8 width, 4, 4).
-            text: (B, T).
+            text: (B, T), or more rows with `kinds`.
             groups: Kinds of pairs joined in the batch, equally many of each.
+            kinds: Of each kind of pair, which kind of image it has, where they do not go one to one (`text_join`).
 
         Returns:
-            (B,) logits, float32.
+            A logit a row of the text, float32.
         """
         text, norm = self.text(text), self.text_norm  # (B, P)
         text = activate(text, LEAK) if norm is None else norm_act(text, norm, LEAK, None, groups)
-        x = text_join(features, text, self.join.weight, self.join.bias)
+        x = text_join(features, text, self.join.weight, self.join.bias, kinds)
         x = norm_act(x, self.join_norm, LEAK, None, groups)
         # The convolution covers the whole map: one dot product an image, in the order of channels-last memory.
         seen, weight = (t.permute(0, 2, 3, 1).flatten(1) for t in (x, self.to_logit.weight))

@@ -7,6 +7,10 @@ fake images can share one pass of the discriminator and still be what three pass
 Plain PyTorch, which torch.compile fuses: two passes over the map forward (statistics; the rest), and two backward, whose
 formula is written out because derived from `reference` it takes five sums a channel where two are enough. Kernels of our own
 stood here; they read and wrote the same bytes in more launches, and are gone. Differentiable once.
+
+A backward pass that needs an activated map only to know the side of 0 reads one bit a place instead (`pack`), which the
+compiled forward pass writes beside the map; the gradient is the same to the bit. Run operation by operation, packing would
+cost more than it saves, and the map is read.
 """
 
 from typing import Any
@@ -17,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+WORD = 32  # bits
 LIBRARY = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
 
 
@@ -51,7 +56,30 @@ def activate(x: Tensor, slope: float) -> Tensor:
     """Apply LeakyReLU; slope 0 is ReLU, 1 the identity."""
     if slope == 1.0:
         return x
+    if _packs(x) and x.requires_grad:
+        y: Tensor = _Activation.apply(x, slope)
+        return y
     return F.relu(x) if slope == 0.0 else F.leaky_relu(x, slope)
+
+
+def pack(above: Tensor) -> Tensor:
+    """Pack booleans (..., C), C divisible by 32, into int32 (..., C / 32): place i of 32 is bit i."""
+    places = torch.arange(WORD, dtype=torch.int32, device=above.device)
+    # A sum without a conversion behind it: compiled, it is then fused with what else reads the map.
+    bits = above.unflatten(-1, (-1, WORD)).to(torch.int32) << places
+    packed: Tensor = bits.sum(-1, dtype=torch.int32)
+    return packed
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """Undo `pack`."""
+    places = torch.arange(WORD, dtype=torch.int32, device=packed.device)
+    return ((packed.unsqueeze(-1) >> places) & 1).to(torch.bool).flatten(-2)
+
+
+def _packs(x: Tensor) -> bool:
+    """Say whether the side of 0 is kept in bits: in compiled code, of maps."""
+    return torch.compiler.is_compiling() and x.dim() == 4 and x.shape[1] % WORD == 0
 
 
 def reference(
@@ -59,25 +87,42 @@ def reference(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Define the operation; also returns mean and (biased) variance of each group, (G, C) float32 or float64."""
     grouped = _grouped(x, groups)
-    over, shape = _axes(grouped)
-    variance, mean = torch.var_mean(grouped, dim=over, correction=0, keepdim=True)
-    y = (grouped - mean) * torch.rsqrt(variance + eps) * weight.view(shape) + bias.view(shape)
-    y = y.flatten(0, 1)
+    variance, mean = torch.var_mean(grouped, dim=1, correction=0, keepdim=True)
+    y = (grouped - mean) * torch.rsqrt(variance + eps) * weight + bias
     if residual is not None:
-        y = y + residual
-    return activate(y, slope).to(x.dtype), mean.flatten(1), variance.flatten(1)
+        y = y + _grouped(residual, groups)
+    return _as(activate(y, slope), x), mean.flatten(1), variance.flatten(1)
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
-    """Give each group its own dimension, (G, B / G, C, ...), in float32 or float64."""
+    """Lay x out as (G, rows, C), in float32 or float64; rows are a group's places.
+
+    In the order of channels-last memory: compiled kernels then walk through maps as they lie.
+    """
     wide = x.double() if x.dtype is torch.float64 else x.float()
-    grouped: Tensor = wide.unflatten(0, (groups, -1))
-    return grouped
+    return wide.movedim(1, -1).reshape(groups, -1, x.shape[1])
 
 
-def _axes(grouped: Tensor) -> tuple[list[int], list[int]]:
-    """Say what a statistic of (G, B / G, C, ...) is taken over, and the shape of a value a channel beside it."""
-    return [1, *range(3, grouped.dim())], [1, 1, -1, *(1 for _ in range(3, grouped.dim()))]
+def _as(grouped: Tensor, x: Tensor) -> Tensor:
+    """Undo `_grouped`: x's shape and dtype, channels last in memory."""
+    places = [x.shape[0], *x.shape[2:], x.shape[1]]
+    return grouped.to(x.dtype).view(places).movedim(-1, 1)
+
+
+class _Activation(torch.autograd.Function):
+    """LeakyReLU of (B, C, H, W), C divisible by 32, that keeps one bit a place for its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(pack(x.movedim(1, -1) > 0))
+        ctx.slope = slope
+        return F.relu(x) if slope == 0.0 else F.leaky_relu(x, slope)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (packed,) = ctx.saved_tensors
+        return torch.where(unpack(packed).movedim(-1, 1), grad, grad * ctx.slope), None
 
 
 class _GroupedNorm(torch.autograd.Function):
@@ -99,29 +144,32 @@ class _GroupedNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         y, mean, variance = reference(x, weight, bias, residual, eps, slope, groups)
         # Where a residual was added, only y tells on which side of 0 a place was; else x does, which is read anyway.
-        ctx.save_for_backward(x, weight, bias, mean, variance, None if residual is None or slope == 1.0 else y)
-        ctx.eps, ctx.slope, ctx.groups, ctx.has_residual = eps, slope, groups, residual is not None
+        side = None if residual is None or slope == 1.0 else y
+        packed = side is not None and _packs(side)
+        ctx.save_for_backward(x, weight, bias, mean, variance, pack(y.movedim(1, -1) > 0) if packed else side)
+        ctx.eps, ctx.slope, ctx.groups, ctx.has_residual, ctx.packed = eps, slope, groups, residual is not None, packed
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, mean, variance, y = ctx.saved_tensors
-        grouped, incoming = _grouped(x, ctx.groups), _grouped(grad, ctx.groups)
-        over, shape = _axes(grouped)
-        each = [ctx.groups, *shape[1:]]
-        rstd = torch.rsqrt(variance + ctx.eps).view(each)
-        normal = (grouped - mean.view(each)) * rstd
+        x, weight, bias, mean, variance, side = ctx.saved_tensors
+        grouped, incoming = _grouped(x, ctx.groups), _grouped(grad, ctx.groups)  # (G, rows, C)
+        rstd = torch.rsqrt(variance + ctx.eps).unsqueeze(1)
+        normal = (grouped - mean.unsqueeze(1)) * rstd
         if ctx.slope != 1.0:
-            above = normal * weight.view(shape) + bias.view(shape) if y is None else _grouped(y, ctx.groups)
-            incoming = torch.where(above > 0, incoming, incoming * ctx.slope)
-        total, dot = incoming.sum(over, keepdim=True), (incoming * normal).sum(over, keepdim=True)
-        count = grouped.numel() // (ctx.groups * grouped.shape[2])
-        to_x = weight.view(shape) * rstd * (incoming - total / count - normal * (dot / count))
-        to_residual = incoming.flatten(0, 1).to(grad.dtype) if ctx.has_residual else None
+            if ctx.packed:
+                above = unpack(side).view(grouped.shape)
+            else:
+                above = (normal * weight + bias if side is None else _grouped(side, ctx.groups)) > 0
+            incoming = torch.where(above, incoming, incoming * ctx.slope)
+        total, dot = incoming.sum(1, keepdim=True), (incoming * normal).sum(1, keepdim=True)
+        count = grouped.shape[1]
+        to_x = weight * rstd * (incoming - total / count - normal * (dot / count))
+        to_residual = _as(incoming, grad) if ctx.has_residual else None
         to_weight, to_bias = dot.sum(0).flatten().to(weight.dtype), total.sum(0).flatten().to(bias.dtype)
-        return to_x.flatten(0, 1).to(x.dtype), to_weight, to_bias, to_residual, None, None, None
+        return _as(to_x, x), to_weight, to_bias, to_residual, None, None, None
 
 
 @torch.no_grad()

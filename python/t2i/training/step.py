@@ -196,12 +196,11 @@ class GanStep:
             wrong = inputs["mismatched_images"]
         elif mismatch_weight:
             other = self.text(inputs["mismatched_captions"], inputs.get("mismatched_caption_ids"))
-        loss, scores = self.score_pairs(inputs["images"], wrong, text, other, fakes, mismatch_weight)
+        loss, means = self.score_pairs(inputs["images"], wrong, text, other, fakes, mismatch_weight)
         self.discriminator_adam.zero_grad(set_to_none=True)
         loss.backward()
         self.guard.step(self.discriminator_adam, loss)
-        means = torch.sigmoid(torch.stack(list(scores.values())).detach()).mean(1)  # all kinds at once
-        return {"d_loss": loss.detach()} | dict(zip(scores, means, strict=True))
+        return {"d_loss": loss.detach()} | means
 
     def score_pairs(
         self, images: Tensor, wrong: Tensor | None, text: Tensor, other: Tensor | None, fakes: Tensor, weight: float
@@ -217,23 +216,24 @@ class GanStep:
             weight: Of the mismatched pair.
 
         Returns:
-            The loss, and logits (B,) by kind.
+            The loss, and by kind the mean probability () that it is a real pair, without a gradient.
         """
-        net, features = self.discriminator, [images, *([] if wrong is None else [wrong]), fakes]
-        if self.joined:
-            features = list(net.features(torch.cat(features), len(features)).chunk(len(features)))
-        else:
-            features = [net.features(some) for some in features]
-        pairs = {"matching": (features[0], text)}
+        net, seen = self.discriminator, [images, *([] if wrong is None else [wrong]), fakes]
+        pairs = {"matching": (0, text)}  # which of the images, and the text
         if wrong is not None or other is not None:
-            pairs["mismatched"] = (features[0] if wrong is None else features[1], text if other is None else other)
-        pairs["fake"] = (features[-1], text)
+            pairs["mismatched"] = (0 if wrong is None else 1, text if other is None else other)
+        pairs["fake"] = (len(seen) - 1, text)
         if self.joined:
-            seen, said = (torch.cat(side) for side in zip(*pairs.values(), strict=True))
-            scores = dict(zip(pairs, net.score(seen, said, len(pairs)).chunk(len(pairs)), strict=True))
+            features = net.features(torch.cat(seen), len(seen))
+            said = torch.cat([part for _, part in pairs.values()])
+            kinds = [kind for kind, _ in pairs.values()] if len(pairs) > len(seen) else []
+            scores = dict(zip(pairs, net.score(features, said, len(pairs), kinds).chunk(len(pairs)), strict=True))
         else:
-            scores = {kind: net.score(*pair) for kind, pair in pairs.items()}
-        return losses.discriminator_loss(scores["matching"], scores.get("mismatched"), scores["fake"], weight), scores
+            apart = [net.features(some) for some in seen]
+            scores = {name: net.score(apart[kind], part) for name, (kind, part) in pairs.items()}
+        means = torch.sigmoid(torch.stack(list(scores.values())).detach()).mean(1)  # all kinds at once
+        loss = losses.discriminator_loss(scores["matching"], scores.get("mismatched"), scores["fake"], weight)
+        return loss, dict(zip(scores, means, strict=True))
 
     def update_generator(
         self, generated: Tensor, noise: Tensor, texts: Tensor, count: int, classes: Tensor
