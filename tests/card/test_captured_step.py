@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import TINY
+from helpers import ROOT, TINY
 from null import FULL, run, step
 from t2i.blossoms.pack import pack_blossoms
 from t2i.training.graph import WARM
@@ -60,6 +60,15 @@ def test_what_a_recording_forbids_is_refused_and_the_step_runs_as_it_is():
     assert len(found) == 5
     for name, said in found.items():
         assert (said["replayed"], said["fell_back"], said["error"]) == (False, True, None), name
+
+
+def test_the_tests_that_make_gpu_runs_give_kernels_tensors_of_the_card():
+    """On a machine with a card Triton is not interpreted, and some gave it tensors of the CPU."""
+    files = [str(ROOT / "tests" / name) for name in ("ops/test_kernels.py", "training/test_speed_paths.py")]
+    said = run(Path(__file__).with_name("null_tests.py"), *files, "-k", "crop or triton")
+    found = json.loads(said.splitlines()[-1])
+    assert found["launches"] >= 2
+    assert found["on_the_card"]
 
 
 def test_a_training_records_its_step_and_goes_on_from_its_checkpoint(tmp_path):
