@@ -212,6 +212,17 @@ def test_the_command_for_the_card_says_when_there_is_more_and_goes_on_there(tmp_
     assert ran == [command.TESTS[number] for number in (0, 1, 1, 2, 3)]
 
 
+def test_the_table_says_the_share_of_the_roofline_by_operations_and_by_bytes(tmp_path):
+    command = gpu_command()
+    row = {"name": "step_fast", "self": 5e3, "unit": "images", "n": 20, "roofline": 2e4, "roofline_bytes": 1e4}
+    record = {"what": "bench", "batch": 512, "exit": 0, "rows": [row, row | {"roofline_bytes": None}]}
+    (tmp_path / "figures.jsonl").write_text(json.dumps(record) + "\n")
+    command.write_table(command.Run(SimpleNamespace(out=tmp_path, work=None), time.monotonic()))
+    first, second = (tmp_path / "table.md").read_text().splitlines()[2:4]
+    assert "| 5,000 images/s, of the roofline 25% by operations and 50% by bytes |" in first
+    assert second.endswith("of the roofline 25% by operations |")
+
+
 def test_a_command_that_runs_into_the_end_of_a_piece_is_asked_to_end(tmp_path):
     command = gpu_command()
     run = command.Run(SimpleNamespace(out=tmp_path, work=None), time.monotonic())
