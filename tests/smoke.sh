@@ -4,6 +4,7 @@ set -eu
 folder=$(mktemp -d)
 cd "$folder"
 python -c "import t2i, t2i._native; print(t2i.__version__, t2i.__file__)"
+python -c "from t2i.bench.timing import commit; assert commit() != 'unknown', 'the package does not say its commit'"
 t2i-prepare blossoms --images 150 --size 19 --out pack
 t2i-train --help | head -n 3
 t2i-train --data pack --out run --preset blossoms --size 16 --generator-width 8 --discriminator-width 8 \
