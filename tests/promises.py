@@ -51,7 +51,7 @@ PROMISES = {
     6: Promise("SIGTERM, SIGINT: a checkpoint within a step; a second signal ends at once", 4, 20),
     7: Promise("1, 2 and 4 processes see the same samples; a killed rank resumes to the same weights", 8, 120),
     8: Promise("changed settings or data are refused with the difference shown", 8, 60),
-    9: Promise("a second run on a folder is refused; a dead process's lock is taken over", 4, 40),
+    9: Promise("a second run on a folder is refused; a dead process's lock is taken over", 5, 40),
     10: Promise("JPEGs cut at random bytes are reported, none accepted", 50, 1000),
     11: Promise("mutated JPEG, PNG and WebP files: no abort, no hang, bounded memory", 300, 100_000),
     12: Promise("decompression bombs are refused before allocation", 4, 40),

@@ -47,9 +47,12 @@ def test_1_2_and_4_processes_see_the_same_samples(forge, tiny_blossoms_folder, t
 
 @pytest.mark.promise(9)
 def test_a_second_run_is_refused_and_a_dead_one_is_followed(forge, unbroken, tmp_path, tally):
-    """Every fourth case is refused by a run in training, the others by a process that holds the lock; killed or ended."""
+    """Every fifth case is refused by a run in training, the others by a process that holds the lock; killed or ended.
+
+    Where the lock file is gone the folder's lock refuses, and where the disk locks no folders the file's.
+    """
     for case in tally(cases(9)):
-        way = ("killed", "ended", "without its lock file", "training")[case % 4]
+        way = ("killed", "ended", "without its lock file", "training", "on a disk that locks no folders")[case % 5]
         code, errors = forge("two_runs", data=unbroken.data, folder=tmp_path / str(case), way=way)
         assert code == 0, errors
 
