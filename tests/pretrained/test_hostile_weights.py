@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import t2i
 from helpers import forget_peak, peak
@@ -27,6 +28,7 @@ from t2i.data.dataset import PackedDataset
 from t2i.models.encoders import StyleEncoder
 from t2i.models.paper import Generator
 from t2i.pipeline import Pipeline
+from t2i.pretrained.folder import plain_file
 from t2i.text.build import text_encoder
 from t2i.weights import checked_network, read_tensors, save_weights, serialise
 
@@ -260,6 +262,12 @@ def pickled(name):
     return damage
 
 
+def flip_last(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # the last digit of a finite number
+    path.write_bytes(data)
+
+
 HUGE = 10**9
 FOLDERS = {
     "weights that are a link out": (
@@ -292,6 +300,11 @@ FOLDERS = {
     "a projection of terabytes": (edited(projection_dim=HUGE), "generator|describe"),
     "noise of terabytes": (edited(noise_dim=HUGE), "generator|describe"),
     "a picture of terabytes": (edited(size=2**40), "generator|describe|size|at most"),
+    "a picture of 8192 px": (edited(size=8192), "images of 8192 px; at most 4096 were expected"),
+    "a flipped bit": (
+        lambda folder: flip_last(folder / "model.safetensors"),
+        "is damaged: the checksum of its tensors differs",
+    ),
     "a width that wraps round": (edited(generator_width=2**62), "generator|describe"),
     "a width beyond numbers": (edited(generator_width=10**400), "generator|describe"),
     "a width of nothing": (edited(generator_width=0), "must be at least 1"),
@@ -354,6 +367,52 @@ def test_weights_that_do_not_fit_are_refused_before_a_network_of_real_memory_is_
     path.write_bytes(serialise(LINEAR))
     checked_network(path, "x", make)
     assert built == ["meta", "meta", "cpu"]
+
+
+@pytest.mark.promise(27)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_a_file_of_a_model_folder_is_looked_at_before_it_is_opened(tmp_path, make):
+    make(tmp_path / "x")
+    with pytest.raises(t2i.CheckpointError, match=r"is not a plain file|a link that leads out of the folder"):
+        plain_file(tmp_path, "x")
+
+
+@pytest.mark.promise(20)
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError,
+        OSError,
+        ValueError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+        MemoryError,
+    ],
+)
+@pytest.mark.parametrize("place", ["load", "safe_open"])
+def test_whatever_the_library_raises_is_one_line_with_the_files_name(tmp_path, monkeypatch, error, place):
+    """Which of them it raises for which file differs between its versions."""
+
+    def failing(*_, **__):
+        raise error("first line\nsecond line")
+
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(serialise(LINEAR))
+    monkeypatch.setattr(f"t2i.weights.{place}", failing)
+    with pytest.raises(t2i.CheckpointError, match=rf"^{path} is not a readable safetensors file: [^\n]*first line$"):
+        read_tensors(path)
+
+
+@pytest.mark.promise(20)
+def test_a_file_whose_header_is_wrong_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(serialise(LINEAR)[:-1])
+    monkeypatch.setattr("t2i.weights.read_file", lambda *_: pytest.fail("read whole"))
+    with pytest.raises(t2i.CheckpointError, match="is not a readable safetensors file"):
+        read_tensors(path)
 
 
 @pytest.mark.promise(27)

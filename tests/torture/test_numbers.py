@@ -53,7 +53,7 @@ def test_a_number_that_is_not_finite_is_skipped_counted_and_never_saved(forge, r
     run = request.getfixturevalue("unbroken_style" if phase == "style" else "unbroken")
     folder, (first, last) = run.begin(tmp_path / "run"), PHASES[phase]
     at = first + (case * 5 // 4) % (last - first)
-    place, value = ("loss", "gradient")[case // 4 % 2], ("nan", "inf", "-inf")[case % 3]
+    place, value = ("loss", "gradient")[(case + case // 4) % 2], ("nan", "inf", "-inf")[case % 3]
     code, errors = forge("spoiled", what=run.what, data=run.data, folder=folder, place=place, value=value, calls=[at])
     assert code == 0, errors
     assert skipped(folder, phase) == 1
