@@ -68,7 +68,7 @@ PROMISES = {
     23: Promise("NaN or infinity in a loss or gradient: skipped, counted, never saved", 4, 50),
     24: Promise("compiled equals eager; fused operations' gradients equal the reference in float64", 6, 102),
     25: Promise("two runs of one seed are equal to the bit (CPU)", 1, 10),
-    26: Promise("hostile requests to the demo: only 2xx and 4xx, memory bounded", 40, 1000),
+    26: Promise("hostile requests to the demo: only 2xx and 4xx, memory bounded", 530, 1000),
     27: Promise("hostile model folders are refused; no road to a pickle", 10, 40),
     28: Promise("ten steps: read-only home, no network, LANG=C, few file descriptors, not root", 1, 6),
     29: Promise(

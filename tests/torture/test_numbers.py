@@ -77,6 +77,16 @@ def test_ten_in_a_row_stop_the_run_at_its_last_good_checkpoint(forge, request, t
     unspoiled(folder)
 
 
+@pytest.mark.promise(23)
+def test_a_run_of_which_every_second_step_is_skipped_goes_on(forge, unbroken, tmp_path):
+    """Ten in a row end a run, and ten in all do not."""
+    folder, calls = tmp_path / "run", list(range(PHASES["gan"][0], 100, 4))  # a step has two updates
+    arguments = {"data": unbroken.data, "folder": folder, "place": "loss", "value": "nan", "calls": calls}
+    code, errors = forge("spoiled", what="gan", steps=30, **arguments)
+    assert code == 0, errors
+    assert skipped(folder, "gan") == 15
+
+
 @pytest.mark.promise(25)
 @pytest.mark.parametrize("case", cases(25))
 def test_two_runs_of_one_seed_are_equal_to_the_bit(forge, tiny_blossoms_folder, tmp_path, case):
