@@ -5,6 +5,7 @@ writer hands to the disk. So every case happens at the same place on every machi
 """
 
 import builtins
+import codecs
 import dataclasses
 import errno
 import fcntl
@@ -452,6 +453,7 @@ def require(true, message):
 
 def not_root(data, folder):
     """Train ten steps as nobody."""
+    codecs.lookup("ascii")  # loaded when first used, from a Python that may lie where nobody can read
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
