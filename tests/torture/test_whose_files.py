@@ -36,6 +36,7 @@ STRANGERS = [
     "checkpoints/step-00000005.tar",
     "checkpoints/old-step-00000005/state.json",
     "checkpoints/.partial-notes/a.txt",
+    "checkpoints/.partial-notes/state.json",
     "checkpoints/.partial-1/mine.txt",
     "checkpoints/step-00000004/state.json",
     "checkpoints/step-00000003/notes.md",
@@ -83,11 +84,12 @@ def packed(source, out, **options):
 
 
 PACK_STRANGERS = [
-    "shard-00000.safetensors",
-    "shard-00007.safetensors",
-    "shard-00001-b.safetensors",
-    "report.json",
-    "pack.json",
+    ("shard-00000.safetensors", "mine"),
+    ("shard-00007.safetensors", "mine"),
+    ("shard-00001-b.safetensors", "mine"),
+    ("report.json", "mine"),
+    ("pack.json", "mine"),
+    ("pack.json", '{"format": "of another program", "shards": []}'),
 ]
 BESIDE = [
     "shard-1.safetensors",
@@ -106,10 +108,10 @@ BESIDE = [
 @pytest.mark.promise(32)
 @pytest.mark.parametrize("force", [False, True])
 def test_what_is_in_the_way_of_a_pack_is_refused_and_what_is_beside_it_stays(source, tmp_path, tally, force):
-    for name in tally(PACK_STRANGERS):
-        out = tmp_path / f"in the way {name}"
+    for number, (name, content) in enumerate(tally(PACK_STRANGERS)):
+        out = tmp_path / f"in the way {number}"
         out.mkdir()
-        (out / name).write_text("mine")
+        (out / name).write_text(content)
         for make in (
             lambda out=out: packed(source, out, force=force),
             lambda out=out: pack_blossoms(out, images=30, force=force),
@@ -117,7 +119,7 @@ def test_what_is_in_the_way_of_a_pack_is_refused_and_what_is_beside_it_stays(sou
             with pytest.raises(t2i.DataError, match="choose another --out"):
                 make()
             assert {name for name in contents(out) if name != ".lock"} == {name}
-            assert (out / name).read_text() == "mine"
+            assert (out / name).read_text() == content
     for name in tally(BESIDE):
         out = tmp_path / f"beside {name.replace('/', ' ')}"
         (out / name).parent.mkdir(parents=True, exist_ok=True)
