@@ -473,6 +473,16 @@ def test_half_requests_neither_stay_nor_keep_others_out(server, monkeypatch, tal
 
 
 @pytest.mark.promise(29)
+def test_no_more_connections_are_held_than_are_allowed(server, monkeypatch):
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 5)
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(place(server), timeout=30))
+        assert ask(server, "GET", "/")[0] == 200
+        assert len(server._server.server_state.connections) <= 6
+
+
+@pytest.mark.promise(29)
 def test_a_body_that_does_not_come_is_408(server, monkeypatch):
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
     with socket.create_connection(place(server), timeout=30) as connection:

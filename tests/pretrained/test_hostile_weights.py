@@ -322,6 +322,7 @@ FOLDERS = {
         "made with other sizes",
     ),
     "weights without a generator": (other(generator=None), "has no tensor 'generator"),
+    "weights of something else": (other(more=torch.nn.Linear(2, 2)), "a model's are generator.* and text.*"),
     "weights that are a pickle": (replaced("model.safetensors", pickle.dumps([1, 2])), "not a readable safetensors"),
     "weights that are torch's": (replaced("model.safetensors", torch_file()), "not a readable safetensors"),
     "weights that were cut": (

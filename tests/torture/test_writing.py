@@ -148,6 +148,12 @@ def test_every_save_is_flushed_before_it_is_renamed_and_its_folder_after(forge, 
     assert code == 0, errors
     events = [tuple(event) for event in json.loads(out.read_text())]
     renames = [index for index, event in enumerate(events) if event[0] == "rename"]
+    made = [Path(path) for operation, path, _ in events if operation == "make" and "checkpoints" in path]
+    assert {"checkpoints", "step-00000006"} <= {path.name for path in made} | {Path(event[2]).name for event in events}
+    for path in made:  # before anything is put into it
+        begun = events.index(("make", str(path), ""))
+        inside = next(index for index, event in enumerate(events) if event[1].startswith(f"{path}/"))
+        assert ("flush folder", str(path.parent)) in [event[:2] for event in events[begun:inside]]
     targets = {Path(events[index][2]).name for index in renames}
     assert {run.model, "state.safetensors", "state.json", "step-00000006"} <= targets
     for index, following in itertools.zip_longest(renames, renames[1:], fillvalue=len(events)):

@@ -366,7 +366,7 @@ def small_state(folder):
 def recorded(data, folder, out, **changes):
     """Train, and write down what reaches the disk in which order: [operation, path, target]."""
     events = []
-    fsync, rename, replace = os.fsync, os.rename, os.replace
+    fsync, rename, replace, mkdir = os.fsync, os.rename, os.replace, os.mkdir
 
     def noted_fsync(descriptor):
         path = os.readlink(f"/proc/self/fd/{descriptor}")
@@ -380,7 +380,11 @@ def recorded(data, folder, out, **changes):
 
         return call
 
-    os.fsync, os.rename, os.replace = noted_fsync, noted_rename(rename), noted_rename(replace)
+    def noted_mkdir(path, *rest, **options):
+        mkdir(path, *rest, **options)
+        events.append(["make", os.fspath(path), ""])
+
+    os.fsync, os.rename, os.replace, os.mkdir = noted_fsync, noted_rename(rename), noted_rename(replace), noted_mkdir
 
     def noted_open(path, mode="r", *rest, **options):
         if "w" in mode:
