@@ -382,6 +382,16 @@ def test_a_fault_of_ours_is_500_and_tells_nothing(tiny_run_with_style, monkeypat
     assert "t2i-demo: POST '/api/generate' failed: RuntimeError: secret path /home/user/model second line" in told
 
 
+@pytest.mark.promise(26)
+def test_a_message_with_half_a_character_is_sent_without_it(tiny_run_with_style, monkeypatch):
+    def refusing(self, **values):
+        raise t2i.ConfigError("got \ud83c")
+
+    monkeypatch.setattr(DemoModel, "draw", refusing)
+    with Server(Pipeline.from_pretrained(tiny_run_with_style)) as running:
+        assert generate(running) == (400, b'{"error":"got ?"}')
+
+
 def filtered(app, hosts=(b"localhost",)):
     """Ask a filtered ASGI app; the status, the body, and what was logged."""
     sent, lines = [], []

@@ -79,6 +79,19 @@ def test_jpegs_cut_at_any_byte_are_reported_and_none_is_accepted(tmp_path, tally
     assert len(listed["files"]) == listed["skipped"] == len(names)
 
 
+@pytest.mark.promise(10)
+def test_a_jpeg_that_lacks_only_its_last_bytes_is_refused(tally):
+    """Every pixel is there: only the look at the end-of-image marker notices."""
+    rng = np.random.default_rng(100)
+    for case in tally(range(len(cases(10)) // 5)):
+        file = io.BytesIO()
+        drawn(rng, sides=(48, 96)).convert("RGB").save(file, "JPEG", quality=90, progressive=bool(case % 2))
+        assert load(file.getvalue()) is None
+        for end in (1, 2):
+            found = load(file.getvalue()[:-end])
+            assert found == "broken: it ends without an end-of-image marker, so it was cut"
+
+
 def mutated(rng, whole):
     """Change a file as a broken disk, a bad transfer or an enemy does."""
     data = bytearray(whole)
