@@ -62,7 +62,7 @@ PROMISES = {
     17: Promise("mismatched partners: never the same class or picture, uniform", 20_000, 10_000_000),
     18: Promise("the sample stream is the same for 1, 2, 4, 8 threads", 4, 4),
     19: Promise("t2i-prepare killed, then the same command: the checksums of a clean run", 3, 50),
-    20: Promise("hostile safetensors: refused within a second and 200 MB", 46, 46),
+    20: Promise("hostile safetensors: refused within a second and 200 MB", 45, 45),
     21: Promise("fork, spawn and forkserver after native threads ran: no deadlock", 8, 110),
     22: Promise("training steps: memory grows under 1%, open files stay", 60, 20_000),
     23: Promise("NaN or infinity in a loss or gradient: skipped, counted, never saved", 4, 50),

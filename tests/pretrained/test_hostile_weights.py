@@ -61,7 +61,7 @@ def hostile_files():
     yield "a header of 101 MB of nothing", safetensors(b"", size=101 << 20), 8 + (101 << 20)
     yield "gigabytes of nothing", bytes(16), 3 << 30
     yield "gigabytes behind a header", safetensors({"a": tensor([3 << 30], 0, 3 << 30)}), 3 << 30
-    for name, length in {"a": 1 << 30, "b": 3 << 30, "c": 2 << 40}.items():  # sound, but for what is not there
+    for name, length in {"a": 1 << 30, "b": 3 << 30}.items():  # sound, but for what is not there
         header = safetensors({name: tensor([length], 0, length)})
         yield f"{length:,} bytes of holes behind a sound header", header, len(header) + length
     yield "no JSON", safetensors(b"hello, I am a header")
