@@ -229,8 +229,10 @@ def write_table(run: Run) -> None:
     for record in records:
         for row in record.get("rows", []):
             known = {name: row.get(name) for name in ("device", "commit", "versions")}
-            share = (
-                f", {row['self'] / row['roofline']:.0%} of the roofline by operations" if row.get("roofline") else ""
+            share = "".join(
+                f", {row['self'] / row[key]:.0%} of the roofline by {what}"
+                for key, what in (("roofline", "operations"), ("roofline_bytes", "bytes"))
+                if row.get(key)
             )
             memory = f", peak {row['peak_memory'] / 2**30:.1f} GiB" if row.get("peak_memory") else ""
             what = f"{row['name']}, batch {record['batch']}, n = {row['n']}"

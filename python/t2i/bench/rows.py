@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from t2i import _native, prepare, runtime
-from t2i.bench.timing import Row, environment, memory_speed, product_speed, rivals, row
+from t2i.bench.timing import Row, copy_speed, environment, memory_speed, product_speed, rivals, row
 from t2i.blossoms.pack import pack_blossoms
 from t2i.config.options import TrainConfig
 from t2i.config.presets import preset
@@ -36,6 +36,9 @@ SENTENCE = "this flower has petals that are pink and has a yellow center with ma
 # Operations per image of one update of D and one of G at the paper's sizes, shared trunk: with fresh fakes, with reused ones.
 STEP_OPERATIONS = {"step_paper": 6.08e9, "step_fast": 5.05e9}
 GENERATOR_OPERATIONS = 1.031e9
+# Bytes that a compiled step moves outside its convolutions and products, counted on a device that computes nothing
+# (docs/method.md): weights, moments, gradients and the EMA once a step, and the maps of each image.
+STEP_BYTES = {"step_fast": (1.27e9, 13.1e6)}
 
 
 def data_rows(data: str | None, rivals: dict[str, ModuleType], rounds: int, files: Sequence[Path]) -> list[Row]:
@@ -249,9 +252,14 @@ def _step(name: str, rival: ModuleType | None, rounds: int, rows: int, device: t
         for _ in range(WARM + 1):
             ours()
     floor = product_speed(device, precision) / STEP_OPERATIONS[name]
+    byte_floor = None
+    if gan.captured is not None and name in STEP_BYTES:  # counted of the step that is compiled and recorded
+        once, each = STEP_BYTES[name]
+        byte_floor = copy_speed(device) / (once / rows + each)
     note = f"batch {rows}, {str(precision).removeprefix('torch.')}"
     run = theirs if usual is not None else None
-    return row(name, "images", rows, ours, run, rounds, floor=floor, device=device, note=note)
+    found = row(name, "images", rows, ours, run, rounds, floor=floor, device=device, note=note)
+    return dataclasses.replace(found, byte_floor=byte_floor)
 
 
 @torch.no_grad()

@@ -43,6 +43,7 @@ class Row:
     rounds: int = 0
     floor: float | None = None  # units a second that the roofline allows
     note: str = ""
+    byte_floor: float | None = None  # units a second that the memory's speed allows
     memory: int = 0  # bytes: the GPU's peak, or on a CPU the process's
 
     def record(self, known: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +58,7 @@ class Row:
             "n": self.rounds,
             "spread": spread,
             "roofline": self.floor,
+            "roofline_bytes": self.byte_floor,
             "note": self.note,
             "peak_memory": self.memory,
             **known,
@@ -132,7 +134,7 @@ def row(
     scale = (rival_amount or amount) / amount
     ratios = [other / (ours * scale) for ours, other in zip(mine, theirs, strict=False)]
     slower = (rival_amount or amount) / statistics.median(theirs) if theirs else None
-    return Row(name, amount / statistics.median(mine), unit, slower, ratios, rounds, floor, note, memory)
+    return Row(name, amount / statistics.median(mine), unit, slower, ratios, rounds, floor, note, memory=memory)
 
 
 def rivals(folder: str | None) -> dict[str, ModuleType]:
@@ -190,6 +192,20 @@ def memory_speed() -> float:
     block.fill(1)
     best = min(_timed(lambda: block.fill(0)) for _ in range(3))
     return block.nbytes / best
+
+
+def copy_speed(device: torch.device, size: int = 2**30) -> float:
+    """Measure bytes a second that `device` reads and writes when it copies `size` bytes: the better of three."""
+    one = torch.zeros(size, dtype=torch.uint8, device=device)
+    other = torch.empty_like(one)
+
+    def copy() -> None:
+        other.copy_(one)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    copy()
+    return 2 * size / min(_timed(copy) for _ in range(3))
 
 
 def product_speed(device: torch.device, dtype: torch.dtype) -> float:
