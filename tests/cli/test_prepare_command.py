@@ -59,7 +59,10 @@ def test_the_next_command_fits_the_size_and_what_is_installed(tmp_path, stored, 
     assert next_command(tmp_path / "a pack", stored) == f"t2i-train --data '{tmp_path}/a pack' {flags}"
 
 
-@pytest.mark.parametrize(("features", "said"), [(True, "drawings and icons"), (False, "pip install 't2i[features]'")])
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [(True, "drawings and icons take --preset drawings --size 64"), (False, "pip install 't2i[features]'")],
+)
 def test_what_the_frozen_features_give_is_said_where_they_could_be_used(tmp_path, features, said, monkeypatch):
     monkeypatch.setattr(next_step, "has_features", lambda: features)
     for stored in (38, 76):

@@ -24,7 +24,8 @@ def packed_message(out: Path) -> str:
         )
     if size > PRESETS["drawings"].size:
         if has_features():
-            message += "\nnote: --preset modern is for photographs; for drawings and icons take --preset drawings"
+            drawings = f"--preset drawings --size {size}"
+            message += f"\nnote: --preset modern is for photographs; for drawings and icons take {drawings}"
         else:
             message += "\nnote: photographs look better with --preset modern, after pip install 't2i[features]'"
     return message
