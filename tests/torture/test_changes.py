@@ -21,10 +21,16 @@ OTHER = {  # where twice the number, or the opposite, is not another valid value
     "init": "elsewhere",
     "augmentation": 0.5,
     "condition_ramp": 5,
+    "feature_weight": 1.0,
+    "diversity_weight": 1.0,
+    "contrastive_weight": 0.1,
+    "hard_mismatch": 0.5,
     "mismatch_weight": 0.25,
     "realism_goal": 0.25,
     "realism_steps": 7,
     "ema": 0.5,
+    "beta1": 0.25,
+    "beta2": 0.9,
     "interpolation_coefficient": 0.25,
     "mismatch": "text",
     "interpolation": "uniform",
@@ -63,6 +69,7 @@ def changed(name):
 
 
 NAMES = list(model_settings(BASE))
+TRIED = [name for name in NAMES if name != "text.teacher"]  # which is refused before, where its folder is not there
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +85,7 @@ def test_every_setting_that_makes_another_model_is_compared(begun, blossoms, tmp
     """First by config.json; then, as if that were lost, by what the checkpoint itself was made from."""
     before = sha256(begun / "model.safetensors")
     for case in tally(cases(8)):
-        name = NAMES[(case * 7) % len(NAMES)]  # 7 has no factor in common with their number
+        name = TRIED[(case * 7) % len(TRIED)]  # 7 has no factor in common with their number
         says = f"{name}: {model_settings(BASE)[name]} -> {other(name)}"
         with pytest.raises(t2i.ConfigError, match="choose another --out or add --force") as caught:
             gan.train(changed(name), blossoms, begun)
