@@ -81,7 +81,7 @@ PROMISES = {
     34: Promise("files from strangers, at every door: one line within 2 s and 300 MB", 20, 190),
     35: Promise("numbers that are not finite are never saved; the last good checkpoint loads and trains on", 12, 40),
     36: Promise("signals that ask for an end, and output nobody takes: a checkpoint within a step", 6, 120),
-    37: Promise("a run judged while it trains: the weights of one that is not, also after a kill inside", 5, 5),
+    37: Promise("a run judged while it trains: the weights of one that is not, also after a kill inside", 6, 6),
     38: Promise("Ctrl-C while images are decoded or a pack is opened: seen after a few megabytes, or a shard", 5, 5),
 }
 

@@ -178,6 +178,7 @@ def test_report_and_summary_account_for_every_file(tmp_path):
 # A console that cannot say it.
 
 
+@pytest.mark.promise(28)
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "utf-8"])
 def test_what_stdout_cannot_encode_is_escaped(tmp_path, encoding):
     source = images(tmp_path / "mine", "\u732b.png", "a.png")
@@ -195,6 +196,7 @@ def test_what_stdout_cannot_encode_is_escaped(tmp_path, encoding):
     assert f"{shown}.png: broken: " in done.stdout.decode(encoding)
 
 
+@pytest.mark.promise(28)
 def test_an_error_that_stderr_cannot_encode_is_one_line(tmp_path):
     code = "import sys; from t2i.cli.main import prepare; sys.argv[0] = 't2i-prepare'; prepare()"
     done = subprocess.run(

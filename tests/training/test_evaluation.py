@@ -1,6 +1,7 @@
 """--eval-every and --keep best: they judge a run and do not change it."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -77,6 +78,15 @@ def test_a_run_killed_between_an_evaluation_and_its_checkpoint_writes_the_line_o
         for run in (tmp_path, judged)
     ]
     assert lines[0] == lines[1]
+
+
+@pytest.mark.promise(37)
+def test_a_resumed_run_knows_what_was_the_best_unless_that_is_damaged(judged, tiny_blossoms, tmp_path):
+    folder = shutil.copytree(judged, tmp_path / "run")
+    arguments = (tiny_config(eval_every=2, keep="best"), tiny_blossoms, folder, torch.device("cpu"), torch.float32)
+    assert Evaluation(*arguments).best == json.loads((judged / "best.json").read_text())
+    (folder / "best.safetensors").write_bytes((judged / "best.safetensors").read_bytes()[:-1])
+    assert Evaluation(*arguments).best is None
 
 
 def test_the_model_is_the_best_and_the_checkpoint_the_last(judged):
