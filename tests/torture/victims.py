@@ -236,6 +236,7 @@ def signalled(data, folder, at, number, out, twice=False, **changes):
     from t2i.training.style import StyleStep
     from t2i.training.text_objectives import ClassContrastiveObjective, JointObjective
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     seen = {"text": 0, "gan": 0, "style": 0, "after": 0}
     sent, active = [], [False]
     enter, leave = Loop.__enter__, Loop.__exit__
