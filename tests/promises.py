@@ -77,7 +77,7 @@ PROMISES = {
     30: Promise("a byte of a shard changed at rest, in memory or streamed, times set back: refused by name", 20, 200),
     31: Promise("a checkpoint that cannot be read, and damaged ones alone: nothing deleted, exit code 2", 16, 40),
     32: Promise("files that are not t2i's are never deleted; a failing --force leaves what was there", 10, 40),
-    33: Promise("two processes on one folder, one moved or without its lock file: refused or waited for", 12, 40),
+    33: Promise("two processes on one folder, one moved or without its lock file: refused or waited for", 12, 37),
     34: Promise("files from strangers, at every door: one line within 2 s and 300 MB", 20, 190),
     35: Promise("numbers that are not finite are never saved; the last good checkpoint loads and trains on", 12, 40),
     36: Promise("signals that ask for an end, and output nobody takes: a checkpoint within a step", 6, 120),
