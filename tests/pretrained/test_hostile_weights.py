@@ -491,3 +491,13 @@ def test_numpys_own_format_is_read_without_its_pickles(tmp_path, tiny_blossoms):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(t2i.DataError, match=r"not a readable \.npy"):
         read_table(tmp_path / "a.npy", tiny_blossoms)
+
+
+@pytest.mark.promise(34)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_not_finite_are_refused_although_their_checksum_is_right(tmp_path, value, dtype):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(serialise({"a": torch.ones(2), "b": torch.tensor([0.0, value], dtype=dtype)}))
+    with pytest.raises(t2i.CheckpointError, match=r"model\.safetensors: b holds NaN or infinity"):
+        read_tensors(path)
