@@ -45,7 +45,7 @@ stubtest: install  ## mypy.stubtest: _native.pyi against the module
 	MYPYPATH=python $(BIN)/python -m mypy.stubtest t2i._native
 
 torture: install  ## failure tests at their full counts, written to docs/method.md (hours on two cores)
-	T2I_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m promise --promises-table docs/method.md
+	T2I_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m promise --promises-table=docs/method.md
 
 FUZZ_SECONDS ?= 60
 fuzz:  ## cargo-fuzz on each target for FUZZ_SECONDS (needs cargo-fuzz and nightly Rust)

@@ -229,9 +229,11 @@ def write_table(run: Run) -> None:
     for record in records:
         for row in record.get("rows", []):
             known = {name: row.get(name) for name in ("device", "commit", "versions")}
-            floors = (("operations", row.get("roofline")), ("bytes", row.get("roofline_bytes")))
-            shares = [f"{row['self'] / floor:.0%} by {of}" for of, floor in floors if floor]
-            share = f", of the roofline {' and '.join(shares)}" if shares else ""
+            share = "".join(
+                f", {row['self'] / row[key]:.0%} of the roofline by {what}"
+                for key, what in (("roofline", "operations"), ("roofline_bytes", "bytes"))
+                if row.get(key)
+            )
             memory = f", peak {row['peak_memory'] / 2**30:.1f} GiB" if row.get("peak_memory") else ""
             what = f"{row['name']}, batch {record['batch']}, n = {row['n']}"
             lines.append(f"| {what} | {row['self']:,.0f} {row['unit']}/s{share}{memory} |")

@@ -74,6 +74,14 @@ impl Pack {
     /// # Errors
     /// [`Error::Data`] for anything that violates the format.
     pub fn open_within(path: &Path, verify: bool, memory: u64) -> Result<Self> {
+        Self::open_while(path, verify, memory, &mut || true)
+    }
+
+    /// As [`Self::open_within`]; `go_on` is asked before each shard, so that reading gigabytes can be interrupted.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for anything that violates the format, and where `go_on` returned false.
+    pub fn open_while(path: &Path, verify: bool, memory: u64, go_on: &mut dyn FnMut() -> bool) -> Result<Self> {
         let folder = path.canonicalize().map_err(|error| Error::data(path, format!("cannot be opened: {error}")))?;
         let manifest_path = path.join("pack.json");
         let manifest = manifest::read(path, &folder, &manifest_path)?;
@@ -92,6 +100,9 @@ impl Pack {
         };
         let total = manifest.shards.iter().fold(0, |total: u64, entry| total.saturating_add(entry.bytes));
         for entry in &manifest.shards {
+            if !go_on() {
+                return Err(Error::data(path, "opening was interrupted"));
+            }
             pack.add_shard(entry, &folder, verify, total <= memory)?;
         }
         pack.check_totals(&manifest, &manifest_path)?;

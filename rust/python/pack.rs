@@ -30,7 +30,17 @@ impl Pack {
     #[pyo3(signature = (path, verify = false, memory = pack::MEMORY))]
     #[pyo3(text_signature = "(path, verify=False, memory=2147483648)")]
     fn new(py: Python<'_>, path: PathBuf, verify: bool, memory: u64) -> PyResult<Self> {
-        Ok(Self(Arc::new(py.detach(|| pack::Pack::open_within(&path, verify, memory))?)))
+        let mut signal = None;
+        let opened = py.detach(|| {
+            let mut go_on = || {
+                #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is for one lifetime only")]
+                let checked = Python::attach(|py| py.check_signals());
+                signal = checked.err();
+                signal.is_none()
+            };
+            pack::Pack::open_while(&path, verify, memory, &mut go_on)
+        });
+        signal.map_or_else(|| Ok(Self(Arc::new(opened?))), Err)
     }
 
     /// The folder.

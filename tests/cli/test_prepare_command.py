@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from helpers import call
+from t2i.cli import next_step
 from t2i.cli.next_step import next_command, training_size
 from t2i.config.sizes import stored_size
 from t2i.data.dataset import PackedDataset
@@ -40,19 +41,33 @@ def test_a_pack_of_the_size_made_for_a_training_names_that_training(size):
 
 
 @pytest.mark.parametrize(
-    ("stored", "flags"),
+    ("stored", "features", "flags"),
     [
-        (16, "--preset drawings --size 16"),
-        (19, "--preset drawings --size 16"),
-        (38, "--preset drawings"),
-        (63, "--preset drawings"),
-        (64, "--preset flowers"),
-        (76, "--preset flowers"),
-        (152, "--preset flowers --size 128"),
+        (16, True, "--preset drawings --size 16"),
+        (19, False, "--preset drawings --size 16"),
+        (38, True, "--preset drawings"),
+        (63, True, "--preset drawings"),
+        (64, True, "--preset modern"),
+        (64, False, "--preset flowers"),
+        (76, False, "--preset flowers"),
+        (152, True, "--preset modern --size 128"),
+        (152, False, "--preset flowers --size 128"),
     ],
 )
-def test_the_next_command_fits_the_size(tmp_path, stored, flags):
+def test_the_next_command_fits_the_size_and_what_is_installed(tmp_path, stored, features, flags, monkeypatch):
+    monkeypatch.setattr(next_step, "has_features", lambda: features)
     assert next_command(tmp_path / "a pack", stored) == f"t2i-train --data '{tmp_path}/a pack' {flags}"
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [(True, "drawings and icons take --preset drawings --size 64"), (False, "pip install 't2i[features]'")],
+)
+def test_what_the_frozen_features_give_is_said_where_they_could_be_used(tmp_path, features, said, monkeypatch):
+    monkeypatch.setattr(next_step, "has_features", lambda: features)
+    for stored in (38, 76):
+        (tmp_path / "pack.json").write_text(json.dumps({"image_size": stored}))
+        assert (said in next_step.packed_message(tmp_path)) == (stored == 76)
 
 
 @pytest.mark.parametrize("stored", [17, 38, 76])
@@ -163,6 +178,7 @@ def test_report_and_summary_account_for_every_file(tmp_path):
 # A console that cannot say it.
 
 
+@pytest.mark.promise(28)
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "utf-8"])
 def test_what_stdout_cannot_encode_is_escaped(tmp_path, encoding):
     source = images(tmp_path / "mine", "\u732b.png", "a.png")
@@ -180,6 +196,7 @@ def test_what_stdout_cannot_encode_is_escaped(tmp_path, encoding):
     assert f"{shown}.png: broken: " in done.stdout.decode(encoding)
 
 
+@pytest.mark.promise(28)
 def test_an_error_that_stderr_cannot_encode_is_one_line(tmp_path):
     code = "import sys; from t2i.cli.main import prepare; sys.argv[0] = 't2i-prepare'; prepare()"
     done = subprocess.run(

@@ -68,7 +68,7 @@ def places(count):
 @pytest.mark.promise(30)
 @pytest.mark.parametrize("memory", MEMORY)
 def test_a_byte_that_was_changed_at_rest_is_refused_by_name(pack, tally, memory):
-    chosen = places(max(4, len(cases(30)) // 2 - 6))
+    chosen = places(max(4, len(cases(30)) // 2 - 3))
     for number, part in tally(chosen):
         shard = shards(pack)[number]
         place = int(part * shard.stat().st_size)

@@ -85,6 +85,7 @@ def test_a_style_image_gives_its_noise_and_the_slider_leads_away_from_it(studio,
     assert np.abs(away.astype(int) - drawn(pipe(RED, seed=3).images)[0]).max() <= 1
 
 
+@pytest.mark.promise(26)
 @pytest.mark.parametrize(
     ("change", "says"),
     [

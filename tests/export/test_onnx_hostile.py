@@ -102,26 +102,26 @@ def own_domain(model):
     model.opset_import.append(helper.make_opsetid("evil", 1))
 
 
-CHANGES = [
-    external("secret.bin"),
-    external("../cwd/secret.bin"),
-    external("/etc/passwd"),
-    constant_external,
-    endless,
-    own_domain,
-    props(noise_length=0),
-    props(noise_length=-1),
-    props(noise_length=10**12),
-    props(noise_length="x"),
-    props(size=10**9),
-    props(size=-32),
-    props(tokenizer="[" * 100_000),
-    props(tokenizer="{}"),
-    props(tokenizer="null"),
-    renamed_input,
-    float_captions,
-    longer_noise,
-    another_output,
+CHANGES = [  # and why each is refused: onnxruntime would refuse some of them, too
+    (external("secret.bin"), "is in another file"),
+    (external("../cwd/secret.bin"), "is in another file"),
+    (external("/etc/passwd"), "is in another file"),
+    (constant_external, "is in another file"),
+    (endless, "it has a graph inside a graph (Loop)"),
+    (own_domain, "it has functions or operators of its own"),
+    (props(noise_length=0), "images of 16 px from noise of 0 numbers"),
+    (props(noise_length=-1), "images of 16 px from noise of -1 numbers"),
+    (props(noise_length=10**12), "images of 16 px from noise of 1000000000000 numbers"),
+    (props(noise_length="x"), "invalid literal for int()"),
+    (props(size=10**9), "images of 1000000000 px"),
+    (props(size=-32), "images of -32 px"),
+    (props(tokenizer="[" * 100_000), "maximum recursion depth exceeded"),
+    (props(tokenizer="{}"), ""),
+    (props(tokenizer="null"), ""),
+    (renamed_input, "its inputs and outputs are"),
+    (float_captions, "its captions are no table of numbers"),
+    (longer_noise, "its noise must be (batch, "),
+    (another_output, "its inputs and outputs are"),
 ]
 
 
@@ -130,11 +130,12 @@ def test_a_model_that_t2i_export_never_writes_is_refused_in_one_line(exported, t
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     (tmp_path / "cwd" / "secret.bin").write_bytes(bytes(range(256)) * 1000)
-    for number, change in enumerate(tally(CHANGES)):
+    for number, (change, why) in enumerate(tally(CHANGES)):
         path = tmp_path / f"{number}.onnx"
         changed(exported, path, change)
         with pytest.raises(t2i.CheckpointError, match="is not a model that t2i-export wrote") as caught:
             OnnxPipeline(path)
+        assert f"wrote: {why}" in str(caught.value) or (why.startswith("is") and why in str(caught.value))
         assert "\n" not in str(caught.value)
 
 

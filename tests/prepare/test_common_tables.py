@@ -2,6 +2,7 @@
 
 import io
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -196,6 +197,10 @@ def test_captions_by_language_are_all_kept():
         {"a.png": "a kite", "b.png": ["a ball", "a red ball"]},
         {"a": "a kite", "b": ["a ball", "a red ball"]},
         {"a": {"caption": "a kite", "tags": "sky, kite"}, "b": {"captions": ["a ball", "a red ball"]}},
+        {
+            "about": "kites",
+            "data": [{"image": "a.png", "caption": "a kite"}, {"image": "b", "text": ["a ball", "a red ball"]}],
+        },
         {"images/a.png": {"text": "a kite"}, "images/b.png": {"text": ["a ball", "a red ball"]}},
     ],
 )
@@ -207,6 +212,14 @@ def test_a_json_object_of_captions_by_image_is_read(content, tmp_path):
     hinted = "caption" in json.dumps(content) or ".png" in json.dumps(content)
     with pytest.raises(DataError, match=r"t2i-prepare csv .*captions\.json" if hinted else "no captioned images"):
         packed("folder", tmp_path / "source", tmp_path / "other")
+
+
+def test_an_image_and_its_text_may_be_written_in_two_forms_of_unicode(tmp_path):
+    image(tmp_path / "source" / unicodedata.normalize("NFC", "café.png"))
+    (tmp_path / "source" / unicodedata.normalize("NFD", "café.txt")).write_text("a cup")
+    data, report = packed("folder", tmp_path / "source", tmp_path)
+    assert list(captions_by_name(data).values()) == [["a cup"]]
+    assert report.skipped == []
 
 
 def test_an_image_without_extension_is_not_reported_for_its_own_text(tmp_path):

@@ -1,12 +1,16 @@
-"""Ctrl-C while images are decoded: it is seen after a few megabytes, whatever there is to decode."""
+"""Ctrl-C in native calls: seen after a few megabytes of images, and after one shard of a pack that is opened."""
 
 import os
 import signal
+import traceback
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import packed
+from t2i.data.dataset import PackedDataset
+from t2i.errors import DataError
 from t2i.prepare import images
 from t2i.prepare.items import Item
 
@@ -70,3 +74,34 @@ def test_ctrl_c_ends_after_the_native_call_it_came_in(pictures, monkeypatch, pla
     finally:
         signal.signal(signal.SIGINT, before)
     assert len(calls) <= place + 1
+
+
+def where_interrupted(pack, memory, delay):
+    """Open a pack, and ask for an end after `delay` seconds: the line that was interrupted, or None if none was."""
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            PackedDataset(pack, memory=memory)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt as interrupt:
+        return traceback.extract_tb(interrupt.__traceback__)[-1].line
+    except DataError:
+        return None
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers of this kind on Windows")
+@pytest.mark.promise(38)
+@pytest.mark.parametrize("memory", [2**30, 0])
+def test_ctrl_c_ends_the_opening_of_a_pack_before_its_last_shard(pictures, tmp_path, memory):
+    for item in pictures:
+        item.path.with_suffix(".txt").write_text("a caption of " + item.path.stem)
+    packed("folder", tmp_path, tmp_path / "out", shard_images=1)
+    pack = tmp_path / "out" / "pack"
+    sorted(pack.glob("shard-*"))[-1].unlink()  # whoever reads as far as that ends with another error
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        found = {where_interrupted(pack, memory, delay * 5e-5) for delay in range(1, 400)}
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert "self.native = _native.Pack(str(self.path), verify, memory)" in found

@@ -609,6 +609,7 @@ def test_blossoms_are_drawn_once_and_found_again(tmp_path, monkeypatch):
     assert (first / "pack.json").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.promise(28)
 def test_without_a_cache_folder_blossoms_go_into_the_run(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file is in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

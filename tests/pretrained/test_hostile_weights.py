@@ -2,7 +2,9 @@
 
 import dataclasses
 import io
+import itertools
 import json
+import math
 import os
 import pickle
 import re
@@ -15,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import t2i
-from helpers import peak
+from helpers import forget_peak, peak
 from promises import cases, count
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.records import to_json
@@ -25,8 +28,9 @@ from t2i.data.dataset import PackedDataset
 from t2i.models.encoders import StyleEncoder
 from t2i.models.paper import Generator
 from t2i.pipeline import Pipeline
+from t2i.pretrained.folder import plain_file
 from t2i.text.build import text_encoder
-from t2i.weights import read_tensors, save_weights
+from t2i.weights import checked_network, read_tensors, save_weights, serialise
 
 HERE = Path(__file__).parent
 PACKAGE = Path(t2i.__file__).parent
@@ -57,6 +61,9 @@ def hostile_files():
     yield "a header of 101 MB of nothing", safetensors(b"", size=101 << 20), 8 + (101 << 20)
     yield "gigabytes of nothing", bytes(16), 3 << 30
     yield "gigabytes behind a header", safetensors({"a": tensor([3 << 30], 0, 3 << 30)}), 3 << 30
+    for name, length in {"a": 1 << 30, "b": 3 << 30}.items():  # sound, but for what is not there
+        header = safetensors({name: tensor([length], 0, length)})
+        yield f"{length:,} bytes of holes behind a sound header", header, len(header) + length
     yield "no JSON", safetensors(b"hello, I am a header")
     yield "half a JSON", safetensors(b'{"a": {"dtype"')
     yield "a list", safetensors([])
@@ -92,45 +99,81 @@ def torch_file():
     return file.getvalue()
 
 
+def sparse_shards():
+    """Name and header of shards, the length they are drawn out to, and what pack.json says of them.
+
+    Each is sound but for one tensor of a gigabyte or more, of which nothing is there.
+    """
+    for large, memory in itertools.product(("images", "caption_bytes", "names"), (1 << 30, 3 << 30)):
+        side = math.isqrt(memory // 3) if large == "images" else 4
+        side = min(side, 16_384)
+        images = -(-memory // (3 * side * side)) if large == "images" else 1
+        sizes = {
+            "images": [images, side, side, 3],
+            "caption_bytes": [memory if large == "caption_bytes" else 1],
+            "caption_byte_offsets": [images + 1],
+            "caption_offsets": [images + 1],
+            "classes": [images],
+            "splits": [images],
+            "names": [memory if large == "names" else 1],
+        }
+        kinds = {"caption_byte_offsets": ("I64", 8), "caption_offsets": ("I64", 8), "classes": ("I32", 4)}
+        header, at = {}, 0
+        for name, shape in sizes.items():
+            kind, width = kinds.get(name, ("U8", 1))
+            header[name] = tensor(shape, at, at := at + width * math.prod(shape), kind)
+        data = safetensors(header)
+        counts = {"images": images, "captions": images}
+        yield f"{memory:,} bytes of {large}", data, len(data) + at, {"image_size": side, "version": 2} | counts
+
+
+def record_of(path, **changes):
+    """Write the pack.json of one shard; its checksum is none of any file."""
+    record = {
+        "format": "t2i-pack",
+        "version": 2,
+        "name": "x",
+        "image_size": 4,
+        "images": 1,
+        "captions": 1,
+        "classes": [],
+    } | changes
+    record["splits"] = {"train": record["images"], "test": 0}
+    counts = {name: record[name] for name in ("images", "captions")}
+    record["shards"] = [{"file": path.name, "bytes": path.stat().st_size, "sha256": "0" * 64, **counts}]
+    (path.parent / "pack.json").write_text(json.dumps(record))
+
+
+def in_memory(path):
+    PackedDataset(path.parent, memory=1 << 50)
+
+
+def streamed(path):
+    PackedDataset(path.parent, memory=0)
+
+
 def refuse_everything(folder):
-    """Open every hostile file as weights and as a shard; prints what was not refused, the slowest and the memory."""
-    accepted, slowest = [], 0.0
-    folder = Path(folder)
-    before = peak()
-    for name, data, *longer in hostile_files():
-        path = folder / "shard.safetensors"
+    """Open every hostile file as weights and as a shard; prints what was not refused, the slowest and the most memory."""
+    path = Path(folder) / "shard.safetensors"
+    doors = [(t2i.CheckpointError, read_tensors), (t2i.DataError, in_memory), (t2i.DataError, streamed)]
+    made = [(name, data, longer, {}, doors) for name, data, *longer in hostile_files()]
+    made += [(name, data, [length], facts, doors[1:]) for name, data, length, facts in sparse_shards()]
+    accepted, slowest, grown = [], 0.0, 0
+    for name, data, longer, facts, through in made:
         path.write_bytes(data)
-        length = longer[0] if longer else len(data)
-        os.truncate(path, length)
-        entry = {
-            "file": path.name,
-            "images": 1,
-            "captions": 1,
-            "bytes": length,
-            "sha256": "0" * 64,
-        }
-        record = {
-            "format": "t2i-pack",
-            "version": 1,
-            "name": "x",
-            "image_size": 4,
-            "images": 1,
-            "captions": 1,
-            "classes": [],
-            "splits": {"train": 1, "test": 0},
-            "shards": [entry],
-        }
-        (folder / "pack.json").write_text(json.dumps(record))
-        for error, opened in ((t2i.CheckpointError, read_tensors), (t2i.DataError, lambda p: PackedDataset(p.parent))):
-            start = time.process_time()
+        os.truncate(path, longer[0] if longer else len(data))
+        record_of(path, **facts)
+        for error, door in through:
+            forget_peak()
+            before, start = peak(), time.process_time()
             try:
-                opened(path)
-                accepted.append(f"{name} by {error.__name__}")
+                door(path)
+                accepted.append(f"{name} by {door.__name__}")
             except error as refused:
-                if "safetensors" not in str(refused):
-                    accepted.append(f"{name} does not name its file: {refused}")
-            slowest = max(slowest, time.process_time() - start)
-    print(json.dumps({"accepted": accepted, "slowest": slowest, "grown": peak() - before}))
+                if not str(refused).startswith(str(path)) or "\n" in str(refused):
+                    accepted.append(f"{name} by {door.__name__} does not name its file: {refused}")
+            slowest, grown = max(slowest, time.process_time() - start), max(grown, peak() - before)
+    print(json.dumps({"accepted": accepted, "slowest": slowest, "grown": grown}))
 
 
 @pytest.mark.promise(20)
@@ -141,7 +184,7 @@ def test_hostile_safetensors_are_refused_within_a_second_and_200_megabytes(tmp_p
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    made = [name for name, *_ in hostile_files()]
+    made = [name for name, *_ in (*hostile_files(), *sparse_shards())]
     assert len(made) >= count(20)
     for _ in tally(made):
         assert found["accepted"] == []
@@ -219,6 +262,12 @@ def pickled(name):
     return damage
 
 
+def flip_last(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # the last digit of a finite number
+    path.write_bytes(data)
+
+
 HUGE = 10**9
 FOLDERS = {
     "weights that are a link out": (
@@ -246,9 +295,16 @@ FOLDERS = {
     "an unknown setting": (edited(unknown=3), "cannot be read as the settings"),
     "a setting of code": (edited(__class__="os.system"), "cannot be read as the settings"),
     "a generator of terabytes": (edited(generator_width=HUGE), "generator|describe"),
+    "a generator of a gigabyte": (edited(generator_width=2400), "made with other sizes"),
+    "a text encoder of a gigabyte": (edited(text={"width": 11_500}), "made with other sizes"),
     "a projection of terabytes": (edited(projection_dim=HUGE), "generator|describe"),
     "noise of terabytes": (edited(noise_dim=HUGE), "generator|describe"),
     "a picture of terabytes": (edited(size=2**40), "generator|describe|size|at most"),
+    "a picture of 8192 px": (edited(size=8192), "images of 8192 px; at most 4096 were expected"),
+    "a flipped bit": (
+        lambda folder: flip_last(folder / "model.safetensors"),
+        "is damaged: the checksum of its tensors differs",
+    ),
     "a width that wraps round": (edited(generator_width=2**62), "generator|describe"),
     "a width beyond numbers": (edited(generator_width=10**400), "generator|describe"),
     "a width of nothing": (edited(generator_width=0), "must be at least 1"),
@@ -266,6 +322,7 @@ FOLDERS = {
         "made with other sizes",
     ),
     "weights without a generator": (other(generator=None), "has no tensor 'generator"),
+    "weights of something else": (other(more=torch.nn.Linear(2, 2)), "a model's are generator.* and text.*"),
     "weights that are a pickle": (replaced("model.safetensors", pickle.dumps([1, 2])), "not a readable safetensors"),
     "weights that are torch's": (replaced("model.safetensors", torch_file()), "not a readable safetensors"),
     "weights that were cut": (
@@ -279,12 +336,102 @@ FOLDERS = {
 }
 
 
+LINEAR = {"x.weight": torch.zeros(2, 3), "x.bias": torch.zeros(2)}
+OTHERS = {  # what is wrong with the weights of a Linear(3, 2), and what is said of it
+    "sizes": (
+        LINEAR | {"x.weight": torch.zeros(3, 2)},
+        r"x.weight must be \(2, 3\), got \(3, 2\): it was made with other",
+    ),
+    "a name": ({"x.weight": torch.zeros(2, 3)}, "has no tensor 'x.bias': it was not made by these settings"),
+    "kinds": (LINEAR | {"x.bias": torch.zeros(2, dtype=torch.int32)}, "x.bias must be torch.float32, got I32"),
+    "more": (LINEAR | {"x.scale": torch.zeros(2)}, "has a tensor 'x.scale' that these settings do not describe"),
+}
+
+
+@pytest.mark.promise(27)
+@pytest.mark.parametrize("wrong", OTHERS)
+def test_weights_that_do_not_fit_are_refused_before_a_network_of_real_memory_is_built(tmp_path, wrong):
+    """Reading them would refuse most of them, too, after gigabytes have been allocated for the network."""
+    built = []
+
+    def make():
+        network = torch.nn.Linear(3, 2)
+        built.append(network.weight.device.type)
+        return network
+
+    path = tmp_path / "x.safetensors"
+    tensors, why = OTHERS[wrong]
+    path.write_bytes(serialise(tensors))
+    with pytest.raises(t2i.CheckpointError, match=why):
+        checked_network(path, "x", make)
+    assert built == ["meta"]
+    path.write_bytes(serialise(LINEAR))
+    checked_network(path, "x", make)
+    assert built == ["meta", "meta", "cpu"]
+
+
+@pytest.mark.promise(27)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_a_file_of_a_model_folder_is_looked_at_before_it_is_opened(tmp_path, make):
+    make(tmp_path / "x")
+    with pytest.raises(t2i.CheckpointError, match=r"is not a plain file|a link that leads out of the folder"):
+        plain_file(tmp_path, "x")
+
+
+@pytest.mark.promise(20)
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError,
+        OSError,
+        ValueError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+        MemoryError,
+    ],
+)
+@pytest.mark.parametrize("place", ["load", "safe_open"])
+def test_whatever_the_library_raises_is_one_line_with_the_files_name(tmp_path, monkeypatch, error, place):
+    """Which of them it raises for which file differs between its versions."""
+
+    def failing(*_, **__):
+        raise error("first line\nsecond line")
+
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(serialise(LINEAR))
+    monkeypatch.setattr(f"t2i.weights.{place}", failing)
+    with pytest.raises(t2i.CheckpointError, match=rf"^{path} is not a readable safetensors file: [^\n]*first line$"):
+        read_tensors(path)
+
+
+@pytest.mark.promise(20)
+def test_a_file_whose_header_is_wrong_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(serialise(LINEAR)[:-1])
+    monkeypatch.setattr("t2i.weights.read_file", lambda *_: pytest.fail("read whole"))
+    with pytest.raises(t2i.CheckpointError, match="is not a readable safetensors file"):
+        read_tensors(path)
+
+
+@pytest.mark.promise(27)
+def test_settings_of_too_many_weights_are_refused_whatever_the_file_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr("t2i.weights.MAX_PARAMETERS", 7)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(serialise(LINEAR))
+    with pytest.raises(t2i.CheckpointError, match="describe a network of 8 weights"):
+        checked_network(path, "x", lambda: torch.nn.Linear(3, 2))
+
+
 @pytest.mark.promise(27)
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_hostile_model_folder_is_refused_in_one_line(model, name):
     assert len(FOLDERS) >= len(cases(27))
     damage, why = FOLDERS[name]
     damage(model)
+    forget_peak()
     before = peak()
     with pytest.raises(t2i.CheckpointError) as caught:
         Pipeline.from_pretrained(model)
@@ -344,3 +491,13 @@ def test_numpys_own_format_is_read_without_its_pickles(tmp_path, tiny_blossoms):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(t2i.DataError, match=r"not a readable \.npy"):
         read_table(tmp_path / "a.npy", tiny_blossoms)
+
+
+@pytest.mark.promise(34)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_not_finite_are_refused_although_their_checksum_is_right(tmp_path, value, dtype):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(serialise({"a": torch.ones(2), "b": torch.tensor([0.0, value], dtype=dtype)}))
+    with pytest.raises(t2i.CheckpointError, match=r"model\.safetensors: b holds NaN or infinity"):
+        read_tensors(path)

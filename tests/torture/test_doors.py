@@ -1,7 +1,10 @@
 """Every door for files from strangers: what comes through it is one line, within two seconds and 300 MB."""
 
 import json
+import math
 import os
+import random
+import re
 import struct
 from pathlib import Path
 
@@ -10,7 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
+import t2i
 from promises import TORTURE, cases
+from t2i.config.options import TrainConfig
+from t2i.config.toml import read_toml
+from t2i.prepare.style_images import read_style_images
+from t2i.text.table import read_table
 from t2i.weights import save_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -251,6 +259,15 @@ DOORS = [  # (name, its file in the run folder, the files that come, the command
 CASES = [(door, make) for door in DOORS for make in door[2]]
 
 
+def sample():
+    """Cases in an order of chance, of which each is the first of its door or of its kind of file."""
+    mixed, seen = random.Random(34).sample(CASES, len(CASES)), set()
+    for (name, *rest), make in mixed:
+        if not {name, make} <= seen:
+            yield (name, *rest), make
+        seen |= {name, make}
+
+
 @pytest.fixture(scope="module")
 def model(tiny_run_with_style):
     return tiny_run_with_style
@@ -258,9 +275,9 @@ def model(tiny_run_with_style):
 
 @pytest.mark.promise(34)
 def test_what_comes_through_a_door_is_one_line(forge, model, tiny_blossoms_folder, tmp_path, tally):
-    count = len(CASES) if TORTURE else min(len(CASES), len(cases(34)))
-    for number in tally(range(count)):
-        (name, file, _, command), make = CASES[number * len(CASES) // count]
+    chosen = CASES if TORTURE else list(sample())
+    assert len(chosen) >= len(cases(34))
+    for number, ((name, file, _, command), make) in enumerate(tally(chosen)):
         run = tmp_path / str(number)
         run.mkdir()
         for each in model.iterdir():
@@ -285,8 +302,6 @@ def test_what_comes_through_a_door_is_one_line(forge, model, tiny_blossoms_folde
 @pytest.mark.promise(34)
 def test_what_a_model_was_trained_on_may_be_anything_where_only_its_card_says_so(model, tmp_path, tally):
     """`save_pretrained` writes what data.json and metrics.jsonl say as far as they say anything."""
-    import t2i
-
     for make in tally([fifo, zeros, sparse, deep, bare_list, strange, infinite]):
         for file in ("data.json", "metrics.jsonl"):
             run = tmp_path / f"{make.__name__} {file}"
@@ -296,3 +311,55 @@ def test_what_a_model_was_trained_on_may_be_anything_where_only_its_card_says_so
             make(run / file)
             t2i.Pipeline.from_pretrained(run).save_pretrained(tmp_path / "saved" / run.name)
             assert (tmp_path / "saved" / run.name / "README.md").exists()
+
+
+def array(dtype, value=0.0):
+    def make(path):
+        np.save(path, np.full((150, 10, 4), value, dtype))
+
+    return make
+
+
+@pytest.mark.promise(34)
+@pytest.mark.parametrize(
+    ("name", "make", "why"),
+    [
+        ("a.npy", fifo, "is not a plain file"),
+        ("a.npy", zeros, "is not a plain file"),
+        ("a.npy", giant_npy, "it is mostly holes"),
+        ("a.npy", objects, "not a readable .npy of numbers"),
+        ("a.npy", npz, "not a readable .npy of numbers"),
+        ("a.npy", npy("(" * 100), "not a readable .npy of numbers"),
+        ("a.npy", npy("{'descr': '<f4', 'shape': (1"), "not a readable .npy of numbers"),
+        ("a.npy", array(np.int32), "must hold floating-point embeddings"),
+        ("a.npy", array(np.complex64), "must hold floating-point embeddings"),
+        ("a.npy", array(np.float32, math.nan), "holds NaN or infinity"),
+        ("a.npy", array(np.float64, 1e300), "holds NaN or infinity"),  # as float32
+        ("a.safetensors", whole_numbers, "must hold floating-point embeddings"),
+        ("a.safetensors", truths, "must hold floating-point embeddings"),
+        ("a.safetensors", complex_numbers, "must hold floating-point embeddings"),
+        ("a.safetensors", with_nan, "holds NaN or infinity"),
+        ("a.safetensors", other_names, "holds 2 tensors"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_embeddings_of_the_right_shape_are_refused_for_what_they_are(tmp_path, tiny_blossoms, name, make, why):
+    """A file that is wrong in two ways would be refused without the one that is tried."""
+    make(tmp_path / name)
+    with pytest.raises(t2i.T2IError, match=re.escape(why)):
+        read_table(tmp_path / name, tiny_blossoms)
+
+
+@pytest.mark.promise(34)
+def test_settings_nested_too_deeply_are_one_line(tmp_path):
+    (tmp_path / "x.toml").write_text("batch = " + "[" * 100_000)
+    with pytest.raises(t2i.ConfigError, match=r"is not TOML: it is nested too deeply$"):
+        read_toml(tmp_path / "x.toml", TrainConfig)
+
+
+@pytest.mark.promise(34)
+def test_a_style_image_of_holes_is_refused_for_them(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    os.truncate(tmp_path / "x.png", 1 << 30)
+    with pytest.raises(t2i.DataError, match="it is mostly holes"):
+        read_style_images([tmp_path / "x.png"], 16)

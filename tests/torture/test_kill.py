@@ -42,6 +42,25 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_the_unbroken_one(forge, 
     assert logged(folder) == logged(run.folder)
 
 
+@pytest.mark.promise(1)
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [("config.json", 1), ("text.safetensors", 1), ("step-0000003.png", 1), ("model.safetensors", 3)],
+)
+def test_what_was_not_yet_in_its_place_is_put_there_by_the_next_run(forge, unbroken, tmp_path, name, at):
+    """The last: every step was done and saved, and the model of the folder is still that of step 4."""
+    folder = tmp_path / "run"
+    arguments = {"data": unbroken.data, "folder": folder}
+    code, errors = forge("killed_before_rename", name=name, at=at, **arguments)
+    assert code == -signal.SIGKILL, errors
+    assert [path for path in leftovers(folder) if name in path]
+    code, errors = forge("train", **arguments)
+    assert code == 0, errors
+    assert unbroken.result(folder) == unbroken.hash
+    assert not leftovers(folder)
+    assert logged(folder) == logged(unbroken.folder)
+
+
 @pytest.mark.promise(6)
 @pytest.mark.parametrize("case", cases(6))
 def test_a_signal_ends_the_run_within_a_step_with_all_of_it_saved(forge, request, tmp_path, case):

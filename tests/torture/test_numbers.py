@@ -53,7 +53,7 @@ def test_a_number_that_is_not_finite_is_skipped_counted_and_never_saved(forge, r
     run = request.getfixturevalue("unbroken_style" if phase == "style" else "unbroken")
     folder, (first, last) = run.begin(tmp_path / "run"), PHASES[phase]
     at = first + (case * 5 // 4) % (last - first)
-    place, value = ("loss", "gradient")[case // 4 % 2], ("nan", "inf", "-inf")[case % 3]
+    place, value = ("loss", "gradient")[(case + case // 4) % 2], ("nan", "inf", "-inf")[case % 3]
     code, errors = forge("spoiled", what=run.what, data=run.data, folder=folder, place=place, value=value, calls=[at])
     assert code == 0, errors
     assert skipped(folder, phase) == 1
@@ -75,6 +75,16 @@ def test_ten_in_a_row_stop_the_run_at_its_last_good_checkpoint(forge, request, t
     assert "not finite in 10 steps in a row" in errors
     assert "the last good checkpoint is" in errors
     unspoiled(folder)
+
+
+@pytest.mark.promise(23)
+def test_a_run_of_which_every_second_step_is_skipped_goes_on(forge, unbroken, tmp_path):
+    """Ten in a row end a run, and ten in all do not."""
+    folder, calls = tmp_path / "run", list(range(PHASES["gan"][0], 100, 4))  # a step has two updates
+    arguments = {"data": unbroken.data, "folder": folder, "place": "loss", "value": "nan", "calls": calls}
+    code, errors = forge("spoiled", what="gan", steps=30, **arguments)
+    assert code == 0, errors
+    assert skipped(folder, "gan") == 15
 
 
 @pytest.mark.promise(25)

@@ -16,6 +16,7 @@ from PIL import Image
 import natives
 from promises import TORTURE, cases, count
 from runs import HERE, Forge
+from t2i.blossoms.pack import pack_blossoms
 
 # The other half of promise 7, training with ranks of which one is killed, is tests/test_distributed.py's.
 SAMPLED = count(7) // 2
@@ -47,9 +48,12 @@ def test_1_2_and_4_processes_see_the_same_samples(forge, tiny_blossoms_folder, t
 
 @pytest.mark.promise(9)
 def test_a_second_run_is_refused_and_a_dead_one_is_followed(forge, unbroken, tmp_path, tally):
-    """Every fourth case is refused by a run in training, the others by a process that holds the lock; killed or ended."""
+    """Every fifth case is refused by a run in training, the others by a process that holds the lock; killed or ended.
+
+    Where the lock file is gone the folder's lock refuses, and where the disk locks no folders the file's.
+    """
     for case in tally(cases(9)):
-        way = ("killed", "ended", "without its lock file", "training")[case % 4]
+        way = ("killed", "ended", "without its lock file", "training", "on a disk that locks no folders")[case % 5]
         code, errors = forge("two_runs", data=unbroken.data, folder=tmp_path / str(case), way=way)
         assert code == 0, errors
 
@@ -100,14 +104,19 @@ HARDSHIPS = ["home", "network", "language", "files"]
 
 @pytest.mark.promise(28)
 @pytest.mark.parametrize("case", cases(28))
-def test_ten_steps_where_little_is_allowed(tiny_blossoms_folder, tmp_path, case):
-    """Case 0 is all at once, 1 to 4 one each, 5 another user than root with nothing but a folder of its own."""
+def test_ten_steps_where_little_is_allowed(tmp_path, case):
+    """Case 0 is all at once, 1 to 4 one each, 5 another user than root with nothing but a folder of its own.
+
+    Captions, of which one is printed at the end, and the folder's name are no ASCII.
+    """
+    data = tmp_path / "data"
+    pack_blossoms(data, images=150, size=19, language="zh", show_progress=False)
     if case == 5:
-        not_root(tiny_blossoms_folder)
+        not_root(data)
         return
     chosen = HARDSHIPS if case == 0 else [HARDSHIPS[case - 1]]
     folder = tmp_path / "Blütenstaub"
-    command = [sys.executable, str(HERE / "hardship.py"), ",".join(chosen), "--data", str(tiny_blossoms_folder)]
+    command = [sys.executable, str(HERE / "hardship.py"), ",".join(chosen), "--data", str(data)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     if "language" in chosen:
         plain = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

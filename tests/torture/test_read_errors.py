@@ -16,6 +16,7 @@ from runs import sha256
 from t2i.config.options import StyleConfig, TextOptions, TrainConfig
 from t2i.errors import Diverged
 from t2i.training.checkpoint import Checkpoints
+from t2i.training.guard import CALM, NonFiniteGuard
 from victims import small_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -229,3 +230,24 @@ def test_the_last_good_checkpoint_is_from_before_the_first_skipped_step_and_trai
     assert present[-1] == named.name  # later ones are set aside, so that the same command goes back to it
     code, errors = forge("train", data=unbroken.data, folder=folder, steps=40, checkpoint_every=20)
     assert code == 0, errors
+
+
+@pytest.mark.promise(35)
+def test_what_was_saved_after_a_skipped_step_is_good_once_a_hundred_steps_were_calm():
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer, guard = torch.optim.Adam([weight]), NonFiniteGuard([], torch.device("cpu"))
+
+    def steps(count, gradient=1.0):
+        for _ in range(count):
+            guard.begin()
+            weight.grad = torch.full((2,), gradient)
+            guard.step(optimizer, weight.grad.sum())
+            guard.end()
+        return guard.first_skipped()
+
+    assert steps(3) == 0
+    assert steps(1, float("nan")) == 4
+    assert steps(50) == 4
+    assert steps(1, float("inf")) == 4  # the first of them, until all is calm
+    assert steps(CALM - 1) == 4
+    assert steps(1) == 0

@@ -65,6 +65,10 @@ def small_disk(folder, size):
         subprocess.run(["umount", str(folder)], check=True)
 
 
+def files_of(folder):
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
 def checkpoints_of(folder):
     return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("checkpoints/step-*/*"))}
 
@@ -98,6 +102,41 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_what_to_do(forge, unbr
         assert unbroken.result(folder) == unbroken.hash
 
 
+@pytest.mark.promise(3)
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("metrics.jsonl", 1),
+        ("state.safetensors", 1),
+        ("state.json", 1),
+        ("model.safetensors", 1),
+        ("step-0000006.png", 1),
+        ("config.json", 1),
+    ],
+)
+def test_whichever_file_the_disk_is_full_at_is_left_as_it_was(forge, unbroken, tmp_path, name, at):
+    """After four of six steps, half of it is written; of metrics.jsonl only that half line may be there."""
+    folder = tmp_path / "run"
+    arguments = {"data": unbroken.data, "folder": folder}
+    code, errors = forge("train", **arguments, steps=4)
+    assert code == 0, errors
+    before, lines = files_of(folder), (folder / "metrics.jsonl").read_bytes()
+    code, errors = forge("full_disk_at", name=name, at=at, **arguments)
+    assert code == 2, errors
+    assert "No space left on device; free some space" in errors
+    assert "Traceback" not in errors
+    after = files_of(folder)
+    again = {"metrics.jsonl", "config.json", ".holder"} - {name}  # what was written before the disk was full
+    if name == "model.safetensors":  # the checkpoint of step 6 is there, for which that of step 2 has gone
+        again |= {path for path in before if "step-00000002" in path}
+    assert {path for path in before.keys() - again if before[path] != after.get(path)} <= {"metrics.jsonl"}
+    assert (folder / "metrics.jsonl").read_bytes().startswith(lines)
+    assert not leftovers(folder)
+    code, errors = forge("train", **arguments)
+    assert code == 0, errors
+    assert unbroken.result(folder) == unbroken.hash
+
+
 @pytest.mark.promise(4)
 @pytest.mark.parametrize("case", cases(4))
 def test_every_save_is_flushed_before_it_is_renamed_and_its_folder_after(forge, request, tmp_path, case):
@@ -109,6 +148,12 @@ def test_every_save_is_flushed_before_it_is_renamed_and_its_folder_after(forge, 
     assert code == 0, errors
     events = [tuple(event) for event in json.loads(out.read_text())]
     renames = [index for index, event in enumerate(events) if event[0] == "rename"]
+    made = [Path(path) for operation, path, _ in events if operation == "make" and "checkpoints" in path]
+    assert {"checkpoints", "step-00000006"} <= {path.name for path in made} | {Path(event[2]).name for event in events}
+    for path in made:  # before anything is put into it
+        begun = events.index(("make", str(path), ""))
+        inside = next(index for index, event in enumerate(events) if event[1].startswith(f"{path}/"))
+        assert ("flush folder", str(path.parent)) in [event[:2] for event in events[begun:inside]]
     targets = {Path(events[index][2]).name for index in renames}
     assert {run.model, "state.safetensors", "state.json", "step-00000006"} <= targets
     for index, following in itertools.zip_longest(renames, renames[1:], fillvalue=len(events)):
@@ -155,7 +200,7 @@ def test_one_good_checkpoint_remains_whatever_is_damaged_between_two_saves(tmp_p
         checkpoints.save(10, {"data": "of a test"})
         good, step = 10, 10
         for turn in range(6):
-            step += (10, 0, 5)[(case + turn) % 3] or 1
+            step += (10, 10, 5)[(case + turn) % 3]
             net.weight.data.fill_(step)
             checkpoints.save(step, {"data": "of a test"})
             newest = (
@@ -171,3 +216,20 @@ def test_one_good_checkpoint_remains_whatever_is_damaged_between_two_saves(tmp_p
             step, _ = checkpoints.restore({"data": "of a test"})
             assert step == good, (case, turn)
             assert good == 10 or (net.weight == good).all()
+
+
+@pytest.mark.promise(5)
+def test_a_checkpoint_newer_than_the_one_that_is_saved_is_set_aside(tmp_path):
+    """Left in place, it would be resumed from next time, and the one that was just saved be forgotten."""
+    net, checkpoints = small_state(tmp_path)
+    checkpoints.save(30, {"data": "of a test"})
+    net.weight.data.fill_(7)
+    small = Checkpoints(tmp_path, {"net": net}, checkpoints.optimizers)  # which has restored nothing
+    small.save(20, {"data": "of a test"})
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "damaged-step-00000030",
+        "step-00000020",
+    ]
+    step, lines, weights = restored(tmp_path)
+    assert (step, lines) == (20, [])
+    assert (weights == 7).all()

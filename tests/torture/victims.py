@@ -5,7 +5,10 @@ writer hands to the disk. So every case happens at the same place on every machi
 """
 
 import builtins
+import codecs
 import dataclasses
+import errno
+import fcntl
 import itertools
 import json
 import math
@@ -189,6 +192,43 @@ def killed_in_write(data, folder, at, **changes):
     train(data, folder, **changes)
 
 
+def killed_before_rename(data, folder, name, at, **changes):
+    """Train, and die of SIGKILL just before a file takes its place as `name` for the `at`-th time."""
+    replace, count = os.replace, itertools.count(1)
+
+    def counted(source, target, **options):
+        if os.path.basename(target) == name and next(count) == at:
+            kill()
+        replace(source, target, **options)
+
+    os.replace = counted
+    train(data, folder, **changes)
+
+
+def full_disk_at(data, folder, name, at, **changes):
+    """Train, and have no space left after half of what is written into `name`, or what becomes it, for the `at`-th time."""
+    from t2i.training import progress
+
+    count = itertools.count(1)
+
+    def opened(path, mode="r", *rest, **options):
+        file = builtins.open(path, mode, *rest, **options)  # noqa: SIM115 (the caller closes it)
+        mine = ("w" in mode or "a" in mode) and name in os.path.basename(path)
+        if not mine or next(count) != at:
+            return file
+        write = file.write
+
+        def half(data):
+            write(data[: len(data) // 2])
+            file.flush()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return Proxy(file, half)
+
+    files.open = progress.open = opened
+    train(data, folder, **changes)
+
+
 def signalled(data, folder, at, number, out, twice=False, **changes):
     """Train, and send oneself a signal at call `at`; write down how many steps began before it and after it."""
     from t2i.training.loop import Loop
@@ -196,6 +236,7 @@ def signalled(data, folder, at, number, out, twice=False, **changes):
     from t2i.training.style import StyleStep
     from t2i.training.text_objectives import ClassContrastiveObjective, JointObjective
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     seen = {"text": 0, "gan": 0, "style": 0, "after": 0}
     sent, active = [], [False]
     enter, leave = Loop.__enter__, Loop.__exit__
@@ -256,17 +297,29 @@ def muted(data, folder, at, how, both, **changes):
         train(data, folder, **changes)
 
 
-def folder_gone(data, folder, at, how, **changes):
-    """Train, and at call `at` have the run folder deleted or renamed under it."""
+def folder_gone(data, folder, at, how, out, **changes):
+    """Train, and at call `at` have the run folder deleted or renamed under it; write down how many steps began after that."""
+    from t2i.training.step import GanStep
+
+    gone, after, step = [], [], GanStep.__call__
 
     def act():
+        gone.append(how)
         if how == "deleted":
             shutil.rmtree(folder)
         else:
             os.rename(folder, folder + "-elsewhere")
 
-    with CallCounter(at, act):
-        train(data, folder, **changes)
+    def noted(*arguments):
+        after.extend(gone)
+        return step(*arguments)
+
+    GanStep.__call__ = noted
+    try:
+        with CallCounter(at, act):
+            train(data, folder, **changes)
+    finally:
+        Path(out).write_text(str(len(after)))
 
 
 def killed_while_replacing(source, out, at):
@@ -314,7 +367,7 @@ def small_state(folder):
 def recorded(data, folder, out, **changes):
     """Train, and write down what reaches the disk in which order: [operation, path, target]."""
     events = []
-    fsync, rename, replace = os.fsync, os.rename, os.replace
+    fsync, rename, replace, mkdir = os.fsync, os.rename, os.replace, os.mkdir
 
     def noted_fsync(descriptor):
         path = os.readlink(f"/proc/self/fd/{descriptor}")
@@ -328,7 +381,11 @@ def recorded(data, folder, out, **changes):
 
         return call
 
-    os.fsync, os.rename, os.replace = noted_fsync, noted_rename(rename), noted_rename(replace)
+    def noted_mkdir(path, *rest, **options):
+        mkdir(path, *rest, **options)
+        events.append(["make", os.fspath(path), ""])
+
+    os.fsync, os.rename, os.replace, os.mkdir = noted_fsync, noted_rename(rename), noted_rename(replace), noted_mkdir
 
     def noted_open(path, mode="r", *rest, **options):
         if "w" in mode:
@@ -340,9 +397,23 @@ def recorded(data, folder, out, **changes):
     Path(out).write_text(json.dumps(events))
 
 
+def lock_files_alone():
+    """Have the file system of this process lock no folders, as some network disks do not."""
+    flock = fcntl.flock
+
+    def refusing(descriptor, operation):
+        if os.path.isdir(f"/proc/self/fd/{descriptor if isinstance(descriptor, int) else descriptor.fileno()}"):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        return flock(descriptor, operation)
+
+    fcntl.flock = refusing
+
+
 def two_runs(data, folder, way):
     """Hold a folder in another process, be refused, see that one end as `way` says, and take the folder over."""
     folder = Path(folder)
+    if way == "on a disk that locks no folders":
+        lock_files_alone()
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -387,6 +458,7 @@ def require(true, message):
 
 def not_root(data, folder):
     """Train ten steps as nobody."""
+    codecs.lookup("ascii")  # loaded when first used, from a Python that may lie where nobody can read
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)

@@ -1,13 +1,14 @@
 """--eval-every and --keep best: they judge a run and do not change it."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from helpers import TINY, call, tiny_config
 from t2i.errors import ConfigError
-from t2i.training import evaluation
+from t2i.training import evaluation, loop
 from t2i.training.evaluation import Evaluation
 from t2i.training.gan import train
 from t2i.training.progress import read_phase
@@ -39,6 +40,53 @@ def test_the_weights_are_those_of_a_run_that_nobody_judged(judged, tiny_blossoms
     train(tiny_config(), tiny_blossoms, tmp_path)
     name = "checkpoints/step-00000006/state.safetensors"
     assert (judged / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+@pytest.mark.promise(37)
+def test_a_generator_that_is_judged_itself_goes_on_training_as_before(tiny_blossoms, tmp_path):
+    for name, options in (
+        ("judged", {"eval_every": 2}),
+        ("alone", {}),
+    ):  # without an average the generator is the model
+        train(tiny_config(ema=0.0, **options), tiny_blossoms, tmp_path / name)
+    name = "checkpoints/step-00000006/state.safetensors"
+    assert (tmp_path / "judged" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+@pytest.mark.promise(37)
+def test_a_run_killed_between_an_evaluation_and_its_checkpoint_writes_the_line_once(
+    judged, tiny_blossoms, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    save = loop.Loop.save_if_due
+
+    def killed(self, *arguments):
+        if self.done == 4:
+            raise Killed
+        save(self, *arguments)
+
+    config = tiny_config(eval_every=2, keep="best", checkpoint_every=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "save_if_due", killed)
+        with pytest.raises(Killed):
+            train(config, tiny_blossoms, tmp_path)
+    train(config, tiny_blossoms, tmp_path)
+    lines = [
+        [line for line in (run / "metrics.jsonl").read_text().splitlines() if '"evaluation"' in line]
+        for run in (tmp_path, judged)
+    ]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.promise(37)
+def test_a_resumed_run_knows_what_was_the_best_unless_that_is_damaged(judged, tiny_blossoms, tmp_path):
+    folder = shutil.copytree(judged, tmp_path / "run")
+    arguments = (tiny_config(eval_every=2, keep="best"), tiny_blossoms, folder, torch.device("cpu"), torch.float32)
+    assert Evaluation(*arguments).best == json.loads((judged / "best.json").read_text())
+    (folder / "best.safetensors").write_bytes((judged / "best.safetensors").read_bytes()[:-1])
+    assert Evaluation(*arguments).best is None
 
 
 def test_the_model_is_the_best_and_the_checkpoint_the_last(judged):

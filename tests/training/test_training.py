@@ -430,6 +430,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(tiny_blossoms, tmp_
         assert all(torch.isfinite(tensor.float()).all() for tensor in read_tensors(path).values()), path
 
 
+@pytest.mark.promise(23)
 def test_a_skipped_step_leaves_weights_moments_and_statistics_alone(tiny_blossoms):
     step_of, batch = step_and_batch(config(), tiny_blossoms)
     step_of(batch, 0)

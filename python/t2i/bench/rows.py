@@ -36,9 +36,9 @@ SENTENCE = "this flower has petals that are pink and has a yellow center with ma
 # Operations per image of one update of D and one of G at the paper's sizes, shared trunk: with fresh fakes, with reused ones.
 STEP_OPERATIONS = {"step_paper": 6.08e9, "step_fast": 5.05e9}
 GENERATOR_OPERATIONS = 1.031e9
-# Bytes of a compiled step in bfloat16, for the weights and for each image: what docs/method.md counts at 64 and 512 images
-# (element-wise kernels, Adam, norms), and each convolution's maps and weights once a pass.
-STEP_BYTES = {"step_fast": (1.45e9, 19.9e6)}
+# Bytes that a compiled step moves outside its convolutions and products, counted on a device that computes nothing
+# (docs/method.md): weights, moments, gradients and the EMA once a step, and the maps of each image.
+STEP_BYTES = {"step_fast": (1.27e9, 11.6e6)}
 
 
 def data_rows(data: str | None, rivals: dict[str, ModuleType], rounds: int, files: Sequence[Path]) -> list[Row]:
@@ -251,13 +251,15 @@ def _step(name: str, rival: ModuleType | None, rounds: int, rows: int, device: t
     if gan.captured is not None:  # these calls choose algorithms and record the step: no round may time them
         for _ in range(WARM + 1):
             ours()
-    floor, byte_floor = product_speed(device, precision) / STEP_OPERATIONS[name], None
-    if gan.captured is not None and precision is torch.bfloat16:
-        fixed, each = STEP_BYTES[name]
-        byte_floor = copy_speed(device) / (fixed / rows + each)
+    floor = product_speed(device, precision) / STEP_OPERATIONS[name]
+    byte_floor = None
+    if gan.captured is not None and name in STEP_BYTES:  # counted of the step that is compiled and recorded
+        once, each = STEP_BYTES[name]
+        byte_floor = copy_speed(device) / (once / rows + each)
     note = f"batch {rows}, {str(precision).removeprefix('torch.')}"
     run = theirs if usual is not None else None
-    return row(name, "images", rows, ours, run, rounds, floor=floor, byte_floor=byte_floor, device=device, note=note)
+    found = row(name, "images", rows, ours, run, rounds, floor=floor, device=device, note=note)
+    return dataclasses.replace(found, byte_floor=byte_floor)
 
 
 @torch.no_grad()

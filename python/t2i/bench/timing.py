@@ -42,8 +42,8 @@ class Row:
     ratios: list[float] = field(default_factory=list)
     rounds: int = 0
     floor: float | None = None  # units a second that the roofline allows
-    byte_floor: float | None = None  # the same by bytes alone, where `floor` is by operations
     note: str = ""
+    byte_floor: float | None = None  # units a second that the memory's speed allows
     memory: int = 0  # bytes: the GPU's peak, or on a CPU the process's
 
     def record(self, known: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,6 @@ def row(
     *,
     rival_amount: float | None = None,
     floor: float | None = None,
-    byte_floor: float | None = None,
     device: torch.device | None = None,
     note: str = "",
 ) -> Row:
@@ -124,7 +123,6 @@ def row(
         rounds: Timed calls of each.
         rival_amount: Units that `rival` processes per call, where fewer.
         floor: Units a second that the roofline allows.
-        byte_floor: The same by bytes alone, where `floor` is by operations.
         device: Synchronised, where it is a GPU.
         note: Remark on the row.
     """
@@ -136,7 +134,7 @@ def row(
     scale = (rival_amount or amount) / amount
     ratios = [other / (ours * scale) for ours, other in zip(mine, theirs, strict=False)]
     slower = (rival_amount or amount) / statistics.median(theirs) if theirs else None
-    return Row(name, amount / statistics.median(mine), unit, slower, ratios, rounds, floor, byte_floor, note, memory)
+    return Row(name, amount / statistics.median(mine), unit, slower, ratios, rounds, floor, note, memory=memory)
 
 
 def rivals(folder: str | None) -> dict[str, ModuleType]:
@@ -196,18 +194,18 @@ def memory_speed() -> float:
     return block.nbytes / best
 
 
-def copy_speed(device: torch.device) -> float:
-    """Measure bytes a second that `device` reads and writes in a copy: the better of three."""
-    block = torch.zeros(1 << (30 if device.type == "cuda" else 24), dtype=torch.uint8, device=device)
-    other = torch.empty_like(block)
+def copy_speed(device: torch.device, size: int = 2**30) -> float:
+    """Measure bytes a second that `device` reads and writes when it copies `size` bytes: the better of three."""
+    one = torch.zeros(size, dtype=torch.uint8, device=device)
+    other = torch.empty_like(one)
 
     def copy() -> None:
-        other.copy_(block)
+        other.copy_(one)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
     copy()
-    return 2 * block.nbytes / min(_timed(copy) for _ in range(3))
+    return 2 * size / min(_timed(copy) for _ in range(3))
 
 
 def product_speed(device: torch.device, dtype: torch.dtype) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from t2i.config.presets import PRESETS
 from t2i.config.sizes import MIN_SIZE, stored_size
+from t2i.extras import has_features
 
 MIN_AREA = 0.5  # part of an image's area that a crop must show, or it is said
 
@@ -21,6 +22,12 @@ def packed_message(out: Path) -> str:
             f"\nnote: training at {size} px crops {area:.0%} of each image of {stored} px; to train on whole images, pack "
             f"them with --size {stored_size(size)}, or {stored_size(2 * size)} for training at {2 * size}"
         )
+    if size > PRESETS["drawings"].size:
+        if has_features():
+            drawings = f"--preset drawings --size {size}"
+            message += f"\nnote: --preset modern is for photographs; for drawings and icons take {drawings}"
+        else:
+            message += "\nnote: photographs look better with --preset modern, after pip install 't2i[features]'"
     return message
 
 
@@ -35,6 +42,7 @@ def training_size(stored: int) -> int:
 def next_command(out: Path, stored: int) -> str:
     """Return the command that trains on a pack of images of `stored` pixels."""
     size = training_size(stored)
-    preset = "drawings" if size <= PRESETS["drawings"].size else "flowers"
+    large = "modern" if has_features() else "flowers"
+    preset = "drawings" if size <= PRESETS["drawings"].size else large
     flag = "" if size == PRESETS[preset].size else f" --size {size}"
     return f"t2i-train --data {shlex.quote(str(out))} --preset {preset}{flag}"

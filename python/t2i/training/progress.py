@@ -15,6 +15,7 @@ from t2i.errors import CheckpointError
 from t2i.files import read_file, write_atomically
 from t2i.locks import check_held
 
+INTERVALS = {True: 0.5, False: 30.0}  # seconds between refreshes of the bar: on a terminal, and in a log file
 REPEATED = {"gan": ("evaluation",)}  # phases whose lines a resumed phase writes again
 
 
@@ -99,13 +100,15 @@ class Progress:
         self.path, self.name, self.batch, self.writes = path, name, batch, writes
         if writes:
             _forget(path, name, start)
+        interval = INTERVALS[console.errors().isatty()]
         self.bar = tqdm(
             total=steps,
             initial=start,
             desc=name,
             unit="step",
             dynamic_ncols=True,
-            mininterval=0.5,
+            mininterval=interval,
+            maxinterval=max(10.0, interval),
             smoothing=0.05,
             disable=not writes,
             file=console.errors(),

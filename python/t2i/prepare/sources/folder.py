@@ -7,6 +7,7 @@ the subfolder. A folder named after a split (test, val, validation ...) is held 
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class _Texts:
 
     def __init__(self, tree: Tree, images: list[str]) -> None:
         self._present = set(tree.names)
-        self._without_case = {name.casefold(): name for name in tree.names}
+        self._alike = {_plain(name): name for name in tree.names}
         self._elsewhere: dict[str, list[str]] = {}
         stems = {_stem(name) for name in images}
         self._images: dict[str, list[str]] = {}
@@ -98,7 +99,7 @@ class _Texts:
         beside = [f"{base}{end}" for base in dict.fromkeys((stem, image)) for end in CAPTION_ENDINGS]
         found = [name for name in beside if name in self._present]
         if not found:
-            found = [self._without_case[name.casefold()] for name in beside if name.casefold() in self._without_case]
+            found = list(dict.fromkeys(self._alike[_plain(name)] for name in beside if _plain(name) in self._alike))
         if not found and f"{stem}.json" in self._present:
             found = [f"{stem}.json"]
         return found or self._parallel(image)
@@ -110,6 +111,11 @@ class _Texts:
             return texts
         parts = image.split("/")[:-1]
         return [text for text in texts if _differ_once(parts, text.split("/")[:-1])]
+
+
+def _plain(name: str) -> str:
+    """Write a name without case, in one of the two forms that Unicode has for accented letters (macOS writes the other)."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _stem(name: str) -> str:

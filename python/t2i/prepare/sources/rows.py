@@ -124,7 +124,11 @@ def rows_of_json(content: Any, place: str, report: Report, options: SourceOption
         for number, row in enumerate(content):
             yield from _json_row(f"{place}: [{number}]", row, report, options)
     elif isinstance(content, dict):
-        yield from _json_row(f"{place}:1", content, report, options)
+        lists = [key for key, value in content.items() if _is_rows(value)]
+        if len(lists) == 1:  # {"data": [...]}
+            yield from rows_of_json(content[lists[0]], f"{place}: {lists[0][:100]}", report, options)
+        else:
+            yield from _json_row(f"{place}:1", content, report, options)
     else:
         raise DataError('a list of objects was expected, such as [{"file_name": "a.jpg", "text": "..."}]')
 
@@ -136,8 +140,13 @@ def _captions_by_image(content: dict[str, Any], options: SourceOptions) -> bool:
     try:
         find_columns(list(content), options.image_column, options.caption_column)
     except DataError:
-        return bool(content) and all(isinstance(value, (str, list, dict)) for value in content.values())
+        values = content.values()
+        return bool(content) and all(isinstance(value, (str, list, dict)) and not _is_rows(value) for value in values)
     return False
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _captions_of(value: Any, options: SourceOptions) -> Any:
