@@ -192,4 +192,4 @@ class UsualStep:
         loss_g = F.binary_cross_entropy(self.discriminator(fakes, text), ones)
         loss_g.backward()
         self.generator_adam.step()
-        return float(loss_d), float(loss_g)
+        return loss_d.item(), loss_g.item()

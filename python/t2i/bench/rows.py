@@ -247,7 +247,10 @@ def _step(name: str, rival: ModuleType | None, rounds: int, rows: int, device: t
         if fast:  # bfloat16, and G learns from the fakes that D has seen, not from new ones
             assert apart[0] < 0.05, f"losses of D differ by {apart[0]}"
         else:
-            assert max(apart) < 1e-4, f"losses differ by {max(apart)}"
+            # G's loss is taken behind D's first step of Adam, which is as long for a gradient near 0 as for a large one:
+            # what rounding makes of its sign depends on the order of sums, which a GPU's library chooses anew each time.
+            assert apart[0] < 1e-4, f"losses of D differ by {apart[0]}"
+            assert apart[1] < (1e-4 if device.type == "cpu" else 2e-3), f"losses of G differ by {apart[1]}"
     if gan.captured is not None:  # these calls choose algorithms and record the step: no round may time them
         for _ in range(WARM + 1):
             ours()
