@@ -15,6 +15,7 @@ if not torch.cuda.is_available():
 
 import t2i
 from helpers import SHARED
+from t2i import runtime
 from t2i.blossoms.pack import pack_blossoms
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.records import to_json
@@ -27,6 +28,10 @@ from t2i.weights import save_weights
 pytest_plugins = ["promises"]  # the failure tests' counts and table
 
 torch.set_num_threads(2)
+if torch.cuda.is_available():
+    runtime.pick_device(
+        "cuda"
+    )  # float32 is IEEE's from here on, as in the commands; torch starts with TF32 in convolutions
 hypothesis.settings.register_profile("t2i", max_examples=40, deadline=None, database=None, derandomize=True)
 hypothesis.settings.load_profile("t2i")  # the same cases on every machine, whatever its speed
 

@@ -43,4 +43,10 @@ def save_image(picture: Image.Image, path: Path) -> None:
 
 def normalise(images: Tensor) -> Tensor:
     """Turn uint8 NHWC images into float32 NCHW (channels last in memory) in [-1, 1]."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return scale(images).permute(0, 3, 1, 2)
+
+
+def scale(pixels: Tensor) -> Tensor:
+    """Turn uint8 into float32 in [-1, 1], to the same bit on every device."""
+    # By a tensor and not by a number, which a GPU multiplies by the rounded reciprocal of.
+    return pixels.float() / torch.full((), 127.5, device=pixels.device) - 1

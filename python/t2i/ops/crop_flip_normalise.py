@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from t2i.images import scale
+
 Impl = Literal["reference", "triton"]
 
 
@@ -44,4 +46,4 @@ def crop_flip_normalise(
     y = corner[:, :1] + steps  # (B, crop)
     x = corner[:, 1:] + torch.where(flip[:, None] > 0, crop - 1 - steps, steps)
     cropped = images[index[:, None, None], y[:, :, None], x[:, None, :]]  # (B, crop, crop, 3)
-    return (cropped.float() / 127.5 - 1).to(dtype).permute(0, 3, 1, 2)
+    return scale(cropped).to(dtype).permute(0, 3, 1, 2)
