@@ -2,8 +2,8 @@
 
 The first steps run as they are, on a stream of their own, while libraries choose algorithms and allocate; then one step is
 recorded, with its inputs in fixed places. From then on a step copies its inputs there and replays. The allocator keeps what
-the recording used for the graph alone. A step that cannot be recorded is run as it is from then on, with one warning. Has not
-been run on a card yet, only on a device that computes nothing: see docs/method.md.
+the recording used for the graph alone. A step that cannot be recorded is run as it is from then on, with one warning. Figures
+of a card: docs/method.md.
 """
 
 import sys
