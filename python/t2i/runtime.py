@@ -115,6 +115,8 @@ def _bfloat16_is_faster() -> bool:
 def make_deterministic() -> None:
     """Let torch choose only algorithms that give equal bits in every run; after `pick_device`, before the first product.
 
+    Two compiled, recorded runs on an H200 differed all the same (torch 2.11); why is not known.
+
     Without the filling of every new tensor with NaN that torch does beside (it added 62% to the launches of a step): nothing
     here reads what it has not written.
     """

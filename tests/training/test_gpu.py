@@ -114,11 +114,22 @@ def test_a_small_data_set_is_kept_on_the_device(tiny_blossoms: PackedDataset):
 
 @pytest.mark.promise(25)
 @pytest.mark.timeout(600)
-def test_two_runs_of_one_seed_are_equal_to_the_bit_where_that_is_asked_for(tiny_blossoms_folder, tmp_path):
-    """In processes of their own: what is deterministic is settled before the first product."""
+@pytest.mark.parametrize("how", ["--compile off --no-cuda-graph", "--compile off", "--compile on"])
+def test_two_runs_of_one_seed_are_equal_to_the_bit_where_that_is_asked_for(how, tiny_blossoms_folder, tmp_path):
+    """In processes of their own: what is deterministic is settled before the first product. The last failed on an H200."""
     hashes = set()
     for number in range(2):
-        words = [*TINY, "--device", "cuda", "--deterministic", "--steps", "30", "--out", str(tmp_path / str(number))]
+        words = [
+            *TINY,
+            "--device",
+            "cuda",
+            "--deterministic",
+            *how.split(),
+            "--steps",
+            "30",
+            "--out",
+            str(tmp_path / str(number)),
+        ]
         code = "from t2i.cli.main import train; train()"
         command = [sys.executable, "-c", code, "--data", str(tiny_blossoms_folder), *words]
         done = subprocess.run(command, capture_output=True, text=True)

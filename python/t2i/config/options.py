@@ -154,7 +154,8 @@ class TrainConfig(RunOptions):
     )
     deterministic: bool = option(
         False,
-        "On a GPU, bitwise reproducible but slower; a CPU always is.",
+        "On a GPU, only algorithms that torch knows to give equal bits: slower. Two runs on an H200 differed all the same "
+        "(docs/method.md). A CPU always gives equal bits.",
         group="device",
         rare=True,
         runtime_only=True,
