@@ -162,6 +162,7 @@ def test_the_nearest_neighbour_of_a_flower_is_mostly_of_its_class(flower_feature
 
 
 @needs_file
+@pytest.mark.timeout(400)  # a network over hundreds of images, on whatever the machine leaves it
 def test_noise_and_blur_are_farther_the_stronger_they_are(network, flowers, flower_features):
     clean = flowers[0][::4]  # (6, 96, 96, 3)
     grain = np.random.default_rng(0).standard_normal(clean.shape)
