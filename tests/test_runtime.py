@@ -51,6 +51,14 @@ def test_cudnn_tries_its_algorithms_once_because_shapes_are_fixed(two_cards):
     assert torch.backends.cudnn.benchmark
 
 
+def test_settling_the_device_again_leaves_a_deterministic_run_deterministic(two_cards, monkeypatch):
+    """Two runs of one seed differed on an H200: the device is settled again after the algorithms were."""
+    torch.backends.cudnn.benchmark = False
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    runtime.pick_device("cuda")
+    assert not torch.backends.cudnn.benchmark
+
+
 def test_deterministic_algorithms_do_not_fill_new_memory():
     """In a process of its own: the fill was 62% more launches a step."""
     program = (

@@ -65,7 +65,9 @@ def _prepare(device: torch.device) -> None:
     if device.index is not None:
         torch.cuda.set_device(device)
     _set_float32("ieee")
-    torch.backends.cudnn.benchmark = True  # shapes are fixed: cuDNN tries its algorithms once
+    # Shapes are fixed: cuDNN tries its algorithms once. Which is the fastest differs from run to run, and so do its bits: not
+    # where `make_deterministic` came before (a command settles its device more than once).
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
 
 
 def allow_tf32(precision: torch.dtype) -> None:
@@ -115,7 +117,7 @@ def _bfloat16_is_faster() -> bool:
 def make_deterministic() -> None:
     """Let torch choose only algorithms that give equal bits in every run; after `pick_device`, before the first product.
 
-    Two compiled, recorded runs on an H200 differed all the same (torch 2.11); why is not known.
+    Two runs on an H200 differed all the same, while cuDNN still tried its algorithms; they have not been repeated since.
 
     Without the filling of every new tensor with NaN that torch does beside (it added 62% to the launches of a step): nothing
     here reads what it has not written.
