@@ -58,13 +58,13 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
         config = settle(with_init(resolve_text(config, data), folder), folder, ranks)
         precision = runtime.pick_precision(config.precision, device)
-        runtime.allow_tf32(precision)
         ranks.assert_same({"settings": to_json(config), "data": data.fingerprint})
         check_resume(config, folder, data)
         if config.text.encoder == "joint":
             check_text(config, data, folder)
         # Before anything is trained: it may be refused.
         initial = load_source(config) if config.init and not has_checkpoint(folder) else None
+        runtime.allow_tf32(precision)  # after the last that settles the device, which takes it back
         sampler = sampler_from(config, data, ranks)
         with ranks.main_process_first():  # the others find the text encoder, and its embeddings, ready
             ranks.write(write_atomically, folder / "config.json", to_json(config).encode())
