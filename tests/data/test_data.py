@@ -212,9 +212,20 @@ def other_tensor(folder):
     save_file(tensors | {"classes": tensors["classes"].astype(np.int64)}, folder / "shard-00000.safetensors")
 
 
+def padded(folder, spaces=2**24):
+    (folder / "pack.json").write_text((folder / "pack.json").read_text() + " " * spaces)  # valid JSON
+
+
+def test_spaces_behind_the_record_of_a_pack_do_no_harm(uneven, tmp_path):
+    folder = copied(uneven, tmp_path)
+    padded(folder, spaces=2**20)
+    assert len(PackedDataset(folder)) == len(uneven)
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
+        (padded, "at most 16777216 bytes"),  # refused unread; a megabyte of spaces is not
         (lambda f: (f / "shard-00000.safetensors").write_bytes(b"short"), "shard-00000"),
         (lambda f: (f / "shard-00000.safetensors").unlink(), "shard-00000"),
         (other_tensor, "shard-00000"),
