@@ -48,7 +48,7 @@ def test_the_trunk_is_the_same_after_an_update_of_the_heads(taps: FrozenTaps) ->
     heads = FeatureDiscriminator(taps.channels, text_dim=16)
     optimizer = torch.optim.Adam(heads.parameters(), 1e-3)
     images = torch.rand(4, 3, 64, 64, requires_grad=True)
-    sum(scores.mean() for scores in heads.score(heads.features(taps(images)), torch.randn(4, 16))).backward()
+    sum(scores.mean() for scores in heads.score(heads.features(taps(images)), torch.randn(4, 1, 16))).backward()
     optimizer.step()
     after = taps._trunk[0].state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -60,7 +60,7 @@ def test_the_gradient_of_each_tap_reaches_the_image_and_every_weight_of_its_head
     torch.manual_seed(2)
     heads = FeatureDiscriminator(taps.channels, text_dim=16)
     images = (torch.rand(4, 3, 64, 64) * 2 - 1).requires_grad_()
-    scores = heads.score(heads.features(taps(images)), torch.randn(4, 16))
+    scores = heads.score(heads.features(taps(images)), torch.randn(4, 1, 16))
     scores[tap].sum().backward()
     assert images.grad is not None
     assert float(images.grad.abs().max()) > 0
@@ -73,17 +73,20 @@ def test_the_gradient_of_each_tap_reaches_the_image_and_every_weight_of_its_head
 def test_the_score_is_the_realism_plus_the_projection_on_the_text_in_float64() -> None:
     torch.manual_seed(3)
     head = TapHead(6, text_dim=5, width=8).double().eval()
-    tap, text = torch.randn(2, 6, 4, 4, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
+    tap, text = torch.randn(2, 6, 4, 4, dtype=torch.float64), torch.randn(2, 3, 5, dtype=torch.float64)
     features = head.features(tap)
     scores = head.score(features, text)
     assert scores.dtype is torch.float32
+    assert scores.shape == (2, 3, 4, 4)
     realism = head.realism.weight[0, :, 0, 0]
     for row in range(2):
-        query = head.text.weight @ text[row] / 8**0.5
-        for y in range(4):
-            for x in range(4):
-                expected = features[row, :, y, x] @ (realism + query) + head.realism.bias[0]
-                assert float(scores[row, y, x].detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
+        for number in range(3):
+            query = head.text.weight @ text[row, number] / 8**0.5
+            for y in range(4):
+                for x in range(4):
+                    expected = features[row, :, y, x] @ (realism + query) + head.realism.bias[0]
+                    found = scores[row, number, y, x]
+                    assert float(found.detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
 
 
 def test_heads_have_a_spectral_norm_of_one() -> None:

@@ -1,7 +1,6 @@
 """A discriminator on frozen ImageNet features: small learned heads that read a frozen trunk at several depths.
 
-* The trunk is EfficientNet-lite0, in float32 whatever the rest runs in: the gradient of its depthwise convolutions has no
-  bfloat16 kernel on CPUs, and took twice as long there.
+* The trunk is EfficientNet-lite0: on a CPU in the precision of the rest (`frozen_trunk`), on a GPU in float32.
 * Each head scores every place of its map, for realism and for fit to the text (a projection), with spectral norm.
 * `taps` and `heads` are apart, because a generated image runs through the trunk once: the discriminator reads the taps
   detached, and the generator's gradient goes back through the same pass.
@@ -17,6 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i.errors import ConfigError
 from t2i.models.efficientnet import EfficientNetLite0
+from t2i.models.frozen_trunk import frozen_taps
 
 LEAK = 0.2
 BLOCKS = (0, 2, 4, 10, 15)  # blocks of the trunk that are read: 16, 24, 40, 112 and 320 channels, stride 2 to 32
@@ -52,7 +52,10 @@ class FrozenTaps(nn.Module):
 
     def raw(self, images: Tensor) -> list[Tensor]:
         """Read images (B, 3, S, S) in [-1, 1]: the taps, not standardised, float32."""
-        trunk = self._trunk[0]
+        trunk, device = self._trunk[0], images.device.type
+        if device == "cpu" and images.dtype is torch.float32 and not torch.compiler.is_compiling():
+            mixed = torch.is_autocast_enabled(device)
+            return frozen_taps(trunk, images, self.blocks, torch.get_autocast_dtype(device) if mixed else torch.float32)
         with torch.autocast(images.device.type, enabled=False):
             x = trunk.stem(images.float() * (127.5 / 128) + 0.5 / 128)
             found = []
@@ -108,10 +111,12 @@ class TapHead(nn.Module):
         return F.leaky_relu(self.second(x), LEAK)
 
     def score(self, features: Tensor, text: Tensor) -> Tensor:
-        """Score features (B, width, S', S') against text embeddings (B, T): logits (B, S', S') float32."""
-        query = self.text(text) / self.width**0.5  # (B, width)
-        fit = torch.einsum("bchw,bc->bhw", features, query.to(features.dtype))
-        scores: Tensor = self.realism(features)[:, 0] + fit
+        """Score features (B, width, S', S') against K text embeddings each, (B, K, T): logits (B, K, S', S') float32."""
+        weight, bias = self.realism.weight, self.realism.bias
+        assert isinstance(weight, Tensor)
+        assert isinstance(bias, Tensor)
+        query = self.text(text) / self.width**0.5 + weight.flatten()  # (B, K, width)
+        scores: Tensor = torch.einsum("bchw,bkc->bkhw", features, query.to(features.dtype)) + bias
         return scores.float()
 
 
@@ -137,5 +142,5 @@ class FeatureDiscriminator(nn.Module):
         return [head.features(tap) for head, tap in zip(self.heads, taps, strict=True)]  # type: ignore[operator]
 
     def score(self, features: list[Tensor], text: Tensor) -> list[Tensor]:
-        """Score reduced taps against text embeddings (B, T): a map of logits (B, S', S') a tap."""
+        """Score reduced taps against K text embeddings each, (B, K, T): a map of logits (B, K, S', S') a tap."""
         return [head.score(x, text) for head, x in zip(self.heads, features, strict=True)]  # type: ignore[operator]

@@ -304,9 +304,15 @@ class ModernStep:
         """Score three kinds of pair by features, and fit real images to their texts: the loss, and its parts."""
         net = self.feature_discriminator
         assert net is not None
-        real, fake = net.features(real_taps), net.features(fake_taps)
+        # One pass: real images with their own and with wrong texts, fakes with their own.
+        taps, rows = [torch.cat(pair) for pair in zip(real_taps, fake_taps, strict=True)], len(own)
+        texts = torch.stack([torch.cat([own, said]), torch.cat([wrong, said])], dim=1)  # (2 B, 2, T)
+        scores = net.score(net.features(taps), texts)
         loss = modern_losses.hinge_discriminator_loss(
-            net.score(real, own), net.score(real, wrong), net.score(fake, said), self.config.mismatch_weight
+            [each[:rows, 0] for each in scores],
+            [each[:rows, 1] for each in scores],
+            [each[rows:, 0] for each in scores],
+            self.config.mismatch_weight,
         )
         measured = {"feature_loss": loss.detach()}
         if self.text_head is not None:
@@ -373,7 +379,7 @@ class ModernStep:
         parts["g_loss"] = (config.pixel_weight, losses.generator_loss(self.discriminator.score(features, said)))
         if self.feature_discriminator is not None:
             heads = self.feature_discriminator
-            scores = heads.score(heads.features(fake_taps), said)
+            scores = heads.score(heads.features(fake_taps), said[:, None])
             parts["feature_g_loss"] = (config.feature_weight, modern_losses.hinge_generator_loss(scores))
         if self.text_head is not None:
             seen = self.text_head(modern_losses.pooled(fake_taps))
