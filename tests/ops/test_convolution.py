@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from t2i.ops.convolution import convolution, transposed_convolution
+from t2i.ops.convolution import convolution, transposed_convolution, upsampled_convolution
 
 CASES = [  # batch, in, out, side, taps, stride, padding
     (2, 3, 5, 8, 4, 2, 1),
@@ -74,3 +74,40 @@ def test_the_library_is_left_alone_where_the_product_does_not_pay(reason):
     with torch.autocast("cpu", torch.bfloat16, enabled=reason != "float32"):
         out = convolution(x, weight, bias, 2, 1)
     assert not out.grad_fn.name().startswith("_Convolution")
+
+
+@pytest.mark.parametrize("side", [1, 4, 5, 8])
+@pytest.mark.parametrize("biased", [True, False])
+def test_upsampling_and_convolving_at_once_is_doing_one_after_the_other(side, biased):
+    rng = torch.Generator().manual_seed(2)
+    x, weight, bias = (
+        torch.randn(*shape, generator=rng, dtype=torch.float64).requires_grad_()
+        for shape in ((2, 4, side, side), (3, 4, 3, 3), (3,))
+    )
+    given = (x, weight, bias if biased else None)
+    ours, theirs = (upsampled_convolution(*given, impl=impl) for impl in ("product", "reference"))
+    assert ours.shape == (2, 3, 2 * side, 2 * side)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    grad = torch.randn(ours.shape, generator=rng, dtype=torch.float64)
+    learned = [each for each in given if each is not None]
+    for one, other in zip(
+        torch.autograd.grad(ours, learned, grad), torch.autograd.grad(theirs, learned, grad), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("precision", "side", "at_once"),
+    [
+        (torch.float32, 4, False),
+        (torch.float32, 8, True),
+        (torch.bfloat16, 8, False),
+        (torch.bfloat16, 16, True),
+    ],
+)
+def test_they_are_one_where_that_is_faster(precision, side, at_once):
+    x, weight = torch.zeros(1, 2, side, side), torch.zeros(2, 2, 3, 3).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
+        out = upsampled_convolution(x, weight, None)
+    assert out.dtype is precision
+    assert out.grad_fn._saved_transposed is at_once

@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 
 # Pixels: side of the small map up to which the matrix product is faster.
 SMALL = {torch.bfloat16: 8 if torch.cpu._is_amx_tile_supported() else 4, torch.float32: 4}
+# Pixels: side of the map from which upsampling and convolving at once is faster.
+JOINED = {torch.bfloat16: 16, torch.float32: 8}
 Impl = Literal["auto", "reference", "product"]
 
 
@@ -54,13 +56,41 @@ def transposed_convolution(
     return F.conv_transpose2d(x, weight, bias, stride, padding)
 
 
+def upsampled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, impl: Impl = "auto") -> Tensor:
+    """Repeat every place 2x2, and convolve by 3x3 with a padding of one pixel.
+
+    The four places that a repetition makes see sums of the same weights, so that one transposed convolution of 4x4 and stride 2
+    does both in four products a place instead of nine: on a CPU it took half the time on large maps, and more on small ones.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (D, C, 3, 3).
+        bias: (D,) or None.
+        impl: "reference" is `F.interpolate` and `F.conv2d`, "product" the transposed convolution, "auto" chooses.
+
+    Returns:
+        (B, D, 2 H, 2 W), in bfloat16 under autocast.
+
+    Source: the arithmetic of Karras et al. 2020 (StyleGAN2), with a filter of ones.
+    """
+    joined = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    if impl == "product" or (impl == "auto" and joined and x.shape[2] >= JOINED.get(_precision(x), x.shape[2] + 1)):
+        spread = 4 * F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, 1)  # (D, C, 4, 4), sums of 2x2 weights
+        return F.conv_transpose2d(x, spread.flip(2, 3).transpose(0, 1), bias, 2, 1)
+    return F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, 1, 1)
+
+
+def _precision(x: Tensor) -> torch.dtype:
+    """Say in which dtype a convolution of x computes."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
 def _pays(x: Tensor, weight: Tensor, side: int) -> bool:
     """Say whether the matrix product is the faster weight gradient here."""
     if torch.compiler.is_compiling():
         return False
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return (
-        side <= SMALL.get(dtype, 0)
+        side <= SMALL.get(_precision(x), 0)
         and weight.shape[2] > 1  # a 1x1 convolution is a matrix product in the library too
         and x.device.type == "cpu"
         and weight.requires_grad
