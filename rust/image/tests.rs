@@ -492,3 +492,25 @@ proptest! {
         let _ = decode(&[magic[kind], &rest].concat(), 1 << 20);
     }
 }
+
+/// A little-endian TIFF block that holds the orientation "turned by 90 degrees", and zeros up to a length.
+fn turned_block(length: usize) -> Vec<u8> {
+    let mut block = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".to_vec();
+    block.resize(length, 0);
+    block
+}
+
+#[test]
+fn webp_metadata_larger_than_the_largest_image_is_not_read() {
+    let pixels = original().pixels;
+    let file = |length| {
+        let mut file = Vec::new();
+        let mut encoder = image_webp::WebPEncoder::new(&mut file);
+        encoder.set_exif_metadata(turned_block(length));
+        encoder.encode(&pixels, 24, 16, image_webp::ColorType::Rgb8).unwrap();
+        file
+    };
+    let limit = 24 * 16; // pixels, of four bytes each
+    assert_eq!(decode(&file(4 * limit), limit as u64).unwrap().width, 16);
+    assert_eq!(decode(&file(4 * limit + 2), limit as u64).unwrap().width, 24);
+}
