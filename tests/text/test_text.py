@@ -211,6 +211,21 @@ def test_features_of_a_picture_and_its_mirror_image_are_computed_once(tiny_bloss
     assert frozen == ["efficientnet-lite0"] * 2
 
 
+@pytest.mark.parametrize(("settings", "size"), [({}, 224), ({"feature_size": 96}, 96)])
+def test_frozen_features_are_of_images_of_the_size_that_is_set(
+    tiny_blossoms, tmp_path, frozen, monkeypatch, settings, size
+):
+    seen, colour = set(), image_features.network("")
+    colour.register_forward_pre_hook(lambda net, given: seen.add(tuple(given[0].shape[1:])))
+    monkeypatch.setattr(image_features, "network", lambda kind: colour)
+    chosen = {"image_features": "efficientnet-lite0", "steps": 1, "objective": "contrastive"} | settings
+    made = training.run(config(tmp_path, text=chosen, precision="float32"), tiny_blossoms)
+    assert seen == {(3, size, size)}
+    seen.clear()
+    zero_shot_of_run(made, device="cpu", split="all")
+    assert seen == {(3, size, size)}
+
+
 def test_training_finds_the_features_of_an_image_by_its_row_in_the_pack(tiny_blossoms, tmp_path, frozen):
     settings = config(tmp_path, text={"image_features": "efficientnet-lite0"}, precision="float32")
     features = TrainingFeatures(settings, tiny_blossoms, torch.device("cpu"))

@@ -160,6 +160,7 @@ PRESETS: dict[str, TrainConfig] = {
         text=TextOptions(
             kind="ngrams",
             image_features="efficientnet-lite0-stages",
+            feature_size=128,
             dim=128,
             objective="class-contrastive",
             steps=800,

@@ -68,6 +68,14 @@ class JointOptions:
         "ImageNet features, computed once and cached beside the data.",
         group="text",
     )
+    feature_size: int = option(
+        224,
+        "Side in pixels that images are resized to before frozen features are computed; 128 takes a third of the time.",
+        group="text",
+        at_least=32,
+        at_most=512,
+        rare=True,
+    )
     width: int = option(
         512, "Channels of the last convolution and hidden units of the recurrence.", group="text", at_least=1, rare=True
     )

@@ -120,7 +120,8 @@ def _embed_images(
             parts.append(pixels(normalise(torch.from_numpy(images).to(device))).cpu())
     else:
         precision = runtime.pick_precision("auto", device)
-        parts.append(network(frozen_features(data, rows, options.image_features, device, precision)[:, 0]))
+        found = frozen_features(data, rows, options.image_features, device, precision, size=options.feature_size)
+        parts.append(network(found[:, 0]))
     return torch.cat(parts)
 
 

@@ -58,7 +58,7 @@ class _Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply to (B, C, S, S)."""
         y = _convolve(x, self.convolution)
-        return F.relu6(y) if self.active else y
+        return F.relu6(y, inplace=not y.requires_grad) if self.active else y
 
 
 class _Block(nn.Module):

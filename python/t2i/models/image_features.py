@@ -31,7 +31,7 @@ from t2i.images import normalise
 from t2i.models.efficientnet import DIMENSIONS, WEIGHTS_SHA256, EfficientNetLite0
 
 Network = Literal["efficientnet-lite0", "efficientnet-lite0-stages", "googlenet"]
-SIDE = 224  # pixels that both networks read
+SIZE = 224  # side in pixels that the networks were trained with
 VIEWS = {"efficientnet-lite0-stages": 1}  # of the others 2: the image, and its mirror image
 
 
@@ -128,16 +128,18 @@ def frozen_features(
     device: torch.device,
     precision: torch.dtype = torch.float32,
     batch: int = 32,
+    size: int = SIZE,
 ) -> Tensor:
     """Compute features of images of a pack, and of their mirror images, or read those that are kept beside it.
 
     Args:
-        data: The images, of any size; they are resized to 224 px, bilinearly.
+        data: The images, of any size; they are resized to `size`, bilinearly.
         rows: (M,) which images, ascending.
         kind: The network.
         device: Where it runs.
         precision: Of its products and convolutions.
         batch: Images at once.
+        size: Side in pixels of what the network reads.
 
     Returns:
         (M, V, D) float32 on the CPU, to the precision of float16; V is 2, for the stages 1.
@@ -152,8 +154,8 @@ def frozen_features(
         ):
             for part in np.split(rows, range(batch, len(rows), batch)):
                 images = normalise(torch.from_numpy(data.read_images(part)).to(device))
-                images = F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
-                seen = torch.stack([images, images.flip(3)][:views], dim=1).flatten(0, 1)  # (V b, 3, 224, 224)
+                images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
+                seen = torch.stack([images, images.flip(3)][:views], dim=1).flatten(0, 1)  # (V b, 3, size, size)
                 found = made(seen.contiguous(memory_format=torch.channels_last))
                 parts.append(found.half().cpu().unflatten(0, (-1, views)))
                 bar.update(len(part))
@@ -165,7 +167,7 @@ def frozen_features(
         "rows": chosen,
         "network": kind,
         "views": views,
-        "side": SIDE,
+        "side": size,
         "precision": str(precision),
     }
     return cached_tensor(data.path, "image-features", facts, (len(rows), views, DIMENSIONS[kind]), compute).float()

@@ -90,7 +90,10 @@ class TrainingFeatures:
     def __init__(self, config: Config, data: PackedDataset, device: torch.device) -> None:
         precision = runtime.pick_precision(config.precision, device)
         self.rows = data.split("train")  # ascending
-        self.values = frozen_features(data, self.rows, config.text.image_features, device, precision)  # (M, V, D)
+        text = config.text
+        self.values = frozen_features(  # (M, V, D)
+            data, self.rows, text.image_features, device, precision, size=text.feature_size
+        )
 
     def of(self, images: NDArray[Any], mirrored: NDArray[Any] | None = None) -> Tensor:
         """Look up features (B, D) of images, given by their rows in the pack (B,), mirrored where asked for (B,)."""
