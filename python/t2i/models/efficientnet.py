@@ -95,7 +95,7 @@ class EfficientNetLite0(nn.Module):
         self.head = _Convolution(before, DIMENSIONS["efficientnet-lite0"], 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Read images (B, 3, 224, 224) in [-1, 1]: (B, 1280)."""
+        """Read images (B, 3, S, S) in [-1, 1], trained with S = 224: (B, 1280)."""
         x = self.stem(images * (127.5 / 128) + 0.5 / 128)  # trained on (pixel - 127) / 128
         for block in self.blocks:
             x = block(x)
@@ -103,7 +103,7 @@ class EfficientNetLite0(nn.Module):
         return features
 
     def stages(self, images: Tensor) -> Tensor:
-        """Read images (B, 3, 224, 224) in [-1, 1]: mean and standard deviation over places of every stage's last map.
+        """Read images (B, 3, S, S) in [-1, 1]: mean and standard deviation over places of every stage's last map.
 
         The stem, then the seven stages, each its means and then its deviations: (B, 1632). Early stages keep colour and
         texture, which captions of fine-grained classes speak of and the last layer has given up.

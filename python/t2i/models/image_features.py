@@ -78,7 +78,7 @@ class _Stages(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Read images (B, 3, 224, 224) in [-1, 1]: (B, 1632)."""
+        """Read images (B, 3, S, S) in [-1, 1]: (B, 1632)."""
         return self.network.stages(images)
 
 
@@ -106,7 +106,7 @@ def network(kind: str) -> nn.Module:
         kind: "efficientnet-lite0" or "googlenet".
 
     Returns:
-        A module that turns (B, 3, 224, 224) in [-1, 1] into (B, D) float32.
+        A module that turns (B, 3, S, S) in [-1, 1], S of 224 in its training, into (B, D) float32.
 
     Raises:
         ConfigError: its package or weights cannot be had; the message says what to install.
