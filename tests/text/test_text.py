@@ -135,12 +135,16 @@ def test_the_folder_of_a_gan_is_refused(tiny_blossoms, tmp_path):
 
 def test_the_hinge_learns_to_match_pictures_with_frozen_features(tiny_blossoms, tmp_path, frozen):
     changed = {"image_features": "efficientnet-lite0", "steps": 200, "learning_rate": 2e-3, "objective": "contrastive"}
-    folder = training.run(config(tmp_path, text={**changed, "width": 32, "batch": 16}), tiny_blossoms)
+    folder = training.run(
+        config(tmp_path, text={**changed, "width": 32, "batch": 16, "feature_size": 64}), tiny_blossoms
+    )
     rows = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert sum(rows[-10:]) < 0.8 * sum(rows[:10])
     assert frozen == ["efficientnet-lite0"]
     result = zero_shot_of_run(folder, device="cpu", split="train")
     assert result.figures["protocol"]["image_features"] == "efficientnet-lite0"
+    assert result.figures["protocol"]["image_size"] == 64
+    assert "image features efficientnet-lite0 at 64 px" in result.table()
     assert result.figures["top1"] > 3 / result.figures["protocol"]["classes"]
 
 

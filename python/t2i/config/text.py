@@ -7,6 +7,7 @@ from t2i.config.fields import check_bounds, option
 from t2i.errors import ConfigError
 
 MAX_BUCKETS = 1 << 24  # of n-grams; the native module's limit
+FEATURE_SIZE = 224  # side in pixels that the frozen networks were trained with
 LEARNED = ("joint", "end-to-end")  # values of text.encoder that train an encoder; others are files
 
 
@@ -69,7 +70,7 @@ class JointOptions:
         group="text",
     )
     feature_size: int = option(
-        224,
+        FEATURE_SIZE,
         "Side in pixels that images are resized to before frozen features are computed; 160 takes half of the time.",
         group="text",
         at_least=32,

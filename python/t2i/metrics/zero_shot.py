@@ -48,7 +48,8 @@ class ZeroShotResult:
         lines += [f"{'AP@' + depth:<9} {value:.1%}" for depth, value in self.figures["average_precision"].items()]
         lines.append(
             f"{protocol['images']} images, {protocol['captions']} captions of {protocol['classes']} classes of the "
-            f"{protocol['split']} split; image features {protocol['image_features']}, compared by {protocol['compared_by']}"
+            f"{protocol['split']} split; image features {protocol['image_features']} at {protocol['image_size']} px, "
+            f"compared by {protocol['compared_by']}"
         )
         return "\n".join(lines)
 
@@ -187,6 +188,7 @@ def zero_shot_of_run(
                 "captions": len(embedded),
                 "classes": len(classes),
                 "image_features": options.image_features,
+                "image_size": size if options.image_features == "joint" else options.feature_size,
                 "compared_by": "cosine" if by_cosine else "product",
                 "encoder": encoder.kind,
                 "text_dim": options.dim,

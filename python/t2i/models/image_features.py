@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from t2i import runtime
+from t2i.config.text import FEATURE_SIZE
 from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
@@ -31,7 +32,6 @@ from t2i.images import normalise
 from t2i.models.efficientnet import DIMENSIONS, WEIGHTS_SHA256, EfficientNetLite0
 
 Network = Literal["efficientnet-lite0", "efficientnet-lite0-stages", "googlenet"]
-SIZE = 224  # side in pixels that the networks were trained with
 VIEWS = {"efficientnet-lite0-stages": 1}  # of the others 2: the image, and its mirror image
 
 
@@ -128,7 +128,7 @@ def frozen_features(
     device: torch.device,
     precision: torch.dtype = torch.float32,
     batch: int = 32,
-    size: int = SIZE,
+    size: int = FEATURE_SIZE,
 ) -> Tensor:
     """Compute features of images of a pack, and of their mirror images, or read those that are kept beside it.
 

@@ -145,6 +145,10 @@ class ModernGenerator(nn.Module):
         """Bring text embeddings (B, T) to mean 0 and deviation 1, as this network and its discriminators read them."""
         return (text - self.text_mean) * self.text_scale
 
+    def condition(self, joined: Tensor) -> Tensor:
+        """Make what every block reads, (B, Z + 2 P), from noise beside text (B, Z + P)."""
+        return torch.cat([joined, F.leaky_relu(self.mixed(joined), LEAK)], dim=1)
+
     def forward(self, noise: Tensor, text: Tensor) -> Tensor:
         """Generate one image a row.
 
@@ -157,7 +161,7 @@ class ModernGenerator(nn.Module):
         """
         text = F.leaky_relu(self.text(self.standardise(text)), LEAK)  # (B, P)
         joined = torch.cat([noise.to(text.dtype), text], dim=1)
-        condition = torch.cat([joined, F.leaky_relu(self.mixed(joined), LEAK)], dim=1)  # (B, Z + 2 P)
+        condition = self.condition(joined)
         x = self.project(joined).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
         image: Tensor | None = None
         for level, up in enumerate(self.up):
