@@ -23,9 +23,10 @@ test: rust-test python-test  ## both test suites
 rust-test:  ## cargo test
 	cargo test --quiet --locked
 
-python-test: install  ## pytest
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile  # empty: one process
+python-test: install  ## pytest, a file to a process
 	$(BIN)/python -m pytest -q --doctest-modules --doctest-ignore-import-errors python/t2i
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 coverage: install  ## pytest with line and branch coverage of the Python package; HTML in build/coverage
 	$(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered --cov-report=html:build/coverage

@@ -27,7 +27,7 @@ from t2i.weights import save_weights
 
 pytest_plugins = ["promises"]  # the failure tests' counts and table
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # of two workers, each has a core
 if torch.cuda.is_available():
     runtime.pick_device(
         "cuda"

@@ -101,20 +101,19 @@ def cases(number: int) -> range:
 class Tally:
     """Count the cases of a loop inside one test: all of them when the loop begins, passed ones as it goes on."""
 
-    count: int = 0
-    passed: int = 0
+    seen: list[int] = field(default_factory=lambda: [0, 0])  # count and passed: what a worker of pytest-xdist can send
 
     def __call__(self, cases: Sequence[object] | range) -> Iterator[object]:
-        self.count += len(cases)
+        self.seen[0] += len(cases)
         for case in cases:
             yield case
-            self.passed += 1  # reached only where the loop's body raised nothing
+            self.seen[1] += 1  # reached only where the loop's body raised nothing
 
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Tally:
     found = Tally()
-    request.node.user_properties.append(("tally", found))
+    request.node.user_properties.append(("tally", found.seen))
     return found
 
 
@@ -146,9 +145,9 @@ class Collector:
         if report.skipped:
             row.skipped.append(str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr))
         elif report.when == "call":
-            tally = properties.get("tally") or Tally(1, int(report.passed))
-            row.count += tally.count
-            row.passed += tally.passed if report.passed else min(tally.passed, tally.count - 1)
+            count, passed = properties.get("tally") or (1, int(report.passed))
+            row.count += count
+            row.passed += passed if report.passed else min(passed, count - 1)
         elif report.failed:  # in a fixture
             row.count += 1
 

@@ -58,7 +58,7 @@ def test_a_loop_that_breaks_in_its_third_case_has_passed_two_of_five():
     for case in tally(range(5)):
         if case == 2:
             break
-    assert (tally.count, tally.passed) == (5, 2)
+    assert tally.seen == [5, 2]
 
 
 class Report:
@@ -76,8 +76,8 @@ def test_the_collector_adds_tests_of_a_promise_up_and_ignores_others(tmp_path):
         Report("call", "passed", {"promise": 1}),
         Report("call", "failed", {"promise": 1}),
         Report("setup", "failed", {"promise": 1}),
-        Report("call", "passed", {"promise": 2, "tally": Tally(200, 200)}),
-        Report("call", "failed", {"promise": 3, "tally": Tally(10, 10)}),  # failed after its loop
+        Report("call", "passed", {"promise": 2, "tally": [200, 200]}),
+        Report("call", "failed", {"promise": 3, "tally": [10, 10]}),  # failed after its loop
         Report("setup", "skipped", {"promise": 4}),
         Report("call", "failed", {}),
     ]:
