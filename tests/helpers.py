@@ -2,11 +2,14 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import re
 import shlex
 import sys
 from pathlib import Path
+from types import ModuleType
+from unittest import mock
 
 import numpy as np
 
@@ -25,6 +28,19 @@ TEXT = TextOptions(
 )
 SLOTS = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
 DASH, SPACE, UNKNOWN = 60, 70, 71
+
+
+def load_script(path: str) -> ModuleType:
+    """Import a script of this repository without running it; as when it runs, it finds the scripts beside it."""
+    file = ROOT / path
+    spec = importlib.util.spec_from_file_location(f"script_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    with mock.patch.object(sys, "path", [str(file.parent), *sys.path]):
+        spec.loader.exec_module(module)
+    return module
 
 
 def call(command, *arguments):

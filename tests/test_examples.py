@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers import ROOT, TINY, call
+from helpers import ROOT, TINY, call, load_script
 from t2i import prepare
 from t2i.cli import arguments, parsing
 from t2i.cli import main as cli
@@ -21,10 +21,7 @@ FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 
 
 def example(name):
-    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(f"examples/{name}.py")
 
 
 def test_emoji_and_their_names_become_an_image_folder_that_can_be_packed(tmp_path, monkeypatch, capsys):

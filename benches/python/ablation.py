@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
-from judge import Judge, stages
+from judge import judge_images
 from torch import Tensor
 
 from t2i import runtime
@@ -31,7 +30,6 @@ from t2i.config.presets import preset
 from t2i.data.dataset import PackedDataset
 from t2i.metrics.images import images_of_pipeline
 from t2i.metrics.inception import FeatureNetwork
-from t2i.metrics.scoring import sample_images
 from t2i.models.modern import ModernGenerator
 from t2i.pipeline import Pipeline
 from t2i.training import gan, modern_step
@@ -107,17 +105,11 @@ def evaluate(folder: Path, data: PackedDataset, args: argparse.Namespace) -> dic
     """Measure one run and, by the same measures, real images: {"generated": figures, "real": figures}."""
     pipe = Pipeline.from_pretrained(folder, str(runtime.pick_device(args.device)))
     found = images_of_pipeline(pipe, data, count=args.count, features=args.features).figures
-    network = FeatureNetwork.load(args.features).to(pipe.device)
-    judge = Judge(data, network, pipe.config.size)
-    sample = sample_images(pipe, data, "test", args.count, 0)
-    images = sample.chosen[sample.own]
-    unknown = np.isin(images, judge.unknown)
-    real = judge.score(judge.real[torch.from_numpy(images[unknown])], images[unknown], sample.captions[unknown])
-    made = judge.score(stages(network, sample.generated), images, sample.captions)
+    judged = judge_images(pipe, data, FeatureNetwork.load(args.features).to(pipe.device), args.count)
     measured = [name for name in COLUMNS if name in found]
     return {
-        "generated": {name: found[name]["value"] * SCALE.get(name, 1.0) for name in measured} | made,
-        "real": {name: found[name]["real"] * SCALE.get(name, 1.0) for name in measured} | real,
+        "generated": {name: found[name]["value"] * SCALE.get(name, 1.0) for name in measured} | judged["generated"],
+        "real": {name: found[name]["real"] * SCALE.get(name, 1.0) for name in measured} | judged["real"],
     }
 
 

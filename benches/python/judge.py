@@ -145,6 +145,18 @@ class Judge:
         }
 
 
+def judge_images(
+    pipe: Pipeline, data: PackedDataset, network: FeatureNetwork, count: int
+) -> dict[str, dict[str, float]]:
+    """Generate `count` images of held-out captions and score them: {"generated": figures, "real": figures}."""
+    judge = Judge(data, network, pipe.config.size)
+    sample = sample_images(pipe, data, "test", count, 0)
+    images = sample.chosen[sample.own]
+    unknown = np.isin(images, judge.unknown)
+    real = judge.score(judge.real[torch.from_numpy(images[unknown])], images[unknown], sample.captions[unknown])
+    return {"generated": judge.score(stages(network, sample.generated), images, sample.captions), "real": real}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="packed data set with held-out classes")
@@ -157,13 +169,7 @@ def main() -> None:
     data, network = PackedDataset(args.data), FeatureNetwork.load(args.features).to(device)
     for model in args.model:
         pipe = Pipeline.from_pretrained(model, args.device)
-        judge = Judge(data, network, pipe.config.size)
-        sample = sample_images(pipe, data, "test", args.count, 0)
-        images = sample.chosen[sample.own]
-        unknown = np.isin(images, judge.unknown)
-        real = judge.score(judge.real[torch.from_numpy(images[unknown])], images[unknown], sample.captions[unknown])
-        found = judge.score(stages(network, sample.generated), images, sample.captions)
-        print(json.dumps({"model": model, "generated": found, "real": real}), flush=True)
+        print(json.dumps({"model": model} | judge_images(pipe, data, network, args.count)), flush=True)
 
 
 if __name__ == "__main__":

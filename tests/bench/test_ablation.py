@@ -1,21 +1,15 @@
 """The paper in miniature (benches/python/paper.py): what is trained, and how the table is laid out."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
-from helpers import ROOT
-
-SCRIPT = ROOT / "benches" / "python" / "paper.py"
+from helpers import load_script
 
 
 @pytest.fixture(scope="module")
 def paper():
-    spec = importlib.util.spec_from_file_location("paper", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benches/python/paper.py")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """t2i-bench: rows whose answers were compared, ratios that mean what they say, and rivals that compute what we compute."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 import t2i
-from helpers import ROOT, TINY, call
+from helpers import ROOT, TINY, call, load_script
 from t2i import prepare
 from t2i.bench import rows as bench_rows
 from t2i.bench import timing
@@ -174,11 +173,7 @@ def test_the_one_command_for_the_card_trains_measures_and_writes_down(tmp_path):
 
 def gpu_command():
     """Import `benches/python/gpu.py`."""
-    spec = importlib.util.spec_from_file_location("gpu_command", ROOT / "benches" / "python" / "gpu.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benches/python/gpu.py")
 
 
 def test_the_table_of_the_card_gives_both_shares_of_the_roofline(tmp_path):

@@ -1,32 +1,20 @@
 """The ablation of `modern` (benches/python/ablation.py): what each part changes, and how the table is laid out."""
 
 import argparse
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from helpers import ROOT
+from helpers import load_script
 from t2i.models.modern import ModernGenerator
 from t2i.training import modern_step
-
-FOLDER = ROOT / "benches" / "python"
 
 
 @pytest.fixture(scope="module")
 def ablation():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        spec = importlib.util.spec_from_file_location("ablation", FOLDER / "ablation.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["ablation"] = module
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(FOLDER))
-    return module
+    return load_script("benches/python/ablation.py")
 
 
 def arguments():
