@@ -14,12 +14,13 @@ from t2i.cli.arguments import IMAGE_SUFFIXES, FromFile, Plot, TrainFlags
 from t2i.cli.parsing import parse, parse_with, peek
 from t2i.config.fields import over
 from t2i.config.options import StyleConfig, TextConfig, TrainConfig
-from t2i.config.presets import EXAMPLE, preset
+from t2i.config.presets import EXAMPLE, PRESETS, preset
 from t2i.config.toml import read_toml, to_toml
 from t2i.errors import ConfigError
 
 T = TypeVar("T", TextConfig, TrainConfig, StyleConfig)
 U = TypeVar("U", bound=FromFile)
+OFFLINE = ("blossoms", "drawings")  # presets that need no --data
 SHARED = ("preset", "size", "text")  # what t2i-train text takes from a preset
 
 
@@ -87,9 +88,22 @@ def _train_text(arguments: Sequence[str]) -> None:
     folder = shlex.quote(str(training.run(config, data)))
     print(f"The text encoder is in {Path(config.out) / 'text.safetensors'}. Now try:", file=sys.stderr)
     print(f"t2i-eval text --model {folder}")
-    print(
-        f"t2i-train{f' --data {shlex.quote(config.data)} --preset flowers' if config.data else ''} --text.encoder {folder}"
-    )
+    print(_training_with(config, folder))
+
+
+def _training_with(config: TextConfig, folder: str) -> str:
+    """Give the command that trains a GAN with the text encoder just trained: its preset, its size."""
+    name = config.preset if config.data or config.preset in OFFLINE else "drawings"
+    command = ["t2i-train"]
+    if config.data:
+        command += ["--data", shlex.quote(config.data)]
+    if name != TrainConfig().preset:
+        command += ["--preset", name]
+    if config.size != PRESETS[name].size:
+        command += ["--size", str(config.size)]
+    if PRESETS[name].alignment_weight and config.text.image_features != "joint":
+        command += ["--alignment-weight", "0"]  # it scores pixels, and this encoder's image side reads frozen features
+    return " ".join([*command, "--text.encoder", folder])
 
 
 def _train_style(arguments: Sequence[str]) -> None:
@@ -104,7 +118,7 @@ def _train_style(arguments: Sequence[str]) -> None:
 
 def _train_gan(arguments: Sequence[str]) -> None:
     config, flags = _settings(TrainConfig, TrainFlags, arguments, "t2i-train")
-    if config.data is None and config.preset not in ("blossoms", "drawings"):
+    if config.data is None and config.preset not in OFFLINE:
         raise ConfigError(f"--preset {config.preset} needs --data: a folder that t2i-prepare wrote")
     from t2i import distributed, runtime
     from t2i.blossoms.pack import embedded_blossoms
