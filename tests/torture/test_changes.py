@@ -25,6 +25,7 @@ OTHER = {  # where twice the number, or the opposite, is not another valid value
     "diversity_weight": 1.0,
     "contrastive_weight": 0.1,
     "hard_mismatch": 0.5,
+    "text_mixing": 0.5,
     "mismatch_weight": 0.25,
     "realism_goal": 0.25,
     "realism_steps": 7,

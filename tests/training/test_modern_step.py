@@ -73,7 +73,7 @@ def made(config: TrainConfig, seed: int = 0, precision: torch.dtype = torch.floa
     torch.manual_seed(seed)
     text = FrozenText(3 + 2 * torch.randn(40, config.text.dim), None)
     images = torch.rand(16, 3, config.size, config.size) * 2 - 1
-    reference = Reference(images, torch.arange(30), torch.arange(30) % 10)
+    reference = Reference(images, torch.arange(30), torch.arange(30) % 10, torch.arange(30) // 2)
     return ModernStep(config, text, torch.device("cpu"), precision, reference=reference)
 
 
@@ -93,6 +93,7 @@ def weights(step: ModernStep) -> dict[str, torch.Tensor]:
         {"pixel_weight": 0.0, "recovery_weight": 0.0},
         {"contrastive_weight": 0.0, "diversity_weight": 0.0, "recovery_weight": 0.0, "hard_mismatch": 0.0},
         {"pixel_size": 32},
+        {"text_mixing": 1.0},
     ],
     ids=str,
 )

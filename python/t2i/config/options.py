@@ -275,6 +275,14 @@ class TrainConfig(RunOptions):
         at_least=0,
         rare=True,
     )
+    text_mixing: float = option(
+        0.0,
+        "modern: how far a text moves at most towards a random one of its class, 0..1, less where classes say little about"
+        " captions; for more variety among the images of one sentence.",
+        group="losses",
+        at_least=0,
+        at_most=1,
+    )
     hard_mismatch: float = option(
         0.0,
         "modern: fraction of mismatched texts that are the most similar other text of the batch.",

@@ -151,6 +151,7 @@ PRESETS: dict[str, TrainConfig] = {
         feature_weight=1.0,
         pixel_weight=0.5,
         diversity_weight=1.0,
+        text_mixing=1.0,
         captions_per_image=2,
         learning_rate=5e-4,
         beta1=0.0,

@@ -33,6 +33,7 @@ from t2i.training.graph import Captured, Inputs, scalar_input
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.optim import Move, adam, ema_rate, set_learning_rate, towards, update_ema
 from t2i.training.reference import Reference
+from t2i.training.text_mixing import TextMixing
 from t2i.training.text_source import FrozenText
 
 BANK = 512  # texts that an image's own is told from, beside the batch's
@@ -107,6 +108,7 @@ class ModernStep:
     def _fit(self, reference: Reference | None) -> None:
         """Standardise taps and text by the data, and keep the bank's rows where the update draws from them."""
         self.bank: tuple[Tensor, Tensor] | None = None
+        self.mixing: TextMixing | None = None
         if reference is None:
             return
         if self.taps is not None:
@@ -114,6 +116,10 @@ class ModernStep:
         known = self.text.table[reference.captions.to(self.device)]
         self.generator.fit_text(known)
         self.bank = (known, reference.classes.to(self.device))
+        if self.config.text_mixing:
+            described = (reference.captions, reference.classes, reference.owners)
+            rows, classes, owners = (each.to(self.device) for each in described)
+            self.mixing = TextMixing(self.text.table, rows, classes, owners, self.config.text_mixing)
 
     def _add_optimizers(self) -> None:
         config = self.config
@@ -184,6 +190,8 @@ class ModernStep:
         found["fake_augmentation"] = self._uniform(columns, step, "augment fake") * 2 - 1
         found["text_weight"] = scalar_input(min(1.0, (step + 1) / self.ramp) if self.ramp else 1.0, self.captured)
         found["hard"] = self._uniform(1, step, "hard mismatch")[:, 0]
+        if self.mixing is not None:
+            found["mixing"] = self._uniform(4, step, "text mixing")
         if self.text_head is not None:
             kept = self._uniform(self.text_head.in_features, step, "head dropout") >= HEAD_DROPOUT
             found["head_mask"] = kept / (1 - HEAD_DROPOUT)
@@ -207,7 +215,7 @@ class ModernStep:
         self.guard.begin()
         order = self.order
         with runtime.autocast(self.device, self.precision):
-            text = self.text(inputs["captions"], None)  # (B, T)
+            text = self._embed(inputs, "captions", 0)  # (B, T)
             shown = text[order]
             fakes, fake_taps = self.draw(inputs["noise"], self._weighed(shown, inputs), inputs["fake_augmentation"])
             with torch.no_grad():
@@ -241,9 +249,17 @@ class ModernStep:
         reduced = images if factor == 1 else F.avg_pool2d(images, factor)
         return reduced.contiguous(memory_format=torch.channels_last)
 
+    def _embed(self, inputs: Inputs, captions: str, first: int) -> Tensor:
+        """Look up the texts (B, T) of captions, and mix them by the draws from column `first` on (`text_mixing`)."""
+        rows = inputs[captions]
+        text = self.text(rows, None)
+        if self.mixing is None:
+            return text
+        return self.mixing(text, rows[:, 0], inputs["mixing"][:, first : first + 2])
+
     def _mismatched(self, inputs: Inputs, text: Tensor) -> Tensor:
         """Choose a text of another class for each row: the sampler's, or the batch's most similar one."""
-        other = self.text(inputs["mismatched_captions"], None)
+        other = self._embed(inputs, "mismatched_captions", 2)
         directions = F.normalize(text, dim=1)
         alike = inputs["classes"][:, None] == inputs["classes"][None, :]
         nearest = (directions @ directions.T).masked_fill(alike, -2.0).argmax(dim=1)

@@ -20,11 +20,13 @@ class Reference:
         images: (N, 3, S, S) real training images, evenly spaced, cut to their middle.
         captions: (M,) rows of the training captions.
         classes: (M,) class of each; without classes, the number of its image.
+        owners: (M,) image of each, by its number in the pack.
     """
 
     images: Tensor
     captions: Tensor
     classes: Tensor
+    owners: Tensor
 
     @classmethod
     def of(cls, data: PackedDataset, size: int) -> "Reference":
@@ -41,4 +43,5 @@ class Reference:
             normalise(torch.from_numpy(np.ascontiguousarray(images))),
             torch.from_numpy(captions),
             torch.from_numpy(classes),
+            torch.from_numpy(np.repeat(rows, counts)),
         )
