@@ -1,4 +1,4 @@
-"""The preset `modern` with one part taken out at a time: equal steps, one text encoder, several seeds.
+"""The preset `modern` with one part taken out, or added, at a time: equal steps, one text encoder, several seeds.
 
     t2i-train text --data PACK --preset modern --out runs/text
     python benches/python/ablation.py --data PACK --text runs/text --features inception.safetensors \
@@ -54,7 +54,7 @@ def _without_augmentation() -> AbstractContextManager[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What is taken out: settings that change, and code that is replaced while the run trains and is evaluated."""
+    """What is taken out or added: settings that change, and code that is replaced while the run trains and is evaluated."""
 
     says: str
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -67,7 +67,9 @@ PARTS = {
     "pixels": Part("without the pixel discriminator", {"pixel_weight": 0.0}),
     "augmentation": Part("without augmentation", patch=_without_augmentation),
     "fusion": Part("text in the first layer alone", patch=_text_in_the_first_layer_alone),
+    "ramp": Part("with a text that comes in over 200 steps", {"condition_ramp": 200}),
     "diversity": Part("without the diversity loss", {"diversity_weight": 0.0}),
+    "mixing": Part("without mixed texts", {"text_mixing": 0.0}),
 }
 COLUMNS = {
     "fid_768": ("FID-768", "{:.3f}"),
@@ -83,7 +85,7 @@ SCALE = {"kid_768": 1000.0, "kid_pixels": 1000.0}
 
 
 def settings_of(part: str, seed: int, folder: Path, args: argparse.Namespace) -> TrainConfig:
-    """Make the settings of one run: the preset modern, less the part."""
+    """Make the settings of one run: the preset modern with one part changed."""
     base = preset("modern")
     return dataclasses.replace(
         base,
@@ -147,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="packed data set with held-out classes")
     parser.add_argument("--text", required=True, help="run of t2i-train text, which all share")
     parser.add_argument("--features", required=True, help="feature network of FID-768, a .safetensors")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="taken out one at a time")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="one at a time")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=16)
