@@ -29,7 +29,7 @@ from t2i.training.text import text_metadata
 from t2i.training.text_objectives import warm_cosine
 from t2i.weights import save_weights
 
-# As the preset `drawings` has them today, written out: a judge must not change with what it judges.
+# As the preset `drawings` had them before its last change, written out: a judge must not change with what it judges.
 SCORER = JointOptions(
     kind="ngrams",
     buckets=(16384, 8192),
