@@ -18,7 +18,7 @@ from t2i.errors import ConfigError
 from t2i.models import image_features
 from t2i.models.efficientnet import EfficientNetLite0
 from t2i.training import modern_step
-from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation
+from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, reduce_to
 from t2i.training.modern_step import ModernStep
 from t2i.training.reference import Reference
 from t2i.training.text_source import FrozenText
@@ -211,7 +211,7 @@ def test_the_pixel_discriminator_sees_augmented_images_where_asked_for(few: floa
     batch = batch_of(0, rows=8, size=32)
     inputs = step.inputs(batch, 0)
     seen = step._pixels(batch.images, inputs["real_augmentation"])
-    plain = step._reduced(batch.images)
+    plain = reduce_to(batch.images, 16)
     assert torch.equal(seen, plain) is (few == 0.0)
     step(batch, 0)
     assert all(torch.isfinite(weight).all() for weight in step.generator.parameters())

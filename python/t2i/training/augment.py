@@ -10,6 +10,7 @@ with zeros, because a frozen ImageNet network answers to the edge of a black bar
 from dataclasses import asdict, dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -97,3 +98,10 @@ def augment(images: Tensor, strength: Augmentation, draws: Tensor) -> Tensor:
     sample = torch.arange(len(images), device=images.device)[:, None, None]
     moved = x.permute(0, 2, 3, 1)[sample, row[:, :, None], column[:, None, :]]  # (B, S, S, 3)
     return moved.permute(0, 3, 1, 2)
+
+
+def reduce_to(images: Tensor, size: int) -> Tensor:
+    """Average images (B, 3, S, S) down to `size` pixels a side, which divides S; channels last."""
+    factor = images.shape[-1] // size
+    reduced = images if factor == 1 else F.avg_pool2d(images, factor)
+    return reduced.contiguous(memory_format=torch.channels_last)

@@ -39,6 +39,21 @@ def hinge_generator_loss(fake: list[Tensor]) -> Tensor:
     return -torch.stack([scores.mean() for scores in fake]).mean()
 
 
+def hardened(other: Tensor, text: Tensor, classes: Tensor, chosen: Tensor) -> Tensor:
+    """Replace mismatched texts by the batch's most similar text of another class.
+
+    Args:
+        other: (B, T) mismatched texts.
+        text: (B, T) the images' own.
+        classes: (B,) of the images.
+        chosen: (B,) which to replace; where all have one class, none is.
+    """
+    directions = F.normalize(text, dim=1)
+    alike = classes[:, None] == classes[None, :]
+    nearest = (directions @ directions.T).masked_fill(alike, -2.0).argmax(dim=1)
+    return torch.where((chosen & ~alike.all(dim=1))[:, None], text[nearest], other)
+
+
 def repeated_rows(count: int, repeats: int) -> list[int]:
     """Say whose text each of `count` fakes shows, where the last `repeats` repeat the first ones' with other noise.
 

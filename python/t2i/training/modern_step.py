@@ -28,7 +28,7 @@ from t2i.models.feature_discriminator import FeatureDiscriminator, FrozenTaps
 from t2i.models.image_features import network
 from t2i.models.modern import ModernGenerator
 from t2i.training import losses, modern_losses
-from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment
+from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment, reduce_to
 from t2i.training.graph import Captured, Inputs, scalar_input
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.optim import Move, adam, ema_rate, set_learning_rate, towards, update_ema
@@ -117,9 +117,7 @@ class ModernStep:
         self.generator.fit_text(known)
         self.bank = (known, reference.classes.to(self.device))
         if self.config.text_mixing:
-            described = (reference.captions, reference.classes, reference.owners)
-            rows, classes, owners = (each.to(self.device) for each in described)
-            self.mixing = TextMixing(self.text.table, rows, classes, owners, self.config.text_mixing)
+            self.mixing = TextMixing.of(reference, self.text.table, self.config.text_mixing)
 
     def _add_optimizers(self) -> None:
         config = self.config
@@ -243,28 +241,15 @@ class ModernStep:
         """Read the taps of augmented images; none without frozen features."""
         return [] if self.taps is None else self.taps(augment(images, self.strength, augmentation))
 
-    def _reduced(self, images: Tensor) -> Tensor:
-        """Reduce images to what the pixel discriminator reads."""
-        factor = self.config.size // self.discriminator.size
-        reduced = images if factor == 1 else F.avg_pool2d(images, factor)
-        return reduced.contiguous(memory_format=torch.channels_last)
-
     def _embed(self, inputs: Inputs, captions: str, first: int) -> Tensor:
         """Look up the texts (B, T) of captions, and mix them by the draws from column `first` on (`text_mixing`)."""
-        rows = inputs[captions]
-        text = self.text(rows, None)
-        if self.mixing is None:
-            return text
-        return self.mixing(text, rows[:, 0], inputs["mixing"][:, first : first + 2])
+        text, mix = self.text(inputs[captions], None), self.mixing
+        return text if mix is None else mix(text, inputs[captions][:, 0], inputs["mixing"][:, first : first + 2])
 
     def _mismatched(self, inputs: Inputs, text: Tensor) -> Tensor:
         """Choose a text of another class for each row: the sampler's, or the batch's most similar one."""
         other = self._embed(inputs, "mismatched_captions", 2)
-        directions = F.normalize(text, dim=1)
-        alike = inputs["classes"][:, None] == inputs["classes"][None, :]
-        nearest = (directions @ directions.T).masked_fill(alike, -2.0).argmax(dim=1)
-        hard = (inputs["hard"] < self.config.hard_mismatch) & ~alike.all(dim=1)
-        return torch.where(hard[:, None], text[nearest], other)
+        return modern_losses.hardened(other, text, inputs["classes"], inputs["hard"] < self.config.hard_mismatch)
 
     def _weighed(self, text: Tensor, inputs: Inputs) -> Tensor:
         """Pull embeddings (B, T) to their mean while the text is coming in (`condition_ramp`)."""
@@ -275,7 +260,7 @@ class ModernStep:
 
     def _pixels(self, images: Tensor, draws: Tensor) -> Tensor:
         """Reduce images to what the pixel discriminator reads, augmented where the settings say so."""
-        reduced = self._reduced(images)
+        reduced = reduce_to(images, self.discriminator.size)
         return reduced if self.pixel_strength == NONE else augment(reduced, self.pixel_strength, draws)
 
     def update_discriminators(

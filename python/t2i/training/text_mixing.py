@@ -9,6 +9,8 @@ Source: ours, after the vicinal estimate of CcGAN (Ding et al. 2021) and mixup (
 import torch
 from torch import Tensor
 
+from t2i.training.reference import Reference
+
 
 def _means(rows: Tensor, index: Tensor, counts: Tensor) -> Tensor:
     """Average rows (M, T) by group, `index` (M,) of 0..G - 1 with `counts` (G,) rows each: (G, T)."""
@@ -65,6 +67,14 @@ class TextMixing:
         self.rows = rows[torch.argsort(index, stable=True)]  # class by class
         self.group = torch.full((len(table),), -1, dtype=torch.int64, device=rows.device)
         self.group[rows] = index
+
+    @classmethod
+    def of(cls, reference: Reference, table: Tensor, most: float) -> "TextMixing":
+        """Mix the texts of a data set's training captions; `table` (N, T) has all captions."""
+        rows, classes, owners = (
+            each.to(table.device) for each in (reference.captions, reference.classes, reference.owners)
+        )
+        return cls(table, rows, classes, owners, most)
 
     def __call__(self, text: Tensor, captions: Tensor, draws: Tensor) -> Tensor:
         """Mix each text with one of its class.
