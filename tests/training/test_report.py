@@ -101,8 +101,8 @@ def test_tensorboard_shows_every_line_and_every_grid_once_also_after_a_resume(ti
     grids = events.Images("samples")
     assert [grid.step for grid in grids] == [4, 8]
     for grid in grids:
-        drawn = Image.open(shown / "samples" / f"step-{grid.step:07d}.png")
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(grid.encoded_image_string))), np.asarray(drawn))
+        with Image.open(shown / "samples" / f"step-{grid.step:07d}.png") as drawn:
+            assert np.array_equal(np.asarray(Image.open(io.BytesIO(grid.encoded_image_string))), np.asarray(drawn))
     one, two = read_tensors(plain / "model.safetensors"), read_tensors(shown / "model.safetensors")
     assert all((one[name] == two[name]).all() for name in one)  # being watched changes nothing
 
@@ -301,11 +301,12 @@ def test_the_command_draws_every_phase_to_one_picture(tmp_path, monkeypatch, cap
     write_lines(tmp_path, {"phase": "gan", "step": 8, "d_loss": 1.0, "fake": 0.5, "images_per_second": 9.0})
     code, out, _ = call(monkeypatch, capsys, "--plot", tmp_path)
     assert (code, out) == (0, f"{tmp_path / 'curves.png'}\n")
-    four = Image.open(tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as opened:
+        four = opened.height
     write_lines(tmp_path, {"phase": "eval", "step": 8, "fid_768": 1.0})
     code, out, _ = call(monkeypatch, capsys, f"--plot={tmp_path}", "--out", tmp_path / "five.webp")
-    five = Image.open(tmp_path / "five.webp")
-    assert five.height > four.height  # FID has a panel of its own
+    with Image.open(tmp_path / "five.webp") as opened:
+        assert opened.height > four  # FID has a panel of its own
 
 
 @pytest.mark.parametrize(
