@@ -59,9 +59,10 @@ class TextMixing:
     """
 
     def __init__(self, table: Tensor, rows: Tensor, classes: Tensor, images: Tensor, most: float) -> None:
-        known = table[rows]
+        known = table[rows].cpu()  # where sums have one order: the same setting gives the same bits
+        known = (known - known.mean(dim=0)) / known.std(dim=0).clamp_min(1e-6)
         self.table = table
-        self.reach = most * class_share((known - known.mean(dim=0)) / known.std(dim=0).clamp_min(1e-6), classes, images)
+        self.reach = most * class_share(known, classes.cpu(), images.cpu())
         _, index, self.counts = torch.unique(classes, return_inverse=True, return_counts=True)
         self.first = self.counts.cumsum(0) - self.counts
         self.rows = rows[torch.argsort(index, stable=True)]  # class by class
