@@ -105,6 +105,31 @@ def test_the_paper_preset_is_the_papers_objective():
 
 
 @pytest.mark.parametrize(
+    ("changes", "epoch", "steps"),
+    [
+        ({"steps": 1800, "max_epochs": 50}, 37, 1800),  # 4,800 images
+        ({"steps": 1800, "max_epochs": 50}, 8, 400),  # 1,138 images
+        ({"steps": 1800, "max_epochs": 50}, 1, 300),  # few images still have the least
+        ({"steps": 100, "max_epochs": 50}, 1, 100),  # which lengthens nothing
+        ({"steps": 1800}, 1, 1800),
+        ({"steps": None, "epochs": 200, "max_epochs": 50}, 10, 500),
+        ({"steps": None, "epochs": 200}, 10, 2000),
+    ],
+)
+def test_few_images_have_fewer_steps(changes, epoch, steps):
+    assert training.steps_for(dataclasses.replace(SMALL, **changes), epoch) == steps
+
+
+def test_training_ends_after_the_most_epochs(tiny_blossoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "MIN_STEPS", 1)
+    images = len(tiny_blossoms.split("train"))
+    few = {"objective": "class-contrastive", "kind": "ngrams", "batch": images // 2, "max_epochs": 2, "steps": 9}
+    folder = training.run(config(tmp_path, text=few), tiny_blossoms)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"text": {"width": 12}}, r"width: 8 -> 12.*--force"),

@@ -46,6 +46,7 @@ OTHER = {  # where twice the number, or the opposite, is not another valid value
     "text.channels": (8, 16),
     "text.objective": "sje",
     "text.decay": 0.5,
+    "text.max_epochs": 3,
     "halve_every": 3,
     "text.image_features": "googlenet",
     "text.encoder": "end-to-end",

@@ -130,6 +130,7 @@ PRESETS: dict[str, TrainConfig] = {
             dim=128,
             objective="class-contrastive",
             steps=1800,
+            max_epochs=50,
             batch=128,
             captions=3,
             dropout=0.2,

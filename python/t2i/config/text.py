@@ -43,6 +43,14 @@ class JointOptions:
         at_least=1,
     )
     steps: int | None = option(None, "Steps of the joint embedding, instead of epochs.", group="text", at_least=1)
+    max_epochs: int = option(
+        0,
+        "Epochs after which the joint embedding ends, whatever steps says, but not before 300 steps; 0 is no limit. For few"
+        " images: an image encoder that knows them by heart scores generated ones badly.",
+        group="text",
+        at_least=0,
+        rare=True,
+    )
     batch: int = option(
         40,
         "Distinct classes per step, with one image and one caption each (fewer where the data has fewer); images per step"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from t2i import console, runtime
 from t2i.config.options import TextConfig, TrainConfig
 from t2i.config.records import text_settings
+from t2i.config.text import JointOptions
 from t2i.data.dataset import PackedDataset, record_dataset
 from t2i.errors import CheckpointError, ConfigError, Stopped
 from t2i.files import write_atomically
@@ -28,6 +29,8 @@ from t2i.training.resume import check_record
 from t2i.training.text_objectives import Objective, objective_of
 from t2i.training.warm_start import warm_start_text
 from t2i.weights import read_tensors, save_weights
+
+MIN_STEPS = 300  # below which `max_epochs` ends no training
 
 
 class TextStep:
@@ -97,7 +100,7 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
     init = getattr(config, "init", "")
     if init and not config.text.teacher:
         console.say(warm_start_text(init, config.text.kind, {"text": objective.text, "image": objective.image}))
-    steps = config.text.steps or config.text.epochs * objective.epoch
+    steps = steps_for(config.text, objective.epoch)
     update = TextStep(objective, device, precision, steps)
     loop = Loop(
         "text",
@@ -120,6 +123,12 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
         if loop.stop.asked:
             raise Stopped("stopped after the text encoder; the same command goes on from there")
     return weights
+
+
+def steps_for(options: JointOptions, epoch: int) -> int:
+    """Count the steps of a joint embedding whose epoch has `epoch` steps: `steps` or `epochs`, at most `max_epochs`."""
+    steps = options.steps or options.epochs * epoch
+    return min(steps, max(MIN_STEPS, options.max_epochs * epoch)) if options.max_epochs else steps
 
 
 def _is_whole(path: Path) -> bool:
