@@ -22,7 +22,9 @@ import torch  # noqa: E402
 from torch._inductor.graph import GraphLowering  # noqa: E402
 
 from t2i import runtime  # noqa: E402
+from t2i.blossoms.pack import pack_blossoms  # noqa: E402
 from t2i.config.presets import preset  # noqa: E402
+from t2i.data.dataset import PackedDataset  # noqa: E402
 from t2i.data.loader import Batch  # noqa: E402
 from t2i.models.encoders import ImageEncoder  # noqa: E402
 from t2i.training.steps import make_step  # noqa: E402
@@ -114,7 +116,13 @@ def make(config, precision):
     if config.alignment_weight:
         encoder = ImageEncoder(config.size, config.text.image_width, config.text.dim).requires_grad_(False).eval()
         encoder = encoder.to(DEVICE, memory_format=torch.channels_last)
-    return make_step(config, text, DEVICE, precision, encoder)
+    if config.network == "paper":
+        return make_step(config, text, DEVICE, precision, encoder)
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # what the modern step reads of a data set: the bank, the classes' texts
+        pack_blossoms(Path(folder), images=60, size=config.size, show_progress=False)
+        return make_step(config, text, DEVICE, precision, encoder, data=PackedDataset(folder))
 
 
 def main() -> None:

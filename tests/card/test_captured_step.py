@@ -33,9 +33,9 @@ BUDGETS = [
     pytest.param({"preset": "paper", "batch": 64, "compile": "on"}, 380, id="paper compiled", marks=full),
     pytest.param({"preset": "flowers", "batch": 64, "compile": "on"}, 355, id="flowers compiled", marks=full),
     pytest.param({"preset": "blossoms", "batch": 32, "compile": "on"}, 325, id="blossoms compiled", marks=full),
-    pytest.param({"preset": "drawings", "compile": "off"}, 1170, id="drawings"),
+    pytest.param({"preset": "drawings", "compile": "off"}, 1185, id="drawings"),
     pytest.param({"preset": "drawings", "compile": "on"}, 448, id="drawings compiled", marks=full),
-    pytest.param({"preset": "modern", "compile": "off"}, 3120, id="modern", marks=[full, extra]),
+    pytest.param({"preset": "modern", "compile": "off"}, 3150, id="modern", marks=[full, extra]),
     pytest.param({"preset": "modern", "compile": "on"}, 1070, id="modern compiled", marks=[full, extra]),
 ]
 
@@ -50,7 +50,7 @@ def test_a_step_is_recorded_whole_and_replayed(changes, budget):
     assert [one["violations"] for one in found["steps"]] == [[]] * 6
     assert 0 < recorded["captured"] <= budget, recorded["kinds"]
     assert (last["replays"], last["captured"], last["waits"]) == (1, 0, {})
-    assert last["launches"] <= 20  # the inputs' copies and the noise
+    assert last["launches"] <= 30  # the inputs' copies and the noise; modern: which texts, too
     assert found["off_device"] == []
     if changes["compile"] == "on":
         assert found["warnings"] == []  # nothing fell back

@@ -52,30 +52,29 @@ class TextMixing:
 
     Args:
         table: (N, T) of all captions.
-        rows: (M,) which of them are training captions; the others are not mixed.
+        rows: (M,) which of them are training captions; the others are not mixed. On the CPU, as the next two.
         classes: (M,) class of each; without classes, the number of its image.
         images: (M,) image of each.
         most: 0..1, how far a text moves at most where its class says all that its image does.
     """
 
     def __init__(self, table: Tensor, rows: Tensor, classes: Tensor, images: Tensor, most: float) -> None:
-        known = table[rows].cpu()  # where sums have one order: the same setting gives the same bits
+        # On the CPU, where sums have one order: the same setting gives the same bits.
+        known, device = table[rows.to(table.device)].cpu(), table.device
         known = (known - known.mean(dim=0)) / known.std(dim=0).clamp_min(1e-6)
         self.table = table
-        self.reach = most * class_share(known, classes.cpu(), images.cpu())
-        _, index, self.counts = torch.unique(classes, return_inverse=True, return_counts=True)
-        self.first = self.counts.cumsum(0) - self.counts
-        self.rows = rows[torch.argsort(index, stable=True)]  # class by class
-        self.group = torch.full((len(table),), -1, dtype=torch.int64, device=rows.device)
-        self.group[rows] = index
+        self.reach = most * class_share(known, classes, images)
+        _, index, counts = torch.unique(classes, return_inverse=True, return_counts=True)
+        group = torch.full((len(table),), -1, dtype=torch.int64)
+        group[rows] = index
+        self.counts, self.first = counts.to(device), (counts.cumsum(0) - counts).to(device)
+        self.rows = rows[torch.argsort(index, stable=True)].to(device)  # class by class
+        self.group = group.to(device)
 
     @classmethod
     def of(cls, reference: Reference, table: Tensor, most: float) -> "TextMixing":
         """Mix the texts of a data set's training captions; `table` (N, T) has all captions."""
-        rows, classes, owners = (
-            each.to(table.device) for each in (reference.captions, reference.classes, reference.owners)
-        )
-        return cls(table, rows, classes, owners, most)
+        return cls(table, reference.captions, reference.classes, reference.owners, most)
 
     def __call__(self, text: Tensor, captions: Tensor, draws: Tensor) -> Tensor:
         """Mix each text with one of its class.
