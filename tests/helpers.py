@@ -43,6 +43,21 @@ def load_script(path: str) -> ModuleType:
     return module
 
 
+def random_efficientnet():
+    """An EfficientNet-lite0 of random weights, the same each time: for tests that need no extra installed."""
+    import torch
+
+    from t2i.models.efficientnet import EfficientNetLite0
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        network = EfficientNetLite0()
+        for layer in network.modules():  # torch's default fades from block to block, to rounding errors in the last
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight)
+        return network.eval().requires_grad_(False)
+
+
 def call(command, *arguments):
     """Run a command in this process: its exit code, stdout and stderr."""
     out, err, before = io.StringIO(), io.StringIO(), sys.argv

@@ -4,7 +4,8 @@ import shlex
 
 import pytest
 
-from helpers import call
+from helpers import call, random_efficientnet
+from t2i.models import image_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = "--size 16 --steps 2 --batch 8 --threads 1 --device cpu"
@@ -30,7 +31,8 @@ def pack(tmp_path_factory):
         ("--preset fast --width 32 --channels 8 8", True, "--preset fast --size 16"),
     ],
 )
-def test_the_training_that_it_names_takes_the_encoder(flags, packed, has, pack, tmp_path):
+def test_the_training_that_it_names_takes_the_encoder(flags, packed, has, pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_features, "_efficientnet_lite0", random_efficientnet)
     data = ["--data", pack] if packed else []
     arguments = ["text", *data, *shlex.split(f"{flags} {SMALL}"), "--out", tmp_path / "a text"]
     code, out, _ = call("t2i-train", *arguments)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import TEXT, call
+from helpers import TEXT, call, random_efficientnet
 from processes import results
 from t2i import runtime
 from t2i.config.options import TrainConfig
@@ -16,7 +16,6 @@ from t2i.data.dataset import PackedDataset
 from t2i.distributed import Ranks
 from t2i.errors import ConfigError
 from t2i.models import image_features
-from t2i.models.efficientnet import EfficientNetLite0
 from t2i.training import modern_step
 from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, reduce_to
 from t2i.training.modern_step import ModernStep
@@ -31,16 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "random_trunk")
 def random_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trunk of random weights, the same each time: these tests need no extra installed."""
 
-    def made(kind: str) -> EfficientNetLite0:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(7)
-            network = EfficientNetLite0()
-            for layer in network.modules():  # torch's default fades from block to block, to rounding errors in the last
-                if isinstance(layer, torch.nn.Conv2d):
-                    torch.nn.init.kaiming_normal_(layer.weight)
-            return network.eval().requires_grad_(False)
-
-    monkeypatch.setattr(modern_step, "network", made)
+    monkeypatch.setattr(modern_step, "network", lambda kind: random_efficientnet())
 
 
 def settings(**changes: object) -> TrainConfig:
