@@ -278,7 +278,7 @@ class TrainConfig(RunOptions):
     text_mixing: float = option(
         0.0,
         "modern: how far a text moves at most towards a random one of its class, 0..1, less where classes say little about"
-        " captions; for more variety among the images of one sentence.",
+        " captions; a text then stands for more than the one image it came with.",
         group="losses",
         at_least=0,
         at_most=1,
