@@ -30,7 +30,7 @@ def captions(classes, images, each, of_class, of_image, seed=0):
 )
 def test_the_share_of_classes_is_their_variance_over_that_of_images(images, each, of_class, of_image, share):
     embeddings, kind, image = captions(600, images, each, of_class, of_image)
-    # One caption an image: what captions differ by cannot be told from what images do.
+    # With one caption per image, the variance between captions cannot be separated from that between images.
     expected = share if each > 1 else of_class**2 / (of_class**2 + of_image**2 + 1)
     assert class_share(embeddings, kind, image) == pytest.approx(expected, abs=0.06)
 

@@ -26,6 +26,7 @@ from t2i.metrics.inputs import middle
 from t2i.models.build import image_encoder
 from t2i.models.image_features import frozen_features
 from t2i.text.inputs import CaptionInputs
+from t2i.text.means import group_means
 from t2i.text.pretrained import load_text
 from t2i.text.protocol import TextEncoder
 from t2i.weights import load_weights
@@ -67,8 +68,7 @@ def class_means(captions: Tensor, labels: NDArray[np.int64], by_cosine: bool) ->
     """
     classes, index = np.unique(labels, return_inverse=True)
     rows = F.normalize(captions, dim=1) if by_cosine else captions
-    total = torch.zeros(len(classes), rows.shape[1], dtype=rows.dtype).index_add_(0, torch.from_numpy(index), rows)
-    means = total / torch.from_numpy(np.bincount(index)).to(rows.dtype)[:, None]
+    means = group_means(rows, torch.from_numpy(index), torch.from_numpy(np.bincount(index)))
     return classes, F.normalize(means, dim=1) if by_cosine else means
 
 

@@ -9,13 +9,8 @@ Source: ours, after the vicinal estimate of CcGAN (Ding et al. 2021) and mixup (
 import torch
 from torch import Tensor
 
+from t2i.text.means import group_means
 from t2i.training.reference import Reference
-
-
-def _means(rows: Tensor, index: Tensor, counts: Tensor) -> Tensor:
-    """Average rows (M, T) by group, `index` (M,) of 0..G - 1 with `counts` (G,) rows each: (G, T)."""
-    total = torch.zeros(len(counts), rows.shape[1], dtype=rows.dtype, device=rows.device)
-    return total.index_add_(0, index, rows) / counts[:, None]
 
 
 def _variance(differences: Tensor, freedom: int) -> Tensor:
@@ -32,14 +27,14 @@ def class_share(embeddings: Tensor, classes: Tensor, images: Tensor) -> float:
     Source: variance components of a nested design (Searle, Casella and McCulloch 1992).
     """
     _, image, captions = torch.unique(images, return_inverse=True, return_counts=True)
-    texts = _means(embeddings, image, captions)  # (I, T)
+    texts = group_means(embeddings, image, captions)  # (I, T)
     _, kind, sizes = torch.unique(
         classes.new_empty(len(texts)).scatter(0, image, classes), return_inverse=True, return_counts=True
     )
     if len(sizes) == len(texts):
         return 1.0
     noise = _variance(embeddings - texts[image], len(embeddings) - len(texts)) * captions.double().reciprocal().mean()
-    within = _variance(texts - _means(texts, kind, sizes)[kind], len(texts) - len(sizes))
+    within = _variance(texts - group_means(texts, kind, sizes)[kind], len(texts) - len(sizes))
     whole = _variance(texts - texts.mean(dim=0), len(texts) - 1)
     return float(((whole - within) / (whole - noise).clamp_min(1e-12)).clamp(0, 1))
 
