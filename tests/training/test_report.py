@@ -236,7 +236,8 @@ def test_a_resumed_step_counts_once_and_half_a_line_not_at_all(tmp_path):
     write_lines(
         tmp_path, *records, {"phase": "gan", "step": 8, "d_loss": None}, {"phase": "text", "step": 1, "d_loss": 9.0}
     )
-    (tmp_path / "metrics.jsonl").open("a").write('{"phase": "gan", "st')
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "gan", "st')
     assert curves_of(read_metrics(tmp_path), "gan", "d_loss") == [(2, 2), (4, 40), (6, 6)]
 
 
