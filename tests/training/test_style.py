@@ -399,7 +399,8 @@ def test_generate_draws_the_table_of_styles_and_sentences(run, tmp_path):
     for words in ((*styles, RED, BLUE, "a white one"), (RED, BLUE, "a white one", *styles)):
         code, _, err = call("t2i-generate", "--model", run[0], "--out", out, "--side", 40, *words)
         assert code == 0, err
-        width, height = Image.open(out).size
+        with Image.open(out) as picture:
+            width, height = picture.size
         assert 4 * 40 < width < 6 * 40 + 40  # a style and three sentences across
         assert 2 * 40 < height < 2 * 40 + 180  # two styles down
 
@@ -417,7 +418,8 @@ def test_eval_style_prints_a_table_and_one_json_object(run, tmp_path):
     assert -1 <= figures["cosine"]["as_generated"] <= 1
     assert {"images", "captions", "pairs", "split", "size", "seed", "data"} <= set(figures["protocol"])
     assert figures["protocol"]["split"] == "test"
-    assert Image.open(tmp_path / "roc.png").size[0] > 300
+    with Image.open(tmp_path / "roc.png") as picture:
+        assert picture.size[0] > 300
     assert call(*command, "--json", "--out", tmp_path / "roc.png")[1] == out
 
 
