@@ -14,9 +14,7 @@ from t2i.models.modern import ConditionalNorm, ModernGenerator, block_channels
         (16, 8, [32, 16, 8]),
         (32, 24, [144, 96, 48, 24]),
         (64, 24, [240, 144, 96, 48, 24]),
-        (128, 24, [240, 144, 96, 48, 24, 16]),  # the network of 64 px, and lighter blocks behind it
-        (512, 24, [240, 144, 96, 48, 24, 16, 12, 9]),
-        (256, 1, [10, 6, 4, 2, 1, 1, 1]),
+        (128, 16, [160, 160, 96, 64, 32, 16]),  # no wider below 8 px
     ],
 )
 def test_channels_double_roughly_from_the_image_inwards(size: int, width: int, channels: list[int]) -> None:
@@ -37,22 +35,9 @@ def test_an_image_has_the_asked_size_and_lies_within_the_range(size: int) -> Non
     assert float(images.detach().abs().max()) <= 1
 
 
-@pytest.mark.parametrize("size", [128, 256])
-def test_above_64_px_a_model_starts_with_the_enlarged_images_of_the_one_of_half_its_size(size: int) -> None:
+def test_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
-    small, large = (ModernGenerator(size=side, width=8).eval() for side in (size // 2, size))
-    large.load_state_dict(large.state_dict() | small.state_dict())
-    noise, text = torch.randn(2, 32), torch.randn(2, 128)
-    enlarged = F.interpolate(torch.atanh(small(noise, text)), scale_factor=2.0, mode="bilinear")
-    torch.testing.assert_close(torch.atanh(large(noise, text)), enlarged, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("size", [32, 128])
-def test_every_parameter_gets_a_gradient(size: int) -> None:
-    torch.manual_seed(0)
-    network = ModernGenerator(size=size, width=4)
-    for growth in network.grown:  # it starts at 0, and nothing flows through it before the first step
-        torch.nn.init.normal_(growth.to_rgb.weight)
+    network = ModernGenerator(size=32, width=4)
     network(torch.randn(4, 32), torch.randn(4, 128)).square().mean().backward()
     silent = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert not silent

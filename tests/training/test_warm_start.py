@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from t2i.config.records import from_json
 from t2i.errors import CheckpointError, ConfigError
 from t2i.models.build import generator
 from t2i.training.gan import train
-from t2i.training.warm_start import take, warm_start
+from t2i.training.warm_start import take
 from t2i.weights import read_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,24 +110,6 @@ def test_a_model_of_twice_the_size_takes_the_levels_next_to_the_image(network, s
     last = len(target.up) - 1
     ours, theirs = target.up[last].state_dict(), source.up[last - 1].state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
-@pytest.mark.parametrize(("small", "large"), [(64, 128), (128, 256)])
-def test_above_64_px_a_modern_model_takes_the_whole_one_of_half_its_size(small, large, tmp_path):
-    config = modern(size=large, init="SMALL")
-    source, target, average = (generator(modern(size=size)) for size in (small, large, large))
-    gan = SimpleNamespace(config=config, generator=target, ema=average, modules=dict)
-    told = warm_start(gan, SimpleNamespace(config=modern(size=small), generator=source, folder=tmp_path))
-    for name, tensor in source.state_dict().items():
-        if name not in ("text_mean", "text_scale"):  # of the data
-            assert torch.equal(target.state_dict()[name], tensor), name
-            assert torch.equal(average.state_dict()[name], tensor), name
-    assert told == [f"generator: {count(source) / count(target):.0%} from SMALL"]
-
-
-def count(module):
-    """Numbers in a module's state, but for the statistics of the text."""
-    return sum(tensor.numel() for name, tensor in module.state_dict().items() if not name.startswith("text_"))
 
 
 def test_another_architecture_is_refused(source, tiny_blossoms, tmp_path):

@@ -2,8 +2,6 @@
 
 * The text and the noise condition every normalisation layer, so that a sentence can change shape as well as colour.
 * Every block adds a 1x1 skip to two convolutions, and the coarse levels add their own part of the image.
-* Above 64 px it is the network of 64 px whole, and one light block for each doubling, which adds to the smaller image
-  enlarged: a model of half the size is all of it but the last block (`training.warm_start`), and starts from its images.
 
 Source: conditional batch normalisation as in Miyato and Koyama 2018 and in BigGAN (Brock et al. 2019); text in every block as
 in DF-GAN (Tao et al. 2022); image skips as in StyleGAN2 (Karras et al. 2020).
@@ -20,24 +18,18 @@ from t2i.config.sizes import check_size
 from t2i.ops.convolution import upsampled_convolution
 
 LEAK = 0.2  # slope of every LeakyReLU
-MULTIPLIERS = (1, 2, 4, 6, 10)  # channels from the image inwards, in widths
-BASE = 64  # pixels up to which levels are counted from the image inwards; those above are added at its end
-
-
-def base_levels(size: int) -> int:
-    """Count the levels from 4 px to `size`, or to 64 px where that is less: 64 -> 5."""
-    return int(math.log2(min(size, BASE))) - 1
+MULTIPLIERS = (1, 2, 4, 6, 10)  # channels from the image inwards, in widths; 10 for every level below 8 px
 
 
 def block_channels(size: int, width: int) -> list[int]:
-    """List the channels from 4 px to `size`: 64, 24 -> [240, 144, 96, 48, 24], and at 128 px 16 more.
+    """List the channels from 4 px to `size`: 64, 24 -> [240, 144, 96, 48, 24].
 
     Raises:
         ConfigError: `size` is not a power of two of at least 16.
     """
     check_size(size, "image size")
-    base = [width * each for each in reversed(MULTIPLIERS[: base_levels(size)])]
-    return base + [max(2 * width // (2 + extra), 1) for extra in range(1, size.bit_length() - BASE.bit_length() + 1)]
+    levels = int(math.log2(size)) - 1
+    return [width * MULTIPLIERS[min(level, len(MULTIPLIERS) - 1)] for level in reversed(range(levels))]
 
 
 class ConditionalNorm(nn.Module):
@@ -85,33 +77,12 @@ class UpBlock(nn.Module):
         return out + F.interpolate(self.skip(x), scale_factor=2.0)
 
 
-class Growth(nn.Module):
-    """Double the side of an image: a block of features, and what they add to the image, at the start nothing.
-
-    Args:
-        before: Channels of the features at the smaller size.
-        after: Channels at the larger one.
-        condition_dim: D.
-    """
-
-    def __init__(self, before: int, after: int, condition_dim: int) -> None:
-        super().__init__()
-        self.up = UpBlock(before, after, condition_dim)
-        self.norm = ConditionalNorm(after, condition_dim)
-        self.to_rgb = nn.Conv2d(after, 3, 3, padding=1)
-
-    def forward(self, x: Tensor, image: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn features (B, before, S, S) and an image (B, 3, S, S), before tanh, into both of 2 S."""
-        x = self.up(x, condition)
-        return x, F.interpolate(image, scale_factor=2.0, mode="bilinear") + self.to_rgb(self.norm(x, condition))
-
-
 class ModernGenerator(nn.Module):
     """Generate images from noise and a text embedding, with both in every block.
 
     Args:
         size: Side of the image in pixels, a power of two of at least 16.
-        width: Channels at full resolution, or at 64 px where that is less.
+        width: Channels at full resolution.
         noise_dim: Z, length of the noise vector.
         text_dim: T, length of the text embedding.
         projection_dim: P, length of the compressed text.
@@ -132,8 +103,6 @@ class ModernGenerator(nn.Module):
     ) -> None:
         super().__init__()
         channels = block_channels(size, width)
-        levels = base_levels(size)
-        base, grown = channels[:levels], channels[levels - 1 :]
         self.size, self.noise_dim, self.text_dim = size, noise_dim, text_dim
         self.register_buffer("text_mean", torch.zeros(text_dim))
         self.register_buffer("text_scale", torch.ones(text_dim))
@@ -141,12 +110,11 @@ class ModernGenerator(nn.Module):
         joined = noise_dim + projection_dim
         self.mixed = nn.Linear(joined, projection_dim)
         condition_dim = joined + projection_dim
-        self.project = nn.Linear(joined, base[0] * 16)
-        self.up = nn.ModuleList(UpBlock(before, after, condition_dim) for before, after in itertools.pairwise(base))
-        self.to_rgb = nn.ModuleList(nn.Conv2d(channel, 3, 1) for channel in base[-3:-1])
-        self.norm = ConditionalNorm(base[-1], condition_dim)
-        self.to_rgb_last = nn.Conv2d(base[-1], 3, 3, padding=1)
-        self.grown = nn.ModuleList(Growth(before, after, condition_dim) for before, after in itertools.pairwise(grown))
+        self.project = nn.Linear(joined, channels[0] * 16)
+        self.up = nn.ModuleList(UpBlock(before, after, condition_dim) for before, after in itertools.pairwise(channels))
+        self.to_rgb = nn.ModuleList(nn.Conv2d(channel, 3, 1) for channel in channels[-3:-1])
+        self.norm = ConditionalNorm(channels[-1], condition_dim)
+        self.to_rgb_last = nn.Conv2d(channels[-1], 3, 3, padding=1)
         self._initialise()
 
     @torch.no_grad()
@@ -154,7 +122,7 @@ class ModernGenerator(nn.Module):
         """Draw the starting weights from torch's generator.
 
         Kaiming for convolutions, so that skips and branches keep their size; N(0, 0.02) for scales and shifts, which start
-        near 1 and 0, and for what makes the image, which starts grey; 0 for what is added to a smaller one.
+        near 1 and 0, and for what makes the image, which starts grey.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -166,8 +134,6 @@ class ModernGenerator(nn.Module):
                 nn.init.zeros_(module.affine.bias)
         for layer in (self.to_rgb_last, *self.to_rgb):
             nn.init.normal_(layer.weight, 0.0, 0.02)
-        for growth in self.grown:
-            nn.init.zeros_(growth.to_rgb.weight)  # type: ignore[union-attr,arg-type]
 
     @torch.no_grad()
     def fit_text(self, embeddings: Tensor) -> None:
@@ -197,15 +163,12 @@ class ModernGenerator(nn.Module):
         joined = torch.cat([noise.to(text.dtype), text], dim=1)
         condition = self.condition(joined)
         x = self.project(joined).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
-        side, coarse_image = min(self.size, BASE), None
+        image: Tensor | None = None
         for level, up in enumerate(self.up):
             x = up(x, condition)
             coarse = level - (len(self.up) - 3)
             if 0 <= coarse < len(self.to_rgb):
-                part = F.interpolate(self.to_rgb[coarse](x), (side, side), mode="bilinear")
-                coarse_image = part if coarse_image is None else coarse_image + part
-        image: Tensor = self.to_rgb_last(self.norm(x, condition))
-        image = image if coarse_image is None else image + coarse_image
-        for growth in self.grown:
-            x, image = growth(x, image, condition)
-        return torch.tanh(image)
+                part = F.interpolate(self.to_rgb[coarse](x), (self.size, self.size), mode="bilinear")
+                image = part if image is None else image + part
+        last = self.to_rgb_last(self.norm(x, condition))
+        return torch.tanh(last if image is None else last + image)

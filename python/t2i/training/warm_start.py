@@ -3,8 +3,6 @@
 Tensors are taken where name and shape agree. Between models of different sizes the levels are counted from the image inwards,
 as their channels are: the blocks that make edges and texture are the same, the coarsest ones of the larger model start fresh.
 
-Above 64 px a modern model is the one of half the size, whole, with a block behind it, and starts from its images.
-
 * generator: from model.safetensors, for the network and for its moving average;
 * discriminators and the noise reader: from the newest checkpoint, where the source is a run folder of this machine;
 * text encoder and its image side: where they are trained jointly and of the same kind, training starts from the source's.
@@ -19,7 +17,6 @@ from torch import Tensor, nn
 
 from t2i.config.options import TrainConfig
 from t2i.errors import ConfigError
-from t2i.models.modern import base_levels
 from t2i.pretrained.loader import LoadedModel, load_model
 from t2i.training.checkpoint import newest_tensors
 from t2i.training.resume import recorded_settings
@@ -80,7 +77,7 @@ def warm_start(gan: Step, source: LoadedModel) -> list[str]:
         ConfigError: hardly anything fits.
     """
     generator = source.generator.state_dict()
-    shift = _levels(gan.config) - _levels(source.config)
+    shift = _levels(gan.config.size) - _levels(source.config.size)
     generator = {name: t for name, t in generator.items() if name not in ("text_mean", "text_scale")}  # of the data
     found = {"generator": take(gan.generator, generator, shift)}
     count, total = found["generator"]
@@ -129,8 +126,8 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _levels(config: TrainConfig) -> int:
-    return base_levels(config.size) if config.network == "modern" else config.size.bit_length()
+def _levels(size: int) -> int:
+    return size.bit_length()
 
 
 def _share(count: int, total: int) -> str:
