@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -16,7 +17,9 @@ import t2i
 from helpers import packed
 from t2i import prepare
 from t2i.data.dataset import PackedDataset
+from t2i.prepare import packing
 from t2i.prepare.collect import SourceOptions
+from t2i.prepare.lines import MAX_LINE_BYTES
 
 
 def encoded(colour=(255, 0, 0), kind="PNG"):
@@ -219,6 +222,28 @@ SHARD = [
     for end in ("json.txt", "png", "txt")
     if end != "json.txt"
 ]
+
+
+def test_compressed_shards_are_closed_when_they_have_been_listed(tmp_path, monkeypatch):
+    """A member too large for a text is read from the archive itself, to see whether it is an image."""
+    for number in range(3):
+        entries = [
+            (f"{number}.png", encoded()),
+            (f"{number}.txt", b"a kite"),
+            (f"{number}x.bin", bytes(MAX_LINE_BYTES + 1)),
+        ]
+        tar_file(tmp_path / "mine" / f"{number}.tgz", *entries, mode="w:gz")
+    held, write_shards = [], packing._write_shards
+
+    def look(*arguments):
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        held.append([name for name in map(os.readlink, links) if name.endswith(".tgz")])
+        write_shards(*arguments)
+
+    monkeypatch.setattr(packing, "_write_shards", look)
+    data, _ = packed("webdataset", tmp_path / "mine", tmp_path)
+    assert held == [[]]
+    assert data.images == 3
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,8 @@ def test_the_first_report_of_a_run_brings_the_text_encoders_lines_too(tmp_path, 
     with Reports(config(report_to="tensorboard"), tmp_path) as reports:
         reports.update()
         write_lines(tmp_path, {"phase": "gan", "step": 2, "d_loss": 1.0})
-        (tmp_path / "metrics.jsonl").open("a").write('{"phase": "gan", "st')  # as a kill leaves it
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write('{"phase": "gan", "st')  # as a kill leaves it
         reports.update()
     assert seen == [("text", 50, {"text/loss": 2.0}), ("gan", 2, {"losses/d_loss": 1.0}), "closed"]
 

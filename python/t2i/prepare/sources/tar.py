@@ -192,9 +192,22 @@ class Reader:
         try:
             return self._read_on(offset, size)
         finally:
-            if self._next == len(self.expected) and self._opened is not None:  # do not hold a file for every shard
-                self._opened.__exit__()
-                self._file = self._opened = None
+            if self.expected and self._next == len(self.expected):  # do not hold a file for every archive
+                self._close()
+
+    def close(self) -> None:
+        """Close the archive; the next read opens it again."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened.__exit__()
+            self._file = self._opened = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_opened"):  # __init__ may have failed
+            self._close()  # a part of a preparation may end within an archive
 
     def _read_on(self, offset: int, size: int) -> bytes:
         if self._file is None:

@@ -65,6 +65,10 @@ class _Shard:
         key: tuple[str, str] | None = None
         try:
             self.reader = Reader(self.file)
+        except OSError as error:
+            self.report.skip(self.file, error.strerror or str(error))
+            return
+        try:
             for member in members(self.file):
                 if isinstance(member, Fault):
                     self._skip(member.name, member.reason)
@@ -84,6 +88,8 @@ class _Shard:
             yield from self._item(sample)
         except OSError as error:
             self.report.skip(self.file, error.strerror or str(error))
+        finally:
+            self.reader.close()  # members that are no text may have been read to know what they are
 
     def _skip(self, name: str, reason: str) -> None:
         self.report.skip(f"{self.file}: {shown(name)}", reason)
