@@ -13,6 +13,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -163,11 +164,11 @@ class Reader:
     KEPT_BYTES = 256 << 20  # of all of them; a larger one is unpacked again
 
     def __init__(self, path: Path) -> None:
+        self._held = ExitStack()  # the open archive, if any
         self.path = path
         self.expected: list[tuple[int, int]] = []  # offset and size of each image, in the order of the archive
         self._lock = threading.Lock()
         self._compressed = is_compressed(path)
-        self._opened: _Opened | None = None
         self._file: Any = None
         self._next = 0
         self._kept: dict[int, bytes] = {}
@@ -201,18 +202,15 @@ class Reader:
             self._close()
 
     def _close(self) -> None:
-        if self._opened is not None:
-            self._opened.__exit__()
-            self._file = self._opened = None
+        self._file = None
+        self._held.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_opened"):  # __init__ may have failed
-            self._close()  # a part of a preparation may end within an archive
+        self._held.close()  # a part of a preparation may end within an archive
 
     def _read_on(self, offset: int, size: int) -> bytes:
         if self._file is None:
-            self._opened = open_archive(self.path)
-            self._file = self._opened.__enter__()[0]
+            self._file = self._held.enter_context(open_archive(self.path))[0]
         if len(self._order) != len(self.expected):
             self._order = {at: place for place, (at, _) in enumerate(self.expected)}
         place = self._order.get(offset, -1)

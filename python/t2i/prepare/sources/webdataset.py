@@ -6,6 +6,7 @@ reads headers and captions, the second the bytes of each image where it lies in 
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,32 +65,27 @@ class _Shard:
         sample: dict[str, Member] = {}
         key: tuple[str, str] | None = None
         try:
-            self.reader = Reader(self.file)
+            # Closed in the end: members that are no text may have been read, to know what they are.
+            with closing(Reader(self.file)) as self.reader:
+                for member in members(self.file):
+                    if isinstance(member, Fault):
+                        self._skip(member.name, member.reason)
+                        continue
+                    if is_hidden(member.name):
+                        self.counts.add(HIDDEN)
+                        continue
+                    folder, _, base = member.name.rpartition("/")
+                    stem, _, last = base.partition(".")
+                    if key != (folder, stem):
+                        yield from self._item(sample)
+                        sample, key = {}, (folder, stem)
+                    if last.lower() in sample:
+                        self._skip(member.name, "a second member of this name in its sample")
+                    else:
+                        sample[last.lower()] = member
+                yield from self._item(sample)
         except OSError as error:
             self.report.skip(self.file, error.strerror or str(error))
-            return
-        try:
-            for member in members(self.file):
-                if isinstance(member, Fault):
-                    self._skip(member.name, member.reason)
-                    continue
-                if is_hidden(member.name):
-                    self.counts.add(HIDDEN)
-                    continue
-                folder, _, base = member.name.rpartition("/")
-                stem, _, last = base.partition(".")
-                if key != (folder, stem):
-                    yield from self._item(sample)
-                    sample, key = {}, (folder, stem)
-                if last.lower() in sample:
-                    self._skip(member.name, "a second member of this name in its sample")
-                else:
-                    sample[last.lower()] = member
-            yield from self._item(sample)
-        except OSError as error:
-            self.report.skip(self.file, error.strerror or str(error))
-        finally:
-            self.reader.close()  # members that are no text may have been read to know what they are
 
     def _skip(self, name: str, reason: str) -> None:
         self.report.skip(f"{self.file}: {shown(name)}", reason)
