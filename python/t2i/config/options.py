@@ -170,7 +170,7 @@ class TrainConfig(RunOptions):
     network: Literal["paper", "modern"] = option(
         "paper",
         "Generator, and the discriminators it learns from: paper; or modern, text in every block and a discriminator on"
-        " frozen ImageNet features (extra: t2i[features]) beside the paper's.",
+        " frozen ImageNet features beside the paper's.",
         group="network",
     )
     size: int = option(64, "Size of the generated images, in pixels: a power of two.", group="network")

@@ -72,8 +72,8 @@ class JointOptions:
     )
     image_features: Literal["joint", "efficientnet-lite0", "efficientnet-lite0-stages", "googlenet"] = option(
         "joint",
-        "Image encoder of the joint embedding: joint trains one on pixels; efficientnet-lite0 (extra: "
-        "t2i[features]), its stages (mean and deviation of each) and googlenet (torchvision; the paper's) are frozen "
+        "Image encoder of the joint embedding: joint trains one on pixels; efficientnet-lite0, "
+        "its stages (mean and deviation of each) and googlenet (torchvision; the paper's) are frozen "
         "ImageNet features, computed once and cached beside the data.",
         group="text",
     )

