@@ -32,6 +32,20 @@ def test_taps_of_the_images_they_were_fitted_to_have_mean_0_and_deviation_1() ->
         torch.testing.assert_close(tap.std(dim=(0, 2, 3)), torch.ones(tap.shape[1]), atol=1e-2, rtol=0)
 
 
+def test_smaller_images_are_enlarged_and_larger_ones_left_as_they_are() -> None:
+    torch.manual_seed(2)
+    trunk = EfficientNetLite0()
+    small, large = FrozenTaps(trunk), FrozenTaps(trunk, size=48)
+    images = torch.rand(8, 3, 32, 32) * 2 - 1
+    enlarged = torch.nn.functional.interpolate(images, (48, 48), mode="bilinear")
+    small.fit(enlarged)
+    large.fit(images)
+    for found, expected in zip(large(images), small(enlarged), strict=True):
+        assert torch.equal(found, expected)
+    for found, expected in zip(large.raw(images.repeat(1, 1, 2, 2)), small.raw(images.repeat(1, 1, 2, 2)), strict=True):
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("blocks", [(), (3, 1), (2, 2), (0, 16)])
 def test_taps_out_of_order_or_beyond_the_trunk_are_refused(blocks: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="ascending blocks below 16"):

@@ -80,11 +80,12 @@ def weights(step: ModernStep) -> dict[str, torch.Tensor]:
     "changes",
     [
         {},
-        {"feature_weight": 0.0, "contrastive_weight": 0.0},  # by pixels alone, without the extra
+        {"feature_weight": 0.0, "contrastive_weight": 0.0},  # by pixels alone
         {"pixel_weight": 0.0, "recovery_weight": 0.0},
         {"contrastive_weight": 0.0, "diversity_weight": 0.0, "recovery_weight": 0.0, "hard_mismatch": 0.0},
         {"pixel_size": 32},
         {"text_mixing": 1.0},
+        {"feature_size": 48},
     ],
     ids=str,
 )
@@ -98,6 +99,13 @@ def test_one_step_moves_every_weight_and_measures_finite_losses(changes: dict[st
     assert all(bool(torch.isfinite(value)) for value in measured.values())
     assert {"d_loss", "g_loss", "matching", "mismatched", "fake"} <= set(measured)
     assert ("feature_loss" in measured) == bool(step.config.feature_weight)
+
+
+@pytest.mark.parametrize(("size", "side"), [(0, 16), (48, 24)])
+def test_the_frozen_trunk_reads_images_of_the_size_that_is_set(size: int, side: int) -> None:
+    step = made(settings(feature_size=size))
+    draws = torch.zeros(2, step.strength.columns)
+    assert step.read(torch.zeros(2, 3, 32, 32), draws)[0].shape[-2:] == (side, side)
 
 
 def test_the_frozen_trunk_and_the_statistics_of_its_taps_stay_as_they_are() -> None:

@@ -241,7 +241,13 @@ class TrainConfig(RunOptions):
     )
     feature_weight: float = option(
         0.0,
-        "modern: weight of the discriminator on frozen features in the generator's loss; 0 leaves it and its extra out.",
+        "modern: weight of the discriminator on frozen features in the generator's loss; 0 leaves it out.",
+        group="losses",
+        at_least=0,
+    )
+    feature_size: int = option(
+        0,
+        "modern: side in pixels that smaller images are enlarged to before the frozen network; 0 leaves them as they are.",
         group="losses",
         at_least=0,
     )

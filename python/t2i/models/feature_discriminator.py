@@ -29,16 +29,18 @@ class FrozenTaps(nn.Module):
     Args:
         trunk: Frozen here: its weights need no gradient, and stay out of the state.
         blocks: Which blocks are read, ascending; those behind the last one are not run.
+        size: Side in pixels that smaller images are enlarged to; 0 leaves them as they are.
 
-    Source: statistics are of real images (`fit`), so that every head starts from inputs of mean 0 and deviation 1.
+    Source: Projected GAN (Sauer et al. 2021) for the enlargement. Statistics are of real images (`fit`), so that every head
+    starts from inputs of mean 0 and deviation 1.
     """
 
-    def __init__(self, trunk: EfficientNetLite0, blocks: tuple[int, ...] = BLOCKS) -> None:
+    def __init__(self, trunk: EfficientNetLite0, blocks: tuple[int, ...] = BLOCKS, size: int = 0) -> None:
         super().__init__()
         if not blocks or list(blocks) != sorted(set(blocks)) or blocks[-1] >= len(trunk.blocks):
             raise ConfigError(f"taps must be ascending blocks below {len(trunk.blocks)}, got {blocks}")
         self._trunk = [trunk.eval().requires_grad_(False)]  # in a list: not a submodule, so not in the state
-        self.blocks = blocks
+        self.blocks, self.size = blocks, size
         self.channels = [self._width(trunk, block) for block in blocks]
         for index, width in enumerate(self.channels):
             self.register_buffer(f"mean{index}", torch.zeros(width))
@@ -53,6 +55,8 @@ class FrozenTaps(nn.Module):
     def raw(self, images: Tensor) -> list[Tensor]:
         """Read images (B, 3, S, S) in [-1, 1]: the taps, not standardised, float32."""
         trunk, device = self._trunk[0], images.device.type
+        if images.shape[-1] < self.size:
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear")
         if device == "cpu" and images.dtype is torch.float32 and not torch.compiler.is_compiling():
             mixed = torch.is_autocast_enabled(device)
             return frozen_taps(trunk, images, self.blocks, torch.get_autocast_dtype(device) if mixed else torch.float32)
