@@ -147,6 +147,16 @@ def test_the_scorer_is_the_runs_own_and_compares_as_it_was_trained(run, objectiv
     torch.testing.assert_close(joint.embed_images(images), pictures.detach())
 
 
+def test_the_scorer_of_smaller_images_reads_larger_ones_averaged(run):
+    folder, modules = run
+    options = TextOptions(width=8, channels=(8, 8), dim=16, objective="contrastive")
+    joint = JointEmbedding.load(folder, options, 32, CPU)
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    large = images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    expected = torch.nn.functional.normalize(modules["image"].eval()(images), dim=1)
+    torch.testing.assert_close(joint.embed_images(large), expected.detach())
+
+
 def without_image(folder):
     save_weights(folder / "text.safetensors", {"text": t2i.CharCnnRnn("short", 8, 16, (8, 8))})
 

@@ -14,7 +14,7 @@ from t2i.errors import ConfigError, Stopped
 from t2i.metrics.zero_shot import zero_shot_of_run
 from t2i.models import image_features
 from t2i.models.efficientnet import STAGES, EfficientNetLite0
-from t2i.models.encoders import WhitenedEncoder
+from t2i.models.encoders import ImageEncoder, WhitenedEncoder
 from t2i.pipeline import Pipeline
 from t2i.text.build import text_encoder
 from t2i.training import gan, loop
@@ -233,3 +233,28 @@ def test_a_gan_on_any_encoder_is_saved_and_loaded_to_the_bit(kind, tiny_blossoms
     assert torch.equal(loaded(sentences).tensor, drawn)
     assert loaded.encoder.digest() == pipe.encoder.digest()
     assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_an_image_side_of_fewer_pixels_than_the_generator_has_is_trained_and_taken_over(blossoms, tmp_path):
+    settings = TrainConfig(
+        out=str(tmp_path / "own"),
+        size=32,
+        batch=4,
+        steps=1,
+        generator_width=8,
+        discriminator_width=8,
+        noise_dim=4,
+        projection_dim=8,
+        precision="float32",
+        threads=1,
+        captions_per_image=1,
+        alignment_weight=0.5,
+        text=TextOptions(**dataclasses.asdict(dataclasses.replace(RECIPE, image_size=16))),
+    )
+    run = tmp_path / "own"
+    gan.train(settings, blossoms, run)
+    trunk = [name for name in read_tensors(run / "text.safetensors") if name.startswith("image.trunk")]
+    assert ImageEncoder.load(run / "text.safetensors", 16, 32).size == 16
+    assert len([name for name in trunk if name.endswith("running_mean")]) == 2
+    taken = dataclasses.replace(settings, out=str(tmp_path / "other"), text=TextOptions(encoder=str(run)))
+    gan.train(taken, blossoms, tmp_path / "other")

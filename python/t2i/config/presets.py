@@ -136,6 +136,7 @@ PRESETS: dict[str, TrainConfig] = {
             dropout=0.2,
             learning_rate=3e-3,
             image_width=32,
+            image_size=32,
         ),
     ),
     # Photographs: discriminators on frozen ImageNet features and on pixels, text in every block.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from t2i.config.fields import check_bounds, option
+from t2i.config.sizes import check_size
 from t2i.errors import ConfigError
 
 MAX_BUCKETS = 1 << 24  # of n-grams; the native module's limit
@@ -127,9 +128,18 @@ class JointOptions:
         at_least=1,
         rare=True,
     )
+    image_size: int = option(
+        0,
+        "Side in pixels that larger images are averaged down to before an image encoder trained on pixels; 0 leaves them.",
+        group="text",
+        at_least=0,
+        rare=True,
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self, self.flags)
+        if self.image_size:
+            check_size(self.image_size, f"{self.flags}image-size")
         if self.buckets[0] < 1:
             raise ConfigError(f"{self.flags}buckets: words need at least 1 bucket, got {self.buckets}")
         if self.teacher and self.kind == "minilm":

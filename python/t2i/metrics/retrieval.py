@@ -9,7 +9,7 @@ Source: Xu et al. 2018 (AttnGAN). Differs: another embedding, and mismatched cap
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,11 @@ from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError, ScorerError
 from t2i.images import normalise
 from t2i.metrics.scoring import ImageSample
-from t2i.models.build import image_encoder
+from t2i.models.encoders import ImageEncoder
 from t2i.pipeline import Pipeline
-from t2i.text.build import text_encoder
 from t2i.text.inputs import CaptionInputs
+from t2i.text.pretrained import load_text
 from t2i.text.protocol import TextEncoder
-from t2i.weights import load_weights, read_tensors
 
 MISMATCHED = 99
 DEVIATIONS = 3  # standard errors above chance, of an R-precision that is more than chance
@@ -65,19 +64,8 @@ class JointEmbedding:
                 f"{run} has no joint embedding (no text.safetensors); R-precision needs one with an image side: "
                 "t2i-train text makes one, for --scorer"
             )
-        tensors = read_tensors(path)
-        convolutions = [t for name, t in tensors.items() if name.startswith("image.trunk.") and t.dim() == 4]
-        if not convolutions or "image.head.weight" not in tensors:
-            raise ConfigError(
-                f"{path} has no image side that reads pixels; R-precision needs a joint embedding with one"
-            )
-        side, width = 4 * 2 ** len(convolutions), min(len(t) for t in convolutions)
-        if side != size:
-            raise ConfigError(f"{path} reads images of {side} px; the model generates {size} px")
-        text = text_encoder(options)
-        image = image_encoder(replace(options, image_features="joint", image_width=width), size)
-        load_weights(path, {"text": text, "image": image})
-        return cls(text.eval().to(device), image.eval().to(device), options.objective != "sje")
+        image, text = ImageEncoder.load(path, options.dim, size), load_text(path, options)
+        return cls(text.to(device), image.to(device), options.objective != "sje")
 
     @torch.no_grad()
     def embed_images(self, images: Tensor, block: int = 256) -> Tensor:

@@ -76,10 +76,10 @@ def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEnc
 
     Args:
         options: Whether it learns from pixels or maps frozen features, and how wide it is.
-        size: Side of the images it reads, in pixels.
+        size: Side of the images it is given, in pixels.
     """
     if options.image_features == "joint":
-        return ImageEncoder(size, options.image_width, options.dim)
+        return ImageEncoder(min(size, options.image_size or size), options.image_width, options.dim)
     if options.objective == "class-contrastive":
         return WhitenedEncoder(DIMENSIONS[options.image_features], options.dim, dropout=options.dropout)
     return FeatureEncoder(DIMENSIONS[options.image_features], options.dim)

@@ -1,12 +1,16 @@
 """Encoders of images: the image side of the joint embedding, from pixels or from frozen features, and the style encoder."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i.config.sizes import check_size
+from t2i.errors import ConfigError
 from t2i.ops.convolution import convolution
 from t2i.text.char_cnn_rnn import TEXT_DIM
+from t2i.weights import load_weights, read_header
 
 
 def _run_trunk(trunk: nn.Sequential, images: Tensor) -> Tensor:
@@ -27,7 +31,7 @@ class ImageEncoder(nn.Module):
     ImageNet's world (drawings, icons) need their own.
 
     Args:
-        size: Side of the image in pixels, a power of two of at least 16.
+        size: Side in pixels that it reads, a power of two of at least 16; images of a multiple are averaged down to it.
         width: Channels of the first feature map.
         text_dim: T, length of the embedding.
 
@@ -48,9 +52,36 @@ class ImageEncoder(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Linear(before * 16, text_dim)
 
+    @classmethod
+    def load(cls, path: Path, text_dim: int, size: int) -> "ImageEncoder":
+        """Load the image side of a joint embedding; its file says how many pixels it reads and how wide it is.
+
+        Args:
+            path: `text.safetensors` of a run.
+            text_dim: T.
+            size: Side of the images it is given, in pixels: a multiple of what it reads.
+
+        Raises:
+            ConfigError: the file holds no image side that reads pixels, or one that reads larger images.
+            CheckpointError: the file is damaged or of another shape.
+        """
+        shapes = {name: shape for name, (_, shape) in read_header(path).tensors.items()}
+        maps = [shape[0] for name, shape in shapes.items() if name.startswith("image.trunk.") and len(shape) == 4]
+        if not maps or "image.head.weight" not in shapes:
+            raise ConfigError(
+                f"{path} has no image side that reads pixels; t2i-train text --image-features joint makes one"
+            )
+        side = 4 * 2 ** len(maps)
+        if size % side:
+            raise ConfigError(f"{path} reads images of {side} px; the model generates {size} px")
+        encoder = cls(side, min(maps), text_dim)
+        load_weights(path, {"image": encoder})
+        return encoder.eval()
+
     def forward(self, images: Tensor) -> Tensor:
-        """Embed images (B, 3, size, size) in [-1, 1]: (B, T)."""
-        x = _run_trunk(self.trunk, images)
+        """Embed images (B, 3, S, S) in [-1, 1], S a multiple of `size`: (B, T)."""
+        factor = images.shape[-1] // self.size
+        x = _run_trunk(self.trunk, images if factor == 1 else F.avg_pool2d(images, factor))
         embeddings: Tensor = self.head(x.flatten(1))
         return embeddings.float()
 

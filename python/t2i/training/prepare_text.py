@@ -8,7 +8,7 @@ from torch import nn
 from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError
-from t2i.models.build import image_encoder
+from t2i.models.encoders import ImageEncoder
 from t2i.text.build import text_encoder
 from t2i.text.inputs import CaptionInputs, train_rows
 from t2i.text.minilm import MiniLmEncoder
@@ -18,7 +18,6 @@ from t2i.text.protocol import TextEncoder
 from t2i.text.table import caption_table, read_table
 from t2i.training.text import train_text
 from t2i.training.text_source import FrozenText, LearnedText, TextSource
-from t2i.weights import load_weights
 
 
 def learned_text(encoder: TextEncoder, data: PackedDataset, device: torch.device) -> LearnedText:
@@ -56,7 +55,6 @@ def prepare_text(
     encoder = load_text(path, options).to(device)
     alignment_encoder: nn.Module | None = None
     if config.alignment_weight:
-        alignment_encoder = image_encoder(options, config.size)
-        load_weights(path, {"image": alignment_encoder})
-        alignment_encoder = alignment_encoder.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        alignment_encoder = ImageEncoder.load(path, options.dim, config.size).requires_grad_(False)
+        alignment_encoder = alignment_encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return FrozenText(caption_table(encoder, data, device, precision), encoder), alignment_encoder
