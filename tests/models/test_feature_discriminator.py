@@ -84,6 +84,14 @@ def test_the_gradient_of_each_tap_reaches_the_image_and_every_weight_of_its_head
     assert touched == {str(tap)}
 
 
+def test_heads_keep_their_names_where_the_shallowest_tap_is_left_out(taps: FrozenTaps) -> None:
+    every = FeatureDiscriminator(taps.channels, text_dim=16).state_dict()
+    fewer = FeatureDiscriminator(taps.channels[1:], text_dim=16).state_dict()
+    assert {name: t.shape for name, t in fewer.items()} == {
+        name: t.shape for name, t in every.items() if not name.startswith("heads.0.")
+    }
+
+
 def test_the_score_is_the_realism_plus_the_projection_on_the_text_in_float64() -> None:
     torch.manual_seed(3)
     head = TapHead(6, text_dim=5, width=8).double().eval()

@@ -101,11 +101,14 @@ def test_one_step_moves_every_weight_and_measures_finite_losses(changes: dict[st
     assert ("feature_loss" in measured) == bool(step.config.feature_weight)
 
 
-@pytest.mark.parametrize(("size", "side"), [(0, 16), (48, 24)])
-def test_the_frozen_trunk_reads_images_of_the_size_that_is_set(size: int, side: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [(0, [16, 8, 4, 2, 1]), (32, [16, 8, 4, 2, 1]), (48, [12, 6, 3, 2])],  # enlarged ones without the shallowest tap
+)
+def test_the_frozen_trunk_reads_images_of_the_size_that_is_set(size: int, sides: list[int]) -> None:
     step = made(settings(feature_size=size))
     draws = torch.zeros(2, step.strength.columns)
-    assert step.read(torch.zeros(2, 3, 32, 32), draws)[0].shape[-2:] == (side, side)
+    assert [tap.shape[-1] for tap in step.read(torch.zeros(2, 3, 32, 32), draws)] == sides
 
 
 def test_the_frozen_trunk_and_the_statistics_of_its_taps_stay_as_they_are() -> None:

@@ -20,6 +20,7 @@ from t2i.models.frozen_trunk import frozen_taps
 
 LEAK = 0.2
 BLOCKS = (0, 2, 4, 10, 15)  # blocks of the trunk that are read: 16, 24, 40, 112 and 320 channels, stride 2 to 32
+REDUCTIONS = (4, 2, 1, 1, 1)  # stride of each one's head
 HEAD_WIDTH = 64
 
 
@@ -45,6 +46,15 @@ class FrozenTaps(nn.Module):
         for index, width in enumerate(self.channels):
             self.register_buffer(f"mean{index}", torch.zeros(width))
             self.register_buffer(f"scale{index}", torch.ones(width))
+
+    @classmethod
+    def of_images(cls, trunk: EfficientNetLite0, size: int, enlarged: int) -> "FrozenTaps":
+        """Read images of `size` pixels, enlarged to `enlarged` where that is more: then without the shallowest tap.
+
+        At the first stride of an enlarged image there is nothing that pixels do not show, and its head is the dearest: a
+        tenth of a step of `modern`.
+        """
+        return cls(trunk, BLOCKS[1:] if enlarged > size else BLOCKS, enlarged)
 
     @staticmethod
     def _width(trunk: EfficientNetLite0, block: int) -> int:
@@ -128,23 +138,26 @@ class FeatureDiscriminator(nn.Module):
     """One head a tap.
 
     Args:
-        channels: C of each tap, shallow ones first, as `FrozenTaps.channels` says.
+        channels: C of each tap, shallow ones first, as `FrozenTaps.channels` says: those of the last of `BLOCKS`.
         text_dim: T.
         width: Channels inside each head.
     """
 
     def __init__(self, channels: list[int], text_dim: int, width: int = HEAD_WIDTH) -> None:
         super().__init__()
-        reductions = [4, 2] + [1] * len(channels)
-        self.heads = nn.ModuleList(
-            TapHead(channel, text_dim, reduction, width)
-            for channel, reduction in zip(channels, reductions, strict=False)
+        first = len(BLOCKS) - len(channels)
+        # Named by the place of their block, so that --init finds them where the shallowest one is left out.
+        self.heads = nn.ModuleDict(
+            {
+                str(place): TapHead(channel, text_dim, REDUCTIONS[place], width)
+                for place, channel in enumerate(channels, first)
+            }
         )
 
     def features(self, taps: list[Tensor]) -> list[Tensor]:
         """Reduce the taps; what does not depend on the text and serves matching and mismatched pairs alike."""
-        return [head.features(tap) for head, tap in zip(self.heads, taps, strict=True)]  # type: ignore[operator]
+        return [head.features(tap) for head, tap in zip(self.heads.values(), taps, strict=True)]  # type: ignore[operator]
 
     def score(self, features: list[Tensor], text: Tensor) -> list[Tensor]:
         """Score reduced taps against K text embeddings each, (B, K, T): a map of logits (B, K, S', S') a tap."""
-        return [head.score(x, text) for head, x in zip(self.heads, features, strict=True)]  # type: ignore[operator]
+        return [head.score(x, text) for head, x in zip(self.heads.values(), features, strict=True)]  # type: ignore[operator]

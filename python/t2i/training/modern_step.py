@@ -99,7 +99,7 @@ class ModernStep:
     def _add_features(self) -> None:
         trunk = network("efficientnet-lite0").to(self.device)
         assert isinstance(trunk, EfficientNetLite0)
-        self.taps = FrozenTaps(trunk, size=self.config.feature_size).to(self.device)
+        self.taps = FrozenTaps.of_images(trunk, self.config.size, self.config.feature_size).to(self.device)
         heads = FeatureDiscriminator(self.taps.channels, self.config.text.dim)
         self.feature_discriminator = heads.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.config.contrastive_weight:
