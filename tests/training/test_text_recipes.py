@@ -47,6 +47,24 @@ def teacher(tiny_blossoms, tmp_path_factory):
     return training.run(config(tmp_path_factory.mktemp("teacher") / "run"), tiny_blossoms)
 
 
+def gan_settings(folder, **changes):
+    """A small GAN whose generator learns from the joint embedding as well, of the size of the recipe's images."""
+    plain = {
+        "size": 16,
+        "batch": 4,
+        "steps": 2,
+        "generator_width": 8,
+        "discriminator_width": 8,
+        "noise_dim": 4,
+        "projection_dim": 8,
+        "precision": "float32",
+        "threads": 1,
+        "captions_per_image": 1,
+        "alignment_weight": 0.5,
+    }
+    return TrainConfig(out=str(folder), **(plain | changes))
+
+
 def losses(run):
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
@@ -186,19 +204,7 @@ def test_a_teacher_that_does_not_fit_is_refused(changes, message, teacher, tiny_
 
 def test_a_bag_of_ngrams_learns_with_the_gan(tiny_blossoms, tmp_path):
     text = TextOptions(encoder="end-to-end", kind="ngrams", buckets=(512, 256), objective="class-contrastive", dim=16)
-    settings = TrainConfig(
-        size=16,
-        batch=4,
-        steps=2,
-        generator_width=8,
-        discriminator_width=8,
-        noise_dim=4,
-        projection_dim=8,
-        precision="float32",
-        threads=1,
-        captions_per_image=2,
-        text=text,
-    )
+    settings = gan_settings(tmp_path, captions_per_image=2, alignment_weight=0.0, text=text)
     gan.train(settings, tiny_blossoms, tmp_path)
     torch.manual_seed(0)
     before, after = text_encoder(text).vectors, Pipeline.from_pretrained(tmp_path).encoder
@@ -211,21 +217,7 @@ def test_a_bag_of_ngrams_learns_with_the_gan(tiny_blossoms, tmp_path):
 @pytest.mark.parametrize("kind", ["ngrams", "char-cnn-rnn-bytes"])
 def test_a_gan_on_any_encoder_is_saved_and_loaded_to_the_bit(kind, tiny_blossoms, tmp_path):
     text = TextOptions(**dataclasses.asdict(dataclasses.replace(RECIPE, kind=kind, width=8, channels=(8, 8), steps=2)))
-    settings = TrainConfig(
-        size=16,
-        batch=4,
-        steps=2,
-        generator_width=8,
-        discriminator_width=8,
-        noise_dim=4,
-        projection_dim=8,
-        precision="float32",
-        threads=1,
-        captions_per_image=1,
-        alignment_weight=0.5,
-        text=text,
-    )
-    gan.train(settings, tiny_blossoms, tmp_path / "run")
+    gan.train(gan_settings(tmp_path / "run", text=text), tiny_blossoms, tmp_path / "run")
     pipe = Pipeline.from_pretrained(tmp_path / "run")
     sentences = ["a red flower", "一朵红花 🌸"]
     drawn = pipe(sentences).tensor
@@ -236,25 +228,10 @@ def test_a_gan_on_any_encoder_is_saved_and_loaded_to_the_bit(kind, tiny_blossoms
 
 
 def test_an_image_side_of_fewer_pixels_than_the_generator_has_is_trained_and_taken_over(blossoms, tmp_path):
-    settings = TrainConfig(
-        out=str(tmp_path / "own"),
-        size=32,
-        batch=4,
-        steps=1,
-        generator_width=8,
-        discriminator_width=8,
-        noise_dim=4,
-        projection_dim=8,
-        precision="float32",
-        threads=1,
-        captions_per_image=1,
-        alignment_weight=0.5,
-        text=TextOptions(**dataclasses.asdict(dataclasses.replace(RECIPE, image_size=16))),
-    )
-    run = tmp_path / "own"
-    gan.train(settings, blossoms, run)
+    run, text = tmp_path / "own", TextOptions(**dataclasses.asdict(dataclasses.replace(RECIPE, image_size=16)))
+    gan.train(gan_settings(run, size=32, steps=1, text=text), blossoms, run)
     trunk = [name for name in read_tensors(run / "text.safetensors") if name.startswith("image.trunk")]
     assert ImageEncoder.load(run / "text.safetensors", 16, 32).size == 16
     assert len([name for name in trunk if name.endswith("running_mean")]) == 2
-    taken = dataclasses.replace(settings, out=str(tmp_path / "other"), text=TextOptions(encoder=str(run)))
-    gan.train(taken, blossoms, tmp_path / "other")
+    other = tmp_path / "other"
+    gan.train(gan_settings(other, size=32, steps=1, text=TextOptions(encoder=str(run))), blossoms, other)
