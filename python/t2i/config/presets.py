@@ -151,6 +151,7 @@ PRESETS: dict[str, TrainConfig] = {
         mismatch="text",
         interpolation_weight=0.0,
         feature_weight=1.0,
+        feature_size=128,
         pixel_weight=0.5,
         diversity_weight=1.0,
         text_mixing=1.0,
