@@ -103,9 +103,10 @@ def test_one_step_moves_every_weight_and_measures_finite_losses(changes: dict[st
 
 @pytest.mark.parametrize(
     ("size", "sides"),
-    [(0, [16, 8, 4, 2, 1]), (32, [16, 8, 4, 2, 1]), (48, [12, 6, 3, 2])],  # enlarged ones without the shallowest tap
+    [(0, [16, 8, 4, 2, 1]), (32, [16, 8, 4, 2, 1]), (48, [12, 6, 3, 2]), (128, [16, 8, 4, 2])],
 )
 def test_the_frozen_trunk_reads_images_of_the_size_that_is_set(size: int, sides: list[int]) -> None:
+    """Enlarged ones without the shallowest tap, and at most twice as large."""
     step = made(settings(feature_size=size))
     draws = torch.zeros(2, step.strength.columns)
     assert [tap.shape[-1] for tap in step.read(torch.zeros(2, 3, 32, 32), draws)] == sides

@@ -247,7 +247,8 @@ class TrainConfig(RunOptions):
     )
     feature_size: int = option(
         0,
-        "modern: side in pixels that smaller images are enlarged to before the frozen network; 0 leaves them as they are.",
+        "modern: side in pixels that smaller images are enlarged to before the frozen network, at most twice their own; 0"
+        " leaves them as they are.",
         group="losses",
         at_least=0,
     )

@@ -51,10 +51,11 @@ class FrozenTaps(nn.Module):
     def of_images(cls, trunk: EfficientNetLite0, size: int, enlarged: int) -> "FrozenTaps":
         """Read images of `size` pixels, enlarged to `enlarged` where that is more: then without the shallowest tap.
 
-        At the first stride of an enlarged image there is nothing that pixels do not show, and its head is the dearest: a
-        tenth of a step of `modern`.
+        Not beyond twice their size: at four times, images of 32 px had less variety (docs/method.md). The first tap of an
+        enlarged image shows what pixels show, and its head costs a twelfth of a step of `modern`.
         """
-        return cls(trunk, BLOCKS[1:] if enlarged > size else BLOCKS, enlarged)
+        side = min(enlarged, 2 * size)
+        return cls(trunk, BLOCKS[1:] if side > size else BLOCKS, side)
 
     @staticmethod
     def _width(trunk: EfficientNetLite0, block: int) -> int:
