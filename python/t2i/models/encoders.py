@@ -10,7 +10,7 @@ from t2i.config.sizes import check_size
 from t2i.errors import ConfigError
 from t2i.ops.convolution import convolution
 from t2i.text.char_cnn_rnn import TEXT_DIM
-from t2i.weights import load_weights, read_header
+from t2i.weights import checked_network, load_weights, read_header
 
 
 def _run_trunk(trunk: nn.Sequential, images: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class ImageEncoder(nn.Module):
         side = 4 * 2 ** len(maps)
         if size % side:
             raise ConfigError(f"{path} reads images of {side} px; the model generates {size} px")
-        encoder = cls(side, min(maps), text_dim)
+        encoder = checked_network(path, "image", lambda: cls(side, min(maps), text_dim))
         load_weights(path, {"image": encoder})
         return encoder.eval()
 

@@ -147,6 +147,7 @@ class FeatureDiscriminator(nn.Module):
     def __init__(self, channels: list[int], text_dim: int, width: int = HEAD_WIDTH) -> None:
         super().__init__()
         first = len(BLOCKS) - len(channels)
+        assert first >= 0, f"{len(channels)} taps, there are {len(BLOCKS)}"
         # Named by the place of their block, so that --init finds them where the shallowest one is left out.
         self.heads = nn.ModuleDict(
             {
