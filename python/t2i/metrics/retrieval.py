@@ -55,7 +55,7 @@ class JointEmbedding:
             device: Where to put it.
 
         Raises:
-            ConfigError: the run has none, or none with an image side that reads pixels of that size.
+            ConfigError: the run has none, or none with an image side that reads pixels, or one that reads larger images.
             CheckpointError: the file is damaged or of another shape.
         """
         path = run / "text.safetensors"

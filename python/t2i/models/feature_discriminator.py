@@ -52,7 +52,7 @@ class FrozenTaps(nn.Module):
         """Read images of `size` pixels, enlarged to `enlarged` where that is more: then without the shallowest tap.
 
         Not beyond twice their size: at four times, images of 32 px had less variety (docs/method.md). The first tap of an
-        enlarged image shows what pixels show, and its head costs a twelfth of a step of `modern`.
+        enlarged image shows what pixels show, and its head costs 7% of a step of `modern`.
         """
         side = min(enlarged, 2 * size)
         return cls(trunk, BLOCKS[1:] if side > size else BLOCKS, side)
