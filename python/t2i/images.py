@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -50,3 +51,9 @@ def scale(pixels: Tensor) -> Tensor:
     """Turn uint8 into float32 in [-1, 1], to the same bit on every device."""
     # By a tensor and not by a number, which a GPU multiplies by the rounded reciprocal of.
     return pixels.float() / torch.full((), 127.5, device=pixels.device) - 1
+
+
+def averaged(images: Tensor, size: int) -> Tensor:
+    """Average images (B, 3, S, S) down to `size` pixels a side, which divides S."""
+    factor = images.shape[-1] // size
+    return images if factor == 1 else F.avg_pool2d(images, factor)

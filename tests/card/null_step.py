@@ -26,7 +26,7 @@ from t2i.blossoms.pack import pack_blossoms  # noqa: E402
 from t2i.config.presets import preset  # noqa: E402
 from t2i.data.dataset import PackedDataset  # noqa: E402
 from t2i.data.loader import Batch  # noqa: E402
-from t2i.models.encoders import ImageEncoder  # noqa: E402
+from t2i.models.build import image_encoder  # noqa: E402
 from t2i.training.steps import make_step  # noqa: E402
 from t2i.training.text_source import FrozenText  # noqa: E402
 
@@ -114,7 +114,7 @@ def make(config, precision):
     text = FrozenText(torch.zeros(80_000, config.text.dim, device=DEVICE), None)
     encoder = None
     if config.alignment_weight:
-        encoder = ImageEncoder(config.size, config.text.image_width, config.text.dim).requires_grad_(False).eval()
+        encoder = image_encoder(config.text, config.size).requires_grad_(False).eval()
         encoder = encoder.to(DEVICE, memory_format=torch.channels_last)
     if config.network == "paper":
         return make_step(config, text, DEVICE, precision, encoder)

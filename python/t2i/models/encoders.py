@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from t2i.config.sizes import check_size
 from t2i.errors import ConfigError
+from t2i.images import averaged
 from t2i.ops.convolution import convolution
 from t2i.text.char_cnn_rnn import TEXT_DIM
 from t2i.weights import checked_network, load_weights, read_header
@@ -80,8 +81,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (B, 3, S, S) in [-1, 1], S a multiple of `size`: (B, T)."""
-        factor = images.shape[-1] // self.size
-        x = _run_trunk(self.trunk, images if factor == 1 else F.avg_pool2d(images, factor))
+        x = _run_trunk(self.trunk, averaged(images, self.size))
         embeddings: Tensor = self.head(x.flatten(1))
         return embeddings.float()
 

@@ -14,14 +14,8 @@ from t2i.text.table import _table
 from t2i.weights import checked_network, load_weights, read_header
 
 Config = TypeVar("Config", TextConfig, TrainConfig)
-TEACHERS = (
-    "dim",
-    "image_features",
-    "feature_size",
-    "image_width",
-    "image_size",
-    "objective",
-)  # settings that a student shares
+# Settings that a student shares.
+TEACHERS = ("dim", "image_features", "feature_size", "image_width", "image_size", "objective")
 MAX_UNKNOWN = 0.01  # share of captions with letters outside the alphabet, up to which `auto` is the char-CNN-RNN
 
 

@@ -10,8 +10,9 @@ with zeros, because a frozen ImageNet network answers to the edge of a black bar
 from dataclasses import asdict, dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from t2i.images import averaged
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,4 @@ def augment(images: Tensor, strength: Augmentation, draws: Tensor) -> Tensor:
 
 def reduce_to(images: Tensor, size: int) -> Tensor:
     """Average images (B, 3, S, S) down to `size` pixels a side, which divides S; channels last."""
-    factor = images.shape[-1] // size
-    reduced = images if factor == 1 else F.avg_pool2d(images, factor)
-    return reduced.contiguous(memory_format=torch.channels_last)
+    return averaged(images, size).contiguous(memory_format=torch.channels_last)
