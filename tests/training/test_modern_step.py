@@ -48,6 +48,7 @@ def settings(**changes: object) -> TrainConfig:
         "interpolation_weight": 0.0,
         "feature_weight": 1.0,
         "diversity_weight": 1.0,
+        "moment_weight": 0.25,
         "contrastive_weight": 0.3,
         "recovery_weight": 0.1,
         "hard_mismatch": 0.5,
@@ -229,14 +230,17 @@ def test_the_text_is_standardised_by_the_training_captions() -> None:
 
 def test_an_infinite_loss_changes_no_weight_and_is_counted() -> None:
     step = made(settings())
-    before = weights(step)
+    step(batch_of(1, size=32), 0)
+    assert step.moments is not None
+    before, averages = weights(step), copy.deepcopy(step.moments.state_dict())
     batch = batch_of(0, size=32)
     batch.images[0, 0, 0, 0] = float("nan")
-    step(batch, 0)
+    step(batch, 1)
     after = weights(step)
+    assert all(torch.equal(averages[name], now) for name, now in step.moments.state_dict().items())
     untouched = {name for name in before if not name.startswith("ema.")}
     assert all(torch.equal(before[name], after[name]) for name in untouched)
-    assert step.guard.check(1, "none") == 1
+    assert step.guard.check(2, "none") == 1
 
 
 @pytest.mark.parametrize(
@@ -339,7 +343,9 @@ def two_steps(ranks: Ranks) -> dict[str, torch.Tensor]:
     rows = ranks.rows(config.batch)
     for number in range(2):
         step(batch_of(2 * number + ranks.rank, rows=rows, size=32), number)
-    return weights(step) | {"noise": step.inputs(batch_of(0, rows=rows, size=32), 5)["noise"]}
+    assert step.moments is not None
+    averages = {f"moments.{name}": average for name, average in step.moments.named_buffers()}
+    return weights(step) | averages | {"noise": step.inputs(batch_of(0, rows=rows, size=32), 5)["noise"]}
 
 
 @pytest.mark.timeout(600)

@@ -261,6 +261,13 @@ class TrainConfig(RunOptions):
         group="losses",
         at_least=0,
     )
+    moment_weight: float = option(
+        0.0,
+        "modern: weight of the loss that brings the mean image, and the mean square of each pixel, to those of real"
+        " images, reduced to 16 px.",
+        group="losses",
+        at_least=0,
+    )
     contrastive_weight: float = option(
         0.0,
         "modern: weight of a contrastive loss on frozen features, whose linear map is trained on real images.",

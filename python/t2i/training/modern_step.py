@@ -1,10 +1,11 @@
 """One step of the modern GAN: two discriminators, on frozen features and on pixels, and a generator that learns from both.
 
 * Frozen ImageNet features score texture and parts; the paper's discriminator, on reduced images, scores colour, contrast and
-  layout. Alone, the first repeats a few layouts and fails on drawings, the second draws fog (`docs/method.md`).
+  layout. Alone, the first repeats a few layouts and fails on drawings, the second draws fog (`docs/method.md`). What all images
+  share is left to averages (`pixel_moments`).
 * Fakes are generated once a step and run through the frozen trunk once: the discriminators read them detached, the generator's
   gradient goes back through the same pass. Order D then G.
-* Some rows repeat another row's text with other noise: what the diversity loss compares.
+* Some rows repeat another row's text with other noise (the diversity loss).
 * Everything random is sampled before the update, from (seed, step, purpose); the update itself waits for nothing on a GPU.
 
 Source: Projected GAN (Sauer et al. 2021) for the frozen features; Reed et al. 2016 for the three kinds of pair, at each tap and
@@ -32,6 +33,7 @@ from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment, reduc
 from t2i.training.graph import Captured, Inputs, scalar_input
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.optim import Move, adam, ema_rate, set_learning_rate, towards, update_ema
+from t2i.training.pixel_moments import PixelMoments
 from t2i.training.reference import Reference
 from t2i.training.text_mixing import TextMixing
 from t2i.training.text_source import FrozenText
@@ -87,6 +89,7 @@ class ModernStep:
         self.text_head: nn.Linear | None = None
         if config.feature_weight:
             self._add_features()
+        self.moments = PixelMoments().to(device) if config.moment_weight else None
         rows = ranks.rows(config.batch)
         # Made once: a copy from the host could not be captured in a CUDA graph.
         self.order = torch.tensor(modern_losses.repeated_rows(rows, int(rows * REPEATED)), device=device)
@@ -148,17 +151,13 @@ class ModernStep:
 
     def _discriminators(self) -> list[nn.Module]:
         """List what scores and learns."""
-        found = (self.discriminator, self.feature_discriminator, self.text_head)
+        found = (self.discriminator, self.feature_discriminator, self.text_head, self.moments)
         return [module for module in found if module is not None]
 
     def modules(self) -> dict[str, nn.Module]:
         """Name everything that learns or is kept, for checkpoints."""
-        optional = {
-            "taps": self.taps,
-            "feature_discriminator": self.feature_discriminator,
-            "text_head": self.text_head,
-            "recovery": self.recovery,
-        }
+        names = ("taps", "feature_discriminator", "text_head", "recovery", "moments")
+        optional: dict[str, nn.Module | None] = {name: getattr(self, name) for name in names}
         always = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
         return always | {name: module for name, module in optional.items() if module is not None}
 
@@ -392,6 +391,8 @@ class ModernStep:
             repeats = int(len(fakes) * REPEATED)
             apart = modern_losses.diversity_of(fakes, given["images"], fake_taps, real_taps, repeats)
             parts["diversity"] = (config.diversity_weight, apart)
+        if self.moments is not None:
+            parts["moments"] = (config.moment_weight, self.moments(fakes, given["images"]))
         if self.recovery is not None:
             read = self.recovery(features.flatten(1)).float()
             parts["recovery"] = (config.recovery_weight, F.mse_loss(read, given["noise"]))
