@@ -119,9 +119,11 @@ def oxford102(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("../shared/data/oxford102-96px.tar.gz is not on this machine")
     folder = tmp_path_factory.mktemp("oxford102")
     with tarfile.open(archive) as tar:
-        members = [m for m in tar if "class_0000" in m.name or not ("/jpg/" in m.name or "text_c10" in m.name)]
+        # As an attribute: Python 3.11.2, Debian's, has neither the filter nor the argument.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        everything = tar.getmembers()
+        members = [m for m in everything if "class_0000" in m.name or not ("/jpg/" in m.name or "text_c10" in m.name)]
         wanted = {Path(m.name).stem for m in members if m.name.endswith(".txt") and "image_" in m.name}
-        tar.extractall(folder, members, filter="data")
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, [m for m in tar if "/jpg/" in m.name and Path(m.name).stem in wanted], filter="data")
+        pictures = [m for m in everything if "/jpg/" in m.name and Path(m.name).stem in wanted]
+        tar.extractall(folder, members + pictures)
     return folder / "oxford102"
