@@ -8,11 +8,10 @@ from t2i.training.pixel_moments import RATE, SIDE, PixelMoments
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def images(number: int, rows: int = 16, mean: float = 0.0, spread: float = 0.3, size: int = 32) -> torch.Tensor:
-    """Noise in blocks of two pixels, so that reducing them to 16 px keeps its spread."""
-    small = torch.randn(rows, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(number))
-    factor = size // SIDE
-    return (mean + spread * small).repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+def images(number: int, mean: float = 0.0, spread: float = 0.3) -> torch.Tensor:
+    """Noise of 32 px in blocks of two, so that reducing them to 16 px keeps its spread."""
+    small = torch.randn(16, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(number))
+    return (mean + spread * small).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
 def test_generated_images_have_a_moving_mean_and_real_ones_a_plain_one() -> None:

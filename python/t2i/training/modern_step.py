@@ -1,8 +1,8 @@
 """One step of the modern GAN: two discriminators, on frozen features and on pixels, and a generator that learns from both.
 
 * Frozen ImageNet features score texture and parts; the paper's discriminator, on reduced images, scores colour, contrast and
-  layout. Alone, the first repeats a few layouts and fails on drawings, the second draws fog (`docs/method.md`). What all images
-  share is left to averages (`pixel_moments`).
+  layout. Alone, the first repeats a few layouts and fails on drawings, the second draws fog (`docs/method.md`). Averages
+  of pixels say what all images share (`pixel_moments`).
 * Fakes are generated once a step and run through the frozen trunk once: the discriminators read them detached, the generator's
   gradient goes back through the same pass. Order D then G.
 * Some rows repeat another row's text with other noise (the diversity loss).
@@ -150,7 +150,7 @@ class ModernStep:
             self.captured = Captured(self.update, self.device)
 
     def _discriminators(self) -> list[nn.Module]:
-        """List what scores and learns."""
+        """List what scores: networks that learn, and averages that follow."""
         found = (self.discriminator, self.feature_discriminator, self.text_head, self.moments)
         return [module for module in found if module is not None]
 

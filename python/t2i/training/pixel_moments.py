@@ -1,8 +1,7 @@
 """A critic of averages: the mean image and the mean square of each pixel must be those of real images.
 
-Discriminators score one image at a time and stop where each passes for real; what all generated images share, such as borders
-darker and centres brighter than in photographs, moves no score of one image enough. Running averages over hundreds of images
-show it.
+Discriminators score one image at a time; what all generated images share, such as borders darker and centres brighter than in
+photographs, shows in averages over hundreds of them. What that gains, and when, is in `docs/method.md`.
 
 Source: generative feature matching networks (dos Santos et al. 2019): moments of generated and of real images by moving
 averages, because those of one batch are mostly noise; here of pixels.
