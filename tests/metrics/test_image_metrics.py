@@ -372,6 +372,29 @@ def test_a_seed_draws_the_same_pictures_and_another_seed_others(run):
     assert one.several.shape == (12, 4, 16, 16, 3)
 
 
+def test_five_captions_in_turn_share_their_noise(run, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(scoring, "generate", lambda pipe, noise, text: drawn.append(noise) or np.zeros((len(noise), 2)))
+    sample_images(t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack"), "train", 12, 0)
+    noise = max(drawn, key=len).unflatten(0, (12, 4))
+    for first, last in ((0, 5), (5, 10), (10, 12)):
+        assert (noise[first:last] == noise[first]).all()
+    assert len(noise.flatten(0, 1).unique(dim=0)) == 3 * 4
+
+
+def test_images_are_regrouped_by_their_noise():
+    captions, noises = np.arange(12)[:, None], np.arange(4)[None]
+    several = np.stack(
+        [captions + 0 * noises, captions // diversity.SHARED * 4 + noises], axis=2
+    )  # (12, 4, 2): caption, noise
+    found = diversity.by_noise(several)
+    assert found.shape == (8, diversity.SHARED, 2)  # the captions behind the last whole block are left out
+    assert (found[..., 1] == np.arange(8)[:, None]).all()
+    assert sorted(found[..., 0].ravel()) == sorted(list(range(10)) * 4)
+    assert diversity.by_noise(torch.from_numpy(several)).tolist() == found.tolist()
+    assert diversity.by_noise(several[:3]).shape == (4, 3, 2)
+
+
 def test_more_pictures_than_the_split_has_begin_anew(run):
     pipe, pack = t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack")
     split = pack.split("test")

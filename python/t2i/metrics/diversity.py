@@ -4,6 +4,7 @@ A generator that ignores its noise generates one image per caption and scores 0,
 """
 
 import math
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i.errors import ConfigError
+
+SHARED = 5  # captions that are drawn from the same noise vectors; the next ones have others
+Many = TypeVar("Many", NDArray[np.uint8], Tensor)
+
+
+def by_noise(several: Many) -> Many:
+    """Regroup images by their noise: what one noise vector gives for several captions.
+
+    Were the noise the same for all captions, the figures would rest on a handful of vectors (docs/metrics.md).
+
+    Args:
+        several: (captions, noises, ...) images or features; `SHARED` captions in turn have the same noise.
+
+    Returns:
+        (groups, SHARED, ...), or fewer in a group where there are fewer captions; captions behind the last whole group are
+        left out.
+    """
+    side = min(SHARED, len(several))
+    whole = several[: len(several) // side * side]
+    blocks = whole.reshape(-1, side, *whole.shape[1:]).swapaxes(1, 2)
+    return blocks.reshape(-1, side, *whole.shape[2:])
 
 
 def pixel_distances(images: NDArray[np.uint8]) -> float:

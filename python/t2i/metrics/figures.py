@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i.data.dataset import PackedDataset
-from t2i.metrics.diversity import feature_distances, pixel_distances
+from t2i.metrics.diversity import by_noise, feature_distances, pixel_distances
 from t2i.metrics.fid import Gaussian, frechet_distance, kernel_distance
 from t2i.metrics.inputs import middle
 from t2i.metrics.neighbours import NEIGHBOURS, copies, nearest_distance, neighbourhood
@@ -153,7 +153,7 @@ def pixel_diversity_figure(
     """
     return {
         "value": pixel_distances(several),
-        "across_captions": pixel_distances(several.swapaxes(0, 1)),
+        "across_captions": pixel_distances(by_noise(several)),
         "real": pixel_distances(real[groups]) if len(groups) else None,
         "protocol": protocol | {"distance": "root mean square of pixel differences, 0..1"},
     }
@@ -173,7 +173,7 @@ def feature_diversity_figure(
     centre = real.mean(dim=0)
     return {
         "value": feature_distances(several, centre),
-        "across_captions": feature_distances(several.transpose(0, 1), centre),
+        "across_captions": feature_distances(by_noise(several), centre),
         "real": feature_distances(real[groups], centre) if len(groups) else None,
         "protocol": protocol | {"distance": "1 - cosine of centred features"},
     }

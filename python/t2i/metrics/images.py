@@ -209,8 +209,8 @@ def _groups(pack: PackedDataset, sample: ImageSample, protocol: dict[str, Any]) 
     """Group real images of one class, for diversity: (g, noises) rows, and the protocol."""
     classes = pack.classes[sample.chosen].astype(np.int64)
     groups = diversity.groups_of_one_class(classes, len(sample.several), NOISES, protocol["seed"])
-    counts = {"captions": len(sample.several), "noises": NOISES, "real_groups_of_one_class": len(groups)}
-    return groups, protocol | counts
+    counts = {"captions": len(sample.several), "noises": NOISES, "captions_of_one_noise": diversity.SHARED}
+    return groups, protocol | counts | {"real_groups_of_one_class": len(groups)}
 
 
 def _feature_figures(

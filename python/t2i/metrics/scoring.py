@@ -18,6 +18,7 @@ from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError
 from t2i.images import to_uint8
+from t2i.metrics.diversity import SHARED
 from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of
 from t2i.metrics.inputs import embed_rows, middle
 from t2i.metrics.neighbours import NEIGHBOURS
@@ -33,7 +34,7 @@ class ImageSample:
 
     generated: NDArray[np.uint8]  # (N, S, S, 3)
     captions: NDArray[np.int64]  # (N,) rows of the pack
-    several: NDArray[np.uint8]  # (G, n, S, S, 3): n images of each of the first G captions; image i has the same noise
+    several: NDArray[np.uint8]  # (G, n, S, S, 3): n images of each of the first G captions, with noise as in `by_noise`
     chosen: NDArray[np.int64]  # (M,) rows of the real images, ascending
     real: NDArray[np.uint8]  # (M, S, S, 3)
     own: NDArray[np.int64]  # (N,) row of `real` that each caption belongs to
@@ -79,8 +80,11 @@ def sample_images(
     text = embed(torch.from_numpy(captions).to(pipe.device)) if embed else embed_rows(pipe, pack, captions)  # (N, T)
     noise = runtime.noise((count, pipe.config.noise_dim), pipe.device, seed, 0, "evaluate images")
     groups = min(GROUPS, count)
-    shared = runtime.noise((NOISES, pipe.config.noise_dim), pipe.device, seed, 0, "evaluate diversity")
-    several = generate(pipe, shared.repeat(groups, 1), text[:groups].repeat_interleave(NOISES, dim=0))
+    blocks = runtime.noise(
+        (-(-groups // SHARED), NOISES, pipe.config.noise_dim), pipe.device, seed, 0, "evaluate diversity"
+    )
+    shared = blocks.repeat_interleave(SHARED, dim=0)[:groups].flatten(0, 1)  # (groups * NOISES, Z)
+    several = generate(pipe, shared, text[:groups].repeat_interleave(NOISES, dim=0))
     other, other_from = _further_images(pack, split, chosen, rng)
     return ImageSample(
         generated=generate(pipe, noise, text),
