@@ -1,9 +1,32 @@
-"""Operations on the generator's noise: spherical interpolation and truncation."""
+"""The generator's noise: of a seed, interpolated on the sphere, truncated."""
+
+import math
 
 import torch
 from torch import Tensor
 
+from t2i import runtime
 from t2i.errors import ConfigError
+
+BLOCK = 16  # numbers that torch draws together on a CPU; what is no multiple of it has its last 16 drawn anew
+
+
+def noise_of(seed: int, count: int, length: int, device: torch.device, draw: int = 0) -> Tensor:
+    """Draw N(0, I) for generated images: row i depends on (seed, i, draw) alone, not on `count` nor on the device.
+
+    Args:
+        seed: Chooses the noise.
+        count: Rows.
+        length: Z.
+        device: Where it is needed; it is drawn on the CPU.
+        draw: Tells several draws of one seed apart.
+
+    Returns:
+        (count, Z).
+    """
+    whole = BLOCK // math.gcd(BLOCK, length)  # rows that end with a block
+    rows = -(-count // whole) * whole
+    return runtime.noise((rows, length), torch.device("cpu"), seed, draw, "generate")[:count].to(device)
 
 
 def truncated(noise: Tensor, most: float) -> Tensor:

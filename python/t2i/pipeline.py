@@ -10,20 +10,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from t2i import _native, runtime
+from t2i import _native
 from t2i.config.options import TrainConfig
 from t2i.errors import ConfigError
 from t2i.images import to_pil
 from t2i.models.build import AnyGenerator
 from t2i.models.encoders import StyleEncoder
-from t2i.noise import slerp, truncated
+from t2i.noise import noise_of, slerp, truncated
 from t2i.prepare.style_images import read_style_images
 from t2i.pretrained import hub
 from t2i.pretrained.card import model_card
 from t2i.pretrained.folder import data_metadata, model_hash, write_model, write_style
 from t2i.pretrained.loader import load_model
 from t2i.style import StyleReader, has_style
-from t2i.text.protocol import TextEncoder
+from t2i.text.protocol import TextEncoder, unread_warnings
 
 
 @dataclass
@@ -157,6 +157,10 @@ class Pipeline:
             )
         return self.encoder.embed(check_captions(captions, 1))
 
+    def unread(self, captions: Sequence[str]) -> list[str]:
+        """Warn, one line each, of captions that the model does not read whole: words it never learned, characters it cuts."""
+        return [] if self.encoder is None else unread_warnings(captions, self.encoder)
+
     @torch.no_grad()
     def __call__(
         self, captions: str | Sequence[str], count: int = 1, seed: int = 0, truncation: float | None = None
@@ -173,7 +177,7 @@ class Pipeline:
             ConfigError: an empty caption, a count below 1, or a truncation that is not above 0.
         """
         text = self.embed(check_captions(captions, count))  # (n, T)
-        noise = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
+        noise = noise_of(seed, count, self.config.noise_dim, self.device)
         if truncation is not None:
             noise = truncated(noise, truncation)
         images = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
@@ -228,13 +232,13 @@ class Pipeline:
         if steps < 2 or count < 1:
             raise ConfigError(f"interpolation needs at least 2 steps and a count of 1, got {steps} and {count}")
         weight = torch.linspace(0, 1, steps, device=self.device)
-        first = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
+        first = noise_of(seed, count, self.config.noise_dim, self.device)
         if over == "text":
             text = self.mix(captions, torch.stack([1 - weight, weight], dim=1)).repeat(count, 1)
             noise = first.repeat_interleave(steps, dim=0)
         else:
             text = self.embed(captions).repeat(count * steps, 1)
-            second = runtime.noise((count, self.config.noise_dim), self.device, seed, 1, "generate")
+            second = noise_of(seed, count, self.config.noise_dim, self.device, draw=1)
             noise = slerp(first, second, weight).flatten(0, 1)
         images = self.draw(noise, text)
         return PipelineOutput(to_pil(images), images)
@@ -255,7 +259,7 @@ class Pipeline:
         if count < 1:
             raise ConfigError(f"count must be at least 1, got {count}")
         text = self.mix(captions, weights)  # (n, T)
-        noise = runtime.noise((count, self.config.noise_dim), self.device, seed, 0, "generate")
+        noise = noise_of(seed, count, self.config.noise_dim, self.device)
         images = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
         return PipelineOutput(to_pil(images), images)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from t2i import console
 from t2i.cli.arguments import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, Generate
 from t2i.cli.parsing import parse
 from t2i.config.presets import EXAMPLE
@@ -20,6 +21,8 @@ def run_generate(arguments: Sequence[str]) -> None:
     mode = _mode(config)
     _check(config, mode)
     pipe = _load(config)
+    for warning in pipe.unread([*config.captions, *(config.interpolate_text or ()), *(config.arithmetic or ())]):
+        console.say(warning)
     if mode == "--style":
         _style_table(config, pipe)
     elif mode in ("--interpolate-text", "--interpolate-noise"):

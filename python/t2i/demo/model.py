@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from t2i import runtime
 from t2i.config.presets import EXAMPLE
 from t2i.errors import ConfigError
 from t2i.images import to_uint8
-from t2i.noise import slerp, truncated
+from t2i.noise import noise_of, slerp, truncated
 from t2i.pipeline import Pipeline
 from t2i.plots import grids
 from t2i.prepare.style_images import read_style_images
@@ -77,7 +76,7 @@ class DemoModel:
             raise ConfigError("write a second sentence, or move the slider back to the first one")
         weights = [[1 - text_weight, text_weight]] if len(ends) == 2 else [[1.0]]
         shape = (rows, self.pipe.config.noise_dim)
-        first, second = (runtime.noise(shape, self.pipe.device, key, draw, "generate") for draw in (0, 1))
+        first, second = (noise_of(key, *shape, self.pipe.device, draw) for draw in (0, 1))
         if most is not None:
             first, second = truncated(first, most), truncated(second, most)
         if style is not None:  # the slider leads from the style's noise to the seed's

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from t2i import runtime
 from t2i.errors import CheckpointError
 from t2i.export.checks import read_model
 from t2i.extras import require
 from t2i.images import to_pil
+from t2i.noise import noise_of
 from t2i.pipeline import PipelineOutput, check_captions
 from t2i.text.build import tokenizer_of
+from t2i.text.protocol import unread_warnings
 
 
 class OnnxPipeline:
@@ -40,6 +41,10 @@ class OnnxPipeline:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise CheckpointError(f"{path} is not a model that t2i-export wrote: {reason}") from error
 
+    def unread(self, captions: Sequence[str]) -> list[str]:
+        """Warn of captions as `Pipeline.unread` does, by the tokenizer alone: which words were learned is not in the file."""
+        return unread_warnings(captions, self.tokenizer)
+
     def __call__(self, captions: str | Sequence[str], count: int = 1, seed: int = 0) -> PipelineOutput:
         """Generate `count` images of each caption, from the same noise as `Pipeline`.
 
@@ -52,7 +57,7 @@ class OnnxPipeline:
         if tokens.shape[1] < 2:  # the graph's length is free from 2 on
             tokens = np.pad(tokens, ((0, 0), (0, 1)))
         ids = tokens.repeat(count, axis=0).astype(self.ids)  # (n * count, L)
-        noise = runtime.noise((count, self.noise_dim), torch.device("cpu"), seed, 0, "generate")
+        noise = noise_of(seed, count, self.noise_dim, torch.device("cpu"))
         feed = {"captions": ids, "noise": noise.repeat(len(sentences), 1).numpy()}
         expected = (len(ids), 3, self.size, self.size)
         try:

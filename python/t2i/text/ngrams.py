@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i.text.protocol import TextEncoder
-from t2i.text.tokenizers import NgramTokenizer
+from t2i.text.tokenizers import NgramTokenizer, quoted
 
 
 def fewest(captions: int) -> int:
@@ -84,6 +84,21 @@ class NgramEncoder(TextEncoder):
         starts = lengths.cumsum(0) - lengths
         total = F.embedding_bag(values, self.vectors, starts, mode="sum", per_sample_weights=weights)
         return self._scaled(total)
+
+    def unread(self, caption: str) -> str:
+        """Name the words of which too few training captions had any; those of scripts without spaces, by most of a run.
+
+        A hash that a known word shares hides one now and then: as many as buckets are taken.
+        """
+        unknown, words = [], caption.split()
+        known = self.idf.cpu().numpy() > 0
+        values, offsets = self.tokenizer.ragged(words)
+        for word, first, last in zip(words, offsets[:-1], offsets[1:], strict=True):
+            units = values[first:last]
+            units = units[units <= self.tokenizer.words]  # units and pairs of them; without pieces
+            if len(units) and 2 * known[units].sum() < len(units):
+                unknown.append(word)
+        return quoted(unknown) if len(values) else super().unread(caption)
 
     def exportable(self, tokens: Tensor) -> Tensor:
         """Embed (B, L) by a look-up and a sum, where ONNX has no ragged bag."""

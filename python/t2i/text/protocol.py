@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from t2i.text.tokenizers import quoted
 from t2i.weights import plain_tensors, tensor_digest
 
 
@@ -29,6 +30,10 @@ class Tokenizer(Protocol):
 
     def unseen(self, captions: Sequence[str]) -> int:
         """Count the captions that are not seen whole: cut, or with characters that have no token."""
+        ...
+
+    def unread(self, caption: str) -> str:
+        """Say what of a caption has no token: "'花'", "what comes after 201 characters"; empty if it is seen whole."""
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -52,6 +57,10 @@ class TextEncoder(nn.Module):
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Tokenize captions: (B, L) integers on the CPU, 0 is padding."""
         return torch.from_numpy(self.tokenizer(captions))
+
+    def unread(self, caption: str) -> str:
+        """Say what of a caption the embedding does not depend on, as `Tokenizer.unread`; empty if it is read whole."""
+        return self.tokenizer.unread(caption)
 
     def embed(self, captions: Sequence[str]) -> Tensor:
         """Embed captions: (B, T) on the encoder's device."""
@@ -80,3 +89,13 @@ class TextEncoder(nn.Module):
         """Hash settings and weights: what embeddings depend on."""
         facts = json.dumps(self.settings(), sort_keys=True)
         return hashlib.sha256((facts + tensor_digest(plain_tensors(self.state_dict()))).encode()).hexdigest()
+
+
+def unread_warnings(captions: Sequence[str], reader: TextEncoder | Tokenizer) -> list[str]:
+    """Say of each caption what of it a model does not know; nothing of those that it reads whole."""
+    found = ((caption, reader.unread(caption)) for caption in dict.fromkeys(captions))
+    return [
+        f"warning: the model does not know {part} in {quoted([caption])}: write as its training captions are written"
+        for caption, part in found
+        if part
+    ]

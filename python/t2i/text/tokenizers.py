@@ -7,7 +7,7 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +32,13 @@ def padded(values: NDArray[Any], offsets: NDArray[Any]) -> NDArray[Any]:
 def ragged(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Take rows (B, L) apart as values and offsets, their padding included: ids of fixed length keep their places."""
     return rows.reshape(-1), np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+
+
+def quoted(parts: Iterable[str], most: int = 5) -> str:
+    """List distinct parts of a caption for a message: "'a', 'b' and 3 more"."""
+    distinct = list(dict.fromkeys(parts))
+    shown = ", ".join(repr(part if len(part) <= 40 else part[:40] + "...") for part in distinct[:most])
+    return shown + (f" and {len(distinct) - most} more" if len(distinct) > most else "")
 
 
 def plain_list(captions: Sequence[str]) -> list[str]:
@@ -60,6 +67,14 @@ class AlphabetTokenizer:
             bool(cut) or len(caption) > alphabet.CAPTION_LENGTH for cut, caption in zip(unknown, captions, strict=True)
         )
 
+    def unread(self, caption: str) -> str:
+        """Name characters outside the alphabet, all of which have one token, and what is cut."""
+        length = alphabet.CAPTION_LENGTH
+        letters = dict.fromkeys(caption[:length])
+        unknown = quoted(letter for letter in letters if (self([letter]) == _native.UNKNOWN).any())
+        cut = f"what comes after {length} characters" if len(caption) > length else ""
+        return " and ".join(filter(None, [unknown, cut]))
+
     def settings(self) -> dict[str, Any]:
         """Describe it."""
         return {"tokenizer": "alphabet"}
@@ -82,6 +97,10 @@ class ByteTokenizer:
     def unseen(self, captions: Sequence[str]) -> int:
         """Count captions of more bytes."""
         return sum(len(caption.encode()) > self.length for caption in plain_list(captions))
+
+    def unread(self, caption: str) -> str:
+        """Say what is cut."""
+        return f"what comes after {self.length} bytes" if self.unseen([caption]) else ""
 
     def settings(self) -> dict[str, Any]:
         """Describe it."""
@@ -119,6 +138,10 @@ class NgramTokenizer:
     def unseen(self, captions: Sequence[str]) -> int:
         """Count captions without a token: those of punctuation alone."""
         return int((np.diff(self.ragged(captions)[1]) == 0).sum())
+
+    def unread(self, caption: str) -> str:
+        """Name a caption of punctuation alone."""
+        return quoted([caption]) if self.unseen([caption]) else ""
 
     def settings(self) -> dict[str, Any]:
         """Describe it."""

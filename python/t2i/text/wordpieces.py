@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from t2i.errors import CheckpointError, ConfigError
 from t2i.extras import require
-from t2i.text.tokenizers import padded, plain_list
+from t2i.text.tokenizers import padded, plain_list, quoted
 
 PACKAGE = "all_minilm_l6_v2"
 SHA256 = {
@@ -78,6 +78,14 @@ class WordPieceTokenizer:
         """Count captions of more pieces, or with one that is unknown."""
         found = _word_pieces().encode_batch(plain_list(captions))
         return sum(len(each.ids) > MAX_PIECES or UNKNOWN in each.ids for each in found)
+
+    def unread(self, caption: str) -> str:
+        """Name words that have an unknown piece, and what is cut."""
+        found = _word_pieces().encode(*plain_list([caption]))
+        spans = [span for piece, span in zip(found.ids, found.offsets, strict=True) if piece == UNKNOWN]
+        unknown = quoted(caption[start:end] for start, end in spans)
+        cut = f"what comes after {MAX_PIECES} word pieces" if len(found.ids) > MAX_PIECES else ""
+        return " and ".join(filter(None, [unknown, cut]))
 
     def settings(self) -> dict[str, Any]:
         """Describe it."""
