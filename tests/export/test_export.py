@@ -11,11 +11,11 @@ from PIL import Image
 
 import t2i
 from promises import TORTURE
-from t2i import runtime
 from t2i.cli import main
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.export import onnx as exporting
 from t2i.export.onnx_pipeline import OnnxPipeline
+from t2i.noise import noise_of
 from t2i.pipeline import Pipeline
 from t2i.text import tokenizer
 
@@ -144,7 +144,7 @@ def test_half_precision_and_wide_ids_export_too(tmp_path, variant):
     assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
     expected = pipe(SENTENCES).tensor.numpy()
     drawn = OnnxPipeline(written.path)(SENTENCES).tensor.numpy()
-    noise = runtime.noise((1, 8), torch.device("cpu"), 0, 0, "generate").expand(3, -1).numpy()
+    noise = noise_of(0, 1, 8, torch.device("cpu")).expand(3, -1).numpy()
     for found in (drawn, run_graph(written.path, t2i.encode(SENTENCES).astype(np.int64), noise)):
         assert found.dtype == np.float32
         assert 0 < np.abs(found - expected).mean() < 0.005 * expected.std() / 0.1
