@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 
 import pytest
 from PIL import Image
@@ -251,3 +252,25 @@ def test_a_folder_of_tables_may_hold_json_and_one_kind_for_each_split(tmp_path, 
     assert all(len(data.captions_of(row)) == 1 for row in range(images))
     assert held_out(data) == ({"2.jpg"} if images == 3 else set())
     assert {place for place, _ in report.skipped} == {str(source / name) for name in skipped}
+
+
+KARPATHY = json.dumps({"images": [{"filename": "0.jpg", "sentences": [{"raw": "x"}], "split": "test"}]})
+
+
+def test_karpathys_form_is_found_in_the_only_folder_of_a_source(tmp_path):
+    source = write(tmp_path / "source", {"coco/dataset_coco.json": KARPATHY, "coco/images/0.jpg": JPEG})
+    archive = tmp_path / "coco.zip"
+    for depth, message in (
+        ("", None),
+        ("deep/", "t2i-prepare coco deep/coco/dataset_coco.json .once the archive is unpacked"),
+    ):
+        with zipfile.ZipFile(archive, "w") as made:
+            for file in (file for file in source.rglob("*") if file.is_file()):
+                made.write(file, depth + file.relative_to(source).as_posix())
+        if message is None:
+            for place in (source, archive):
+                data, report = packed("coco", place, tmp_path)
+                assert (held_out(data), report.skipped) == ({"0.jpg"}, [])
+        else:  # and where it is not, no command is suggested that cannot work
+            with pytest.raises(t2i.DataError, match=message):
+                packed("coco", archive, tmp_path)
