@@ -9,7 +9,7 @@ from functools import cached_property
 from t2i.errors import DataError
 from t2i.prepare.items import Report, inside
 from t2i.prepare.kinds import ENDINGS, ending, is_hidden, looks_like_image
-from t2i.prepare.tree import FolderTree, Tree, ZipTree, joined, shown
+from t2i.prepare.tree import FolderTree, Tree, ZipTree, is_folder, joined, shown
 
 
 class Finder:
@@ -195,7 +195,7 @@ def _folders(tree: Tree, folder: str) -> list[str]:
     if isinstance(tree, FolderTree):
         try:
             with os.scandir(tree.path / folder) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir())
+                return sorted(entry.name for entry in entries if is_folder(entry))
         except OSError:
             return []
     start = f"{folder}/" if folder else ""

@@ -132,13 +132,6 @@ def root_of(source: Path) -> Path:
     return source.parent.parent if source.parent.name == "annotations" else source.parent  # as COCO's archives unpack
 
 
-def required(path: Path, what: str) -> Path:
-    """Return a path that must exist; DataError where it does not."""
-    if not path.exists():
-        raise DataError(f"no such file or folder: {path} ({what})")
-    return path
-
-
 def checked_captions(value: object) -> tuple[str, ...]:
     """Check captions: a string, a list of strings, or strings by language, `{"en": "a kite", "zh": "风筝"}`.
 
@@ -184,20 +177,3 @@ def read_lines(path: Path) -> list[str]:
             return caption_lines(file.read(MAX_LINE_BYTES + 1))
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
-
-
-def with_captions(image: Path, captions: Path, report: Report) -> tuple[Path, tuple[str, ...]] | None:
-    """Pair an image with its caption file; None, and a report entry, if that fails."""
-    try:
-        lines = read_lines(captions)
-        report.read.add(str(captions))
-    except DataError as error:
-        report.skip(captions, str(error))
-        return None
-    if not image.exists():
-        report.skip(image, "no such image")
-    elif not lines:
-        report.skip(image, "no captions")
-    else:
-        return image, tuple(lines)
-    return None

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Literal
 
 from t2i.prepare.accounting import BESIDE, HIDDEN, LONELY_TEXT, NO_IMAGE, Account
 from t2i.prepare.collect import Collector
@@ -39,6 +40,7 @@ KNOWN = frozenset(
 OTHER_OF_COCO = ("instances_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
 METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json"})
 TABLES = (".csv", ".tsv", ".txt", ".token")
+JSON = (".json", ".ndjson", ".jl")
 
 
 def account_for(
@@ -53,6 +55,7 @@ def account_for(
         read: Names of the files read for captions.
         lost: Names of images that are in the report already, under the line or file of their caption.
     """
+    packed, read, lost = (_as_listed(tree, names) for names in (packed, read, lost))
     counts = Account()
     counts.add("skipped", tree.refused)
     skipped = {place for place, _ in report.skipped}
@@ -80,6 +83,12 @@ def account_for(
     report.account = counts
 
 
+def _as_listed(tree: Tree, names: Collection[str]) -> set[str]:
+    """Give files the names that they have in the listing: a link inside of the source may have led to them."""
+    listed = set(tree.names)
+    return {tree.real(name) if name not in listed and isinstance(tree, FolderTree) else name for name in names}
+
+
 def account_for_collected(
     tree: Tree,
     report: Report,
@@ -91,7 +100,7 @@ def account_for_collected(
     """Account for a source of tables, including the zips in which images were found."""
     archives = {name: archive for name, archive in collector.finder.archives.items() if archive is not None}
     used = {name for name, archive in archives.items() if any(item.path == archive.path for item in items)}
-    packed = {item.named or item.member or "" for item in items if item.member is None or item.path == tree.path}
+    packed = {_packed_name(tree, item) for item in items if item.member is None or item.path == tree.path}
     account_for(tree, report, packed, {*read, *used}, {*collector.named, *lost})
     counts = report.account
     assert counts is not None
@@ -101,6 +110,12 @@ def account_for_collected(
         assert report.account is not None
         counts.include(report.account)
     report.account = counts
+
+
+def _packed_name(tree: Tree, item: Item) -> str:
+    """Return the name of an image in a source; of one in another folder, which may be inside of the source, its path."""
+    name = item.named or item.member or ""
+    return name if item.path in (tree.path, tree.path / name) else str(item.path.absolute())
 
 
 def _stem(name: str) -> str:
@@ -115,8 +130,10 @@ def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:
     if kind in RAW_ENDINGS:
         return "skipped", "unsupported: a camera's raw file; convert it to JPEG or PNG"
     start = head(tree, name)
-    hint = _hint(name, kind, tree.place(name), start)
+    hint = _hint(name, kind, tree.place(name) if isinstance(tree, FolderTree) else name, start)
     if hint is not None:
+        if not isinstance(tree, FolderTree) and "t2i-prepare" in hint:
+            hint += " (once the archive is unpacked)"
         report.hints.append(f"{tree.place(name)}: {hint}")
         return "skipped", f"not read: {hint}"
     if kind not in TEXT_ENDINGS and image_kind(start) is not None:
@@ -152,38 +169,50 @@ def archive_hint(kind: str, place: str) -> str:
 
 def near_miss(name: str, start: bytes) -> str | None:
     """Suggest what an unused text file was meant to be; `{place}` stands for its path."""
-    base, kind = name.rpartition("/")[2].casefold(), ending(name)
-    try:
-        first = decode(start if not start.startswith((b"\xff\xfe", b"\xfe\xff")) else start[: len(start) // 2 * 2])
-    except ValueError:  # cut in the middle of a character, or no text
-        first = start.decode("utf-8", "replace")
-    if base in KNOWN or base.endswith("_stats.json") or base.startswith(OTHER_OF_COCO):
-        return None
-    if kind.startswith((".json", ".ndjson", ".jl")):
-        columns = any(f'"{column}"' in first.casefold() for column in (*FILES, "caption", "captions"))
-        if columns or ".jp" in first or ".png" in first:
-            if '"annotations"' in first or '"images"' in first:
-                return "it looks like COCO's captions, which are read by t2i-prepare coco {place}"
-            what = "the name must be metadata.jsonl" if kind != ".json" else "it looks like a list of captions"
-            return f"{what}; as it is, it is read by t2i-prepare csv {{place}}"
-        return None
+    base, kind, first = name.rpartition("/")[2].casefold(), ending(name), _text(start)
+    if kind.startswith(JSON):
+        content = json_content(name, start)
+        if content == "coco":
+            return "it looks like COCO's captions, which are read by t2i-prepare coco {place}"
+        what = "the name must be metadata.jsonl" if kind != ".json" else "it looks like a list of captions"
+        return None if content is None else f"{what}; as it is, it is read by t2i-prepare csv {{place}}"
     if base.startswith("metadata.") and kind not in (".txt",):
         return "near to metadata.csv and metadata.jsonl, the names that are read: rename it"
     line = first.split("\n", 1)[0].strip()
     if kind in TABLES and line:
         cells = [cell.strip(' "\r') for cell in line.split(find_delimiter(line, kind == ".tsv"))]
         named = find_column(cells, FILES) and find_column(cells, CAPTIONS)
-        if len(cells) > 1 and (named or any(looks_like_image(cell.partition("#")[0]) for cell in cells)):
+        others = [cell for cell in cells if not looks_like_image(cell.partition("#")[0])]
+        # Tables of numbers by image, such as Flickr8k's ExpertAnnotations.txt, hold no captions.
+        if named or (len(others) < len(cells) and not all(cell.replace(".", "", 1).isdecimal() for cell in others)):
             return "it looks like a table of captions, which is read by t2i-prepare csv {place}; csv FOLDER reads all of them"
     return None
 
 
-def account_for_items(source: Path, report: Report, items: Sequence[Item]) -> None:
-    """Account for the files of a folder whose reader returns items only."""
-    tree = FolderTree(source, report.again())
+def _text(start: bytes) -> str:
+    """Decode the first bytes of a file."""
+    try:
+        return decode(start if not start.startswith((b"\xff\xfe", b"\xfe\xff")) else start[: len(start) // 2 * 2])
+    except ValueError:  # cut in the middle of a character, or no text
+        return start.decode("utf-8", "replace")
+
+
+def json_content(name: str, start: bytes) -> Literal["captions", "coco"] | None:
+    """Return what a JSON file seems to hold by its first bytes: a list of captions, COCO's form, or neither."""
+    base, first = name.rpartition("/")[2].casefold(), _text(start)
+    if base in KNOWN or base.endswith("_stats.json") or base.startswith(OTHER_OF_COCO):
+        return None
+    columns = any(f'"{column}"' in first.casefold() for column in (*FILES, "caption", "captions"))
+    if not columns and ".jp" not in first and ".png" not in first:
+        return None
+    return "coco" if '"annotations"' in first or '"images"' in first else "captions"
+
+
+def account_for_items(tree: FolderTree, report: Report, items: Sequence[Item]) -> None:
+    """Account for a folder whose reader notes the paths of the files that it reads in the report."""
     inside = {str(item.path) for item in items if item.member is not None}  # files that hold many images
-    packed = {item.path.relative_to(source).as_posix() for item in items if item.member is None}
-    read = {Path(place).relative_to(source).as_posix() for place in report.read | inside}
+    packed = {item.path.relative_to(tree.path).as_posix() for item in items if item.member is None}
+    read = {Path(place).relative_to(tree.path).as_posix() for place in report.read | inside}
     account_for(tree, report, packed, read)
     assert report.account is not None
     report.account.add("images", sum(item.member is not None for item in items))

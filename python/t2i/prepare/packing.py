@@ -14,7 +14,6 @@ from t2i.errors import ConfigError, DataError
 from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.images import Fit, load_images
 from t2i.prepare.items import Item, Report, root_of
-from t2i.prepare.leftovers import account_for_items
 from t2i.prepare.outputs import output_lock, refuse_replacing
 from t2i.prepare.parts import Done, Listing, begin, join, note_done
 from t2i.prepare.sources.arrow import huggingface, parquet
@@ -185,8 +184,6 @@ def _items(settings: _Settings, report: Report) -> list[Item]:
     """List the images of the source; DataError if it has no captioned image."""
     kind, source = settings.kind, settings.source
     items = list(SOURCES[kind](source, report, settings.options))
-    if report.account is None and source.is_dir():
-        account_for_items(source, report, items)
     links = sum(reason in (OUT, NOT_FOLLOWED) for _, reason in report.skipped)
     if links:
         advice = f"{links} links are not followed: --follow-links reads what they lead to"

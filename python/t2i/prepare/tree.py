@@ -12,11 +12,12 @@ from typing import BinaryIO, Protocol
 
 from t2i.errors import DataError
 from t2i.prepare.items import Item, Report, inside
-from t2i.prepare.kinds import ENDINGS, HEAD, archive_kind, ending
+from t2i.prepare.kinds import ENDINGS, HEAD, archive_kind, ending, is_hidden
 from t2i.prepare.lines import MAX_LINE_BYTES
 
 OUT = "a link out of the source folder"
 NOT_FOLLOWED = "a link to a folder, which is not followed"
+LEADS_OUT = "leads out of the source folder"
 MAX_TABLE_BYTES = 1 << 30  # of a table in an archive, which is read into memory
 MAX_RATIO = 100  # bytes unpacked per byte of the archive; images never compress that well
 RATIO_FREE = 1 << 20  # bytes that may be unpacked at any ratio
@@ -59,7 +60,10 @@ class FolderTree:
 
     @cached_property
     def names(self) -> list[str]:
-        """Every regular file below the folder, sorted by path; other entries are listed in the report."""
+        """Every regular file below the folder, sorted by path; other entries are listed in the report.
+
+        Folders come before links to folders, so that a file of the source has the name of its own folder.
+        """
         found: list[str] = []
         folders, visited = [""], set[str]()
         while folders:
@@ -72,14 +76,14 @@ class FolderTree:
                 visited.add(real)
             try:
                 with os.scandir(self.path / folder) as listing:
-                    entries = list(listing)
+                    entries = sorted(listing, key=lambda entry: entry.name)
             except OSError as error:
                 self._report.skip(self.path / folder, f"unreadable: {error.strerror or error}")
                 continue
             for entry in entries:
                 name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir(follow_symlinks=self._report.follow_links):
-                    folders.append(name)
+                if is_folder(entry, self._report.follow_links):
+                    folders.insert(0 if entry.is_symlink() else len(folders), name)
                     if ending(name) in ENDINGS:
                         self._report.skip(self.path / name, "unreadable: it is a folder")
                 elif self._usable(entry, name):
@@ -112,6 +116,19 @@ class FolderTree:
         if "names" in self.__dict__ and name in self._listed:  # it was checked when the folder was listed
             return True
         return os.path.isfile(self.path / name) and inside(self.path, name, self._report.follow_links) is not None
+
+    def within(self, name: str) -> Path:
+        """Return the path of a file, which may be missing. DataError where a link leads out of the source."""
+        if not self.has(name) and inside(self.path, name, self._report.follow_links) is None:
+            raise DataError(LEADS_OUT)
+        return self.path / name
+
+    def real(self, name: str) -> str:
+        """Return the name in the listing of what is reached through a link to a folder of the source."""
+        try:
+            return Path(os.path.realpath(self.path / name)).relative_to(os.path.realpath(self.path)).as_posix()
+        except ValueError:  # elsewhere
+            return name
 
     def again(self) -> "FolderTree":
         """Return the same folder, to be listed once more without another entry in the report."""
@@ -205,6 +222,14 @@ class ZipTree:
         return Item(self.path, captions, class_name, test, member=name, length=size, read=partial(self.read, name))
 
 
+def is_folder(entry: os.DirEntry[str], follow_links: bool = True) -> bool:
+    """Return whether an entry is a folder; one that cannot be looked at, such as a link to itself, is none."""
+    try:
+        return entry.is_dir(follow_symlinks=follow_links)
+    except OSError:
+        return False
+
+
 def open_tree(source: Path, report: Report) -> Tree:
     """Open a folder, a zip, or the parent folder of any other file."""
     if source.is_dir():
@@ -224,6 +249,14 @@ def is_zip(path: Path) -> bool:
 def shown(name: str) -> str:
     """Shorten a name for a message, and escape what is not valid text."""
     return name[:200].encode("utf-8", "backslashreplace").decode()
+
+
+def top_level(tree: Tree) -> list[str]:
+    """List the files at the top of a source, or in its only folder."""
+    shown = [name for name in tree.names if not is_hidden(name)]
+    tops = {name.partition("/")[0] for name in shown}
+    depth = 1 if len(tops) == 1 and "/" in shown[0] else 0
+    return [name for name in shown if name.count("/") == depth]
 
 
 def head(tree: Tree, name: str) -> bytes:

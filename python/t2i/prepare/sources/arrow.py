@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from posixpath import join
 from typing import Any
 
 from t2i.errors import DataError
@@ -17,14 +18,15 @@ from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, split_of_cell
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
-from t2i.prepare.kinds import is_hidden
+from t2i.prepare.kinds import ending, is_hidden
+from t2i.prepare.leftovers import account_for_items
 from t2i.prepare.lines import MAX_LINE_BYTES
 from t2i.prepare.sources.folder import folder
 from t2i.prepare.sources.repeated import joined_rows
 from t2i.prepare.sources.rows import METADATA, class_names, import_pyarrow, read_listing
 from t2i.prepare.sources.webdataset import is_shard, webdataset
 from t2i.prepare.splits import split_of_file, split_of_folders, split_of_value
-from t2i.prepare.tree import OUT, FolderTree
+from t2i.prepare.tree import FolderTree, joined
 
 MAX_GROUP_ROWS = 4 * 2**30  # bytes of images in one row group, which is read as a whole
 MAX_GROUPS = 2  # row groups in memory: threads at work on the end of one and the start of the next
@@ -33,8 +35,8 @@ MAX_GROUPS = 2  # row groups in memory: threads at work on the end of one and th
 class _Images:
     """The image column of one file, a chunk at a time: `chunk(i)` returns an array of rows."""
 
-    def __init__(self, root: Path, chunk: Callable[[int], Any]) -> None:
-        self.root, self._chunk = root, chunk
+    def __init__(self, root: Path, chunk: Callable[[int], Any], follow_links: bool) -> None:
+        self.root, self._chunk, self._follow_links = root, chunk, follow_links
         self._kept: dict[int, Any] = {}
         self._lock = threading.Lock()
 
@@ -54,7 +56,7 @@ class _Images:
         data = value.get("bytes") if isinstance(value, dict) else value
         named = value.get("path") if isinstance(value, dict) else value
         if not isinstance(data, bytes) and isinstance(named, str):
-            path = inside(self.root, named.replace("\\", "/"))
+            path = inside(self.root, named.replace("\\", "/"), self._follow_links)
             if path is None or not path.is_file():
                 raise DataError(f"unreadable: no bytes, and no image at {named[:200]!r}")
             if path.stat().st_size > limit:
@@ -76,19 +78,22 @@ def parquet(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> 
     """
     import_pyarrow()
     root = root_of(source)
-    files = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
-    files = [file for file in files if source.is_file() or not is_hidden(file.relative_to(source).as_posix())]
-    if not files:
+    tree = FolderTree(root, report)
+    if source.is_file():
+        names = [source.relative_to(root).as_posix()]
+    else:
+        names = [name for name in tree.names if ending(name) == ".parquet" and not is_hidden(name)]
+    if not names:
         raise DataError(f"{source} has no .parquet")
-    for file in files:
-        name = file.relative_to(root).as_posix()
-        if source.is_dir() and inside(source, name, report.follow_links) is None:
-            report.skip(file, OUT)
-            continue
-        split = split_of_file(file.name)
+    items = list[Item]()
+    for name in names:
+        split = split_of_file(name.rpartition("/")[2])
         if split is None:
             split, _ = split_of_folders(tuple(name.split("/")[:-1]))
-        yield from _guarded(file, report, _parquet_items(file, name, bool(split), report, options))
+        items += _guarded(root / name, report, _parquet_items(root / name, name, bool(split), report, options))
+    if source.is_dir():
+        account_for_items(tree, report, items)
+    yield from items
 
 
 def _guarded(file: Path, report: Report, items: Iterator[Item]) -> Iterator[Item]:
@@ -114,7 +119,11 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report, options: S
         described = opened.metadata.row_group(group)
         if described.total_byte_size > MAX_GROUP_ROWS:
             raise DataError(f"row group {group} has {described.total_byte_size} bytes, the limit is {MAX_GROUP_ROWS}")
-    images = _Images(file.parent, lambda group: opened.read_row_group(group, columns=[columns.image]).column(0))
+    images = _Images(
+        file.parent,
+        lambda group: opened.read_row_group(group, columns=[columns.image]).column(0),
+        report.follow_links,
+    )
     listed, paths = list[Item](), list[str | None]()
     for group in range(opened.num_row_groups):
         listed += rows_of.items(images, group, opened.read_row_group(group, columns=rows_of.wanted))
@@ -154,34 +163,39 @@ def _listed_files(file: Path, name: str, test: bool, report: Report, options: So
 
 def huggingface(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
     """List a Hugging Face data set: a `save_to_disk` folder, Parquet files, tar shards, or an image folder."""
+    tree = FolderTree(source, report)
     if (source / "dataset_dict.json").is_file():
-        listed = _json(source / "dataset_dict.json", report).get("splits")
+        listed = _json(tree, "dataset_dict.json", report).get("splits")
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise DataError(f"{source / 'dataset_dict.json'} must list its splits")
         splits = []
         for name in listed:
-            path = inside(source, name)
-            if path is None:
+            folder_of = joined("", name)
+            if folder_of is None:
                 raise DataError(f"{source / 'dataset_dict.json'} names a split outside of its folder: {name[:200]!r}")
-            splits.append((path, bool(split_of_value(name))))
+            splits.append((folder_of, bool(split_of_value(name))))
     elif (source / "state.json").is_file():
-        splits = [(source, False)]
+        splits = [("", False)]
     else:
         yield from _repository(source, report)(source, report, options)
         return
     import_pyarrow()
-    for path, test in splits:
-        files = _json(path / "state.json", report).get("_data_files")
+    items = list[Item]()
+    for folder_of, test in splits:
+        state = join(folder_of, "state.json")
+        files = _json(tree, state, report).get("_data_files")
         if not isinstance(files, list):
-            raise DataError(f"{path / 'state.json'} must list its _data_files")
+            raise DataError(f"{source / state} must list its _data_files")
         for entry in files:
-            name = entry.get("filename") if isinstance(entry, dict) else None
-            file = inside(path, name) if isinstance(name, str) else None
-            if file is None:
-                report.skip(path / "state.json", f"names a file outside of its folder: {str(name)[:200]!r}")
+            base = entry.get("filename") if isinstance(entry, dict) else None
+            below = joined("", base) if isinstance(base, str) else None
+            if below is None:
+                report.skip(source / state, f"names a file outside of its folder: {str(base)[:200]!r}")
                 continue
-            name = file.relative_to(source).as_posix()
-            yield from _guarded(file, report, _stream_items(file, name, test, report, options))
+            name = join(folder_of, below)
+            items += _guarded(source / name, report, _stream_items(tree, name, test, report, options))
+    account_for_items(tree, report, items)
+    yield from items
 
 
 def _repository(source: Path, report: Report) -> Callable[[Path, Report, SourceOptions], Iterator[Item]]:
@@ -193,18 +207,18 @@ def _repository(source: Path, report: Report) -> Callable[[Path, Report, SourceO
     return webdataset if any(map(is_shard, bases)) and bases.isdisjoint(METADATA) else folder
 
 
-def _json(path: Path, report: Report) -> dict[str, Any]:
+def _json(tree: FolderTree, name: str, report: Report) -> dict[str, Any]:
+    path = tree.path / name
     try:
+        tree.within(name)
         if path.stat().st_size > 8 * MAX_LINE_BYTES:
-            raise DataError(f"{path} is too large for what it is")
+            raise DataError("it is too large for what it is")
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise TypeError(f"an object was expected, got {type(content).__name__}")
         report.read.add(str(path))
         return content
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
@@ -229,13 +243,14 @@ class _Stream:
             raise IndexError(f"the file has no batch {number} any more") from error
 
 
-def _stream_items(file: Path, name: str, test: bool, report: Report, options: SourceOptions) -> Iterator[Item]:
+def _stream_items(tree: FolderTree, name: str, test: bool, report: Report, options: SourceOptions) -> Iterator[Item]:
     pyarrow = import_pyarrow()
+    file = tree.within(name)
     if not file.is_file():
         raise DataError("no such file")
     with pyarrow.OSFile(str(file)) as opened, pyarrow.ipc.open_stream(opened) as reader:
         rows_of = _Rows(file, name, reader.schema, test, report, options)
-        images = _Images(file.parent, _Stream(file, rows_of.columns.image))
+        images = _Images(file.parent, _Stream(file, rows_of.columns.image), report.follow_links)
         listed, paths = list[Item](), list[str | None]()
         for number, batch in enumerate(reader):
             batch.validate(full=True)

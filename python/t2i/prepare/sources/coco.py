@@ -15,7 +15,7 @@ from t2i.prepare.leftovers import account_for_collected
 from t2i.prepare.lines import decode
 from t2i.prepare.sources.rows import ListedRow, rows_of_json
 from t2i.prepare.splits import split_of_file
-from t2i.prepare.tree import FolderTree, Tree, is_zip, open_tree, read_text_file
+from t2i.prepare.tree import FolderTree, Tree, is_zip, open_tree, read_text_file, top_level
 
 MAX_JSON_BYTES = 2 * 2**30  # bytes; captions_train2014.json has 67 MB
 COLUMNS = Columns("file_name", "text", None, "split")
@@ -47,9 +47,11 @@ def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Ite
 def _files(tree: Tree) -> list[str]:
     """Find the JSON files of captions: captions_*.json, otherwise Karpathy's, otherwise any in annotations/."""
     shown = [name for name in tree.names if name.casefold().endswith(".json") and not is_hidden(name)]
-    top = [name for name in shown if "/" not in name or name.split("/")[-2] == "annotations"]
+    annotations = {name for name in shown if name.split("/")[-2:-1] == ["annotations"]}
+    top = annotations.union(top_level(tree))
     for start in ("captions_", "dataset_", "dataset", ""):
-        found = [name for name in top if name.rpartition("/")[2].startswith(start) and (start or "/" in name)]
+        wanted = top if start else annotations
+        found = [name for name in shown if name in wanted and name.rpartition("/")[2].startswith(start)]
         if found:
             return found
     return []

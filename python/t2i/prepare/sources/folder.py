@@ -27,6 +27,7 @@ from t2i.prepare.kinds import (
 from t2i.prepare.leftovers import account_for_collected
 from t2i.prepare.lines import MAX_LINE_BYTES
 from t2i.prepare.sources.rows import METADATA, find_in, read_listing
+from t2i.prepare.split_lists import with_listed_splits
 from t2i.prepare.splits import split_of_folders, splits_of_names
 from t2i.prepare.tree import FolderTree, Tree, head, open_tree, read_text_file
 
@@ -54,6 +55,7 @@ def folder(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> I
     alone = [name for name in tree.names if name not in named and not is_hidden(name) and is_image(tree, name)]
     found = _by_name(alone) if options.captions == "name" else _sidecars(tree, alone, report, read, options)
     items += [tree.item(name, captions, *where) for name, captions, where in _with_classes(found, report)]
+    items = with_listed_splits(tree, report, items, read)
     account_for_collected(tree, report, items, read, collector, alone)
     yield from items
 

@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, SourceOptions
-from t2i.prepare.items import Item, Report, checked_captions, inside, read_lines
+from t2i.prepare.items import Item, Report, checked_captions, read_lines
+from t2i.prepare.leftovers import account_for_items
 from t2i.prepare.sources.pickles import load
+from t2i.prepare.tree import LEADS_OUT, FolderTree, joined
 
 IMAGES = ("CUB_200_2011/images", "images", "jpg", "train2014", "val2014")
+TEXTS = ("text", "text_c10")
 CAPTIONS = ("captions.pickle", "captions_DAMSM.pickle")
 ARRAYS = ("304images.pickle", "152images.pickle", "76images.pickle")
 
@@ -31,29 +34,39 @@ def stackgan(source: Path, report: Report, options: SourceOptions = DEFAULTS) ->
     Captions come from text/ (or text_c10/), else from captions.pickle; images from the folders of the originals, else
     from 304images.pickle or 76images.pickle. Embeddings are packed as the tensor `embeddings` (N, K, T).
     """
-    splits = [(name, source / name) for name in ("train", "test") if (source / name / "filenames.pickle").exists()]
+    tree = FolderTree(source, report)
+    splits = [name for name in ("train", "test") if (source / name / "filenames.pickle").exists()]
     if not splits:
         raise DataError(f"{source} has neither train/filenames.pickle nor test/filenames.pickle")
-    words = _caption_file(source)
-    for split, folder in splits:
-        names = load(_plain(source, folder / "filenames.pickle"))
+    if "test" not in splits:
+        report.notes.append("no test/filenames.pickle: nothing is held out")
+    words = _caption_file(tree, report)
+    items = list[Item]()
+    for split in splits:
+        names = _load(tree, f"{split}/filenames.pickle", report)
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-            raise DataError(f"{folder / 'filenames.pickle'} must be a list of names")
-        yield from _images(source, folder, split, names, words[split] if words else None, report)
+            raise DataError(f"{source / split / 'filenames.pickle'} must be a list of names")
+        items += _images(tree, split, names, words[split] if words else None, report)
+    account_for_items(tree, report, items)
+    yield from items
 
 
-def _plain(source: Path, path: Path) -> Path:
-    if inside(source, str(path.relative_to(source))) is None:
-        raise DataError(f"{path} is a link out of the source folder")
-    return path
+def _load(tree: FolderTree, name: str, report: Report) -> Any:
+    try:
+        path = tree.within(name)
+    except DataError as error:
+        raise DataError(f"{tree.path / name} {error}") from error
+    content = load(path)
+    report.read.add(str(path))
+    return content
 
 
-def _caption_file(source: Path) -> dict[str, list[str]] | None:
+def _caption_file(tree: FolderTree, report: Report) -> dict[str, list[str]] | None:
     """Read captions.pickle, [train, test, word of each number, number of each word], as sentences."""
-    path = next((source / name for name in CAPTIONS if (source / name).exists()), None)
-    if path is None or any((source / name).is_dir() for name in ("text", "text_c10")):
+    name = next((name for name in CAPTIONS if (tree.path / name).exists()), None)
+    if name is None or any((tree.path / folder).is_dir() for folder in TEXTS):
         return None
-    content = load(_plain(source, path))
+    content = _load(tree, name, report)
     try:
         train, test, word_of = content[0], content[1], content[2]
         return {
@@ -61,31 +74,35 @@ def _caption_file(source: Path) -> dict[str, list[str]] | None:
             for split, captions in (("train", train), ("test", test))
         }
     except (TypeError, KeyError, IndexError, ValueError) as error:
-        raise DataError(f"{path} must hold captions of train and test, and words by number: {error!r}") from error
+        raise DataError(
+            f"{tree.path / name} must hold captions of train and test, and words by number: {error!r}"
+        ) from error
 
 
-def _optional(source: Path, folder: Path, names: Sequence[str], count: int) -> tuple[Path, Any] | None:
-    path = next((folder / name for name in names if (folder / name).exists()), None)
-    if path is None:
+def _optional(
+    tree: FolderTree, split: str, names: Sequence[str], count: int, report: Report
+) -> tuple[Path, Any] | None:
+    name = next((f"{split}/{name}" for name in names if (tree.path / split / name).exists()), None)
+    if name is None:
         return None
-    content = load(_plain(source, path))
+    content = _load(tree, name, report)
     if not isinstance(content, (list, tuple, np.ndarray)) or len(content) != count:
-        raise DataError(f"{path} must have a row for each of the {count} names of filenames.pickle")
-    return path, content
+        raise DataError(f"{tree.path / name} must have a row for each of the {count} names of filenames.pickle")
+    return tree.path / name, content
 
 
 def _images(
-    source: Path,
-    folder: Path,
+    tree: FolderTree,
     split: str,
     names: Sequence[str],
     words: list[str] | None,
     report: Report,
 ) -> Iterator[Item]:
-    embeddings = _optional(source, folder, ["char-CNN-RNN-embeddings.pickle"], len(names))
-    originals = [source / name for name in IMAGES if (source / name).is_dir()]
-    arrays = None if originals else _optional(source, folder, ARRAYS, len(names))
-    texts = next((source / name for name in ("text", "text_c10") if (source / name).is_dir()), None)
+    folder = tree.path / split
+    embeddings = _optional(tree, split, ["char-CNN-RNN-embeddings.pickle"], len(names), report)
+    originals = [name for name in IMAGES if (tree.path / name).is_dir()]
+    arrays = None if originals else _optional(tree, split, ARRAYS, len(names), report)
+    texts = next((name for name in TEXTS if (tree.path / name).is_dir()), None)
     each = len(words) // len(names) if words and names else 0
     if words is not None and (not each or len(words) != each * len(names)):
         raise DataError(f"captions.pickle has {len(words)} captions for the {len(names)} names of {folder}")
@@ -93,11 +110,11 @@ def _images(
     for row, name in enumerate(names):
         where = f"{folder / 'filenames.pickle'}: {name[:200]}"
         try:
-            captions = _captions(report, texts, name, words[row * each : (row + 1) * each] if words else None)
+            captions = _captions(tree, report, texts, name, words[row * each : (row + 1) * each] if words else None)
             extra = {} if embeddings is None else {"embeddings": _numbers(embeddings[1][row], len(captions))}
             if extra and shape not in (None, extra["embeddings"].shape):
                 raise DataError(f"embeddings must all be {shape}, got {extra['embeddings'].shape}")
-            path, read = _image(originals, name, arrays, row)
+            path, read = _image(tree, originals, name, arrays, row)
             shape = extra["embeddings"].shape if extra else None
         except (DataError, TypeError, ValueError) as error:
             report.skip(where, str(error))
@@ -109,16 +126,23 @@ def _images(
         yield Item(path, captions, class_name, test, member=member, length=length, read=read, extra=extra)
 
 
-def _captions(report: Report, texts: Path | None, name: str, words: list[str] | None) -> tuple[str, ...]:
+def _captions(
+    tree: FolderTree, report: Report, texts: str | None, name: str, words: list[str] | None
+) -> tuple[str, ...]:
     if texts is None:
         if words is None:
             raise DataError("no captions: neither text/ nor captions.pickle")
         return checked_captions(words)
-    path = inside(texts, f"{name}.txt")
-    if path is None:
-        raise DataError("leads out of the source folder")
+    path = _within(tree, texts, f"{name}.txt")
     report.read.add(str(path))
     return checked_captions(read_lines(path))
+
+
+def _within(tree: FolderTree, folder: str, name: str) -> Path:
+    path = joined(folder, name)
+    if path is None:
+        raise DataError(LEADS_OUT)
+    return tree.within(path)
 
 
 def _numbers(value: object, captions: int) -> NDArray[np.float32]:
@@ -130,13 +154,11 @@ def _numbers(value: object, captions: int) -> NDArray[np.float32]:
 
 
 def _image(
-    originals: Sequence[Path], name: str, arrays: tuple[Path, Any] | None, row: int
+    tree: FolderTree, originals: Sequence[str], name: str, arrays: tuple[Path, Any] | None, row: int
 ) -> tuple[Path, Callable[[int], NDArray[np.uint8]] | None]:
     for folder in originals:
         for ending in (".jpg", ".png"):
-            path = inside(folder, name + ending)
-            if path is None:
-                raise DataError("leads out of the source folder")
+            path = _within(tree, folder, name + ending)
             if path.is_file():
                 return path, None
     if arrays is None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report
-from t2i.prepare.kinds import is_hidden
-from t2i.prepare.leftovers import account_for_collected
+from t2i.prepare.kinds import ending, looks_like_image
+from t2i.prepare.leftovers import JSON, account_for_collected, json_content
 from t2i.prepare.sources.rows import read_listing
+from t2i.prepare.split_lists import with_listed_splits
 from t2i.prepare.splits import split_of_file
-from t2i.prepare.tree import FolderTree, Tree, is_zip, open_tree
+from t2i.prepare.tree import FolderTree, Tree, head, is_zip, open_tree, top_level
 
 TABLES = (".csv", ".tsv")
 OTHER_TABLES = ("captions.txt", ".token.txt", ".token", "captions.jsonl", "metadata.jsonl")  # where there is no .csv
@@ -27,25 +28,55 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
     files = _tables(tree) if whole else [source.name]
     images = FolderTree(options.images, report) if options.images is not None else None
     collector = Collector(Finder(tree, report, images), report)
-    for name in files:
-        folder, _, base = name.rpartition("/")
-        split = split_of_file(base)
+    lemmatised = _lemmatised(files)
+    for name in (name for name in files if name not in lemmatised):
+        folder, split = name.rpartition("/")[0], _split(name)
         for row in read_listing(tree, name, report, options):
             collector.add(row.where, folder, row.cells, row.columns, split=split, class_names=row.class_names)
     items = list(collector.items())
+    for name in lemmatised:
+        report.skip(tree.place(name), "not read: the lemmatised captions of a table beside it")
     if whole:
-        account_for_collected(tree, report, items, set(files), collector)
+        read = set(files) - lemmatised
+        items = with_listed_splits(tree, report, items, read)
+        account_for_collected(tree, report, items, read, collector)
     yield from items
 
 
 def _tables(tree: Tree) -> list[str]:
-    """Find the tables at the top of a source, or in its only folder."""
-    shown = [name for name in tree.names if not is_hidden(name)]
-    tops = {name.partition("/")[0] for name in shown}
-    depth = 1 if len(tops) == 1 and shown and "/" in shown[0] else 0
-    top = [name for name in shown if name.count("/") == depth]
-    for endings in (TABLES, OTHER_TABLES):
-        found = [name for name in top if name.casefold().endswith(endings)]
-        if found:
-            return found
-    return []
+    """Find the tables at the top of a source: .csv and .tsv, otherwise those of other known names, otherwise JSON.
+
+    Where each of them is of a split by its name, so are others by theirs: test.jsonl beside train.csv.
+    """
+    top = top_level(tree)
+    images = {_stem(name) for name in top if looks_like_image(name)}  # a.json beside a.jpg describes that one
+    kinds = (
+        [name for name in top if name.casefold().endswith(TABLES)],
+        [name for name in top if name.casefold().endswith(OTHER_TABLES)],
+        [name for name in top if _stem(name) not in images and _is_json(tree, name)],
+    )
+    found = next(filter(None, kinds), [])
+    if all(_split(name) is not None for name in found):
+        stems = {_stem(name) for name in found}
+        others = [name for names in kinds for name in names if _split(name) is not None and _stem(name) not in stems]
+        found = sorted({*found, *others})
+    return found
+
+
+def _lemmatised(tables: list[str]) -> set[str]:
+    """Return the tables of lemmatised captions, Flickr8k.lemma.token.txt, whose captions are there as they were written."""
+    present = {name.casefold() for name in tables}
+    lemmas = (name for name in tables if ".lemma." in name.casefold())
+    return {name for name in lemmas if name.casefold().replace(".lemma.", ".") in present}
+
+
+def _split(name: str) -> bool | None:
+    return split_of_file(name.rpartition("/")[2])
+
+
+def _stem(name: str) -> str:
+    return name[: len(name) - len(ending(name))]
+
+
+def _is_json(tree: Tree, name: str) -> bool:
+    return ending(name).startswith(JSON) and json_content(name, head(tree, name)) == "captions"

@@ -1,0 +1,71 @@
+"""Lists of the images of a split, as Flickr8k has them: Flickr_8k.testImages.txt, the name of an image a line."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from t2i.errors import DataError
+from t2i.prepare.items import Item, Report
+from t2i.prepare.kinds import ending, looks_like_image
+from t2i.prepare.lines import MAX_WHOLE_BYTES, decode, split_lines
+from t2i.prepare.splits import split_of_file
+from t2i.prepare.tree import Tree, read_text_file, top_level
+
+
+def with_listed_splits(tree: Tree, report: Report, items: Sequence[Item], read: set[str]) -> list[Item]:
+    """Hold out the images in the lists at the top of a source: what any list, column or name holds out is held out.
+
+    Args:
+        tree: The source.
+        report: Receives notes of what the lists decide.
+        items: Its images.
+        read: Names of the files that are read for something else; receives those of the lists.
+    """
+    splits: dict[str, bool] = {}
+    lists = list[str]()
+    for name in top_level(tree):
+        split = split_of_file(name.rpartition("/")[2])
+        if name not in read and ending(name) == ".txt" and split is not None:
+            images = _image_names(tree, name)
+            splits |= {image: split or splits.get(image, False) for image in images}
+            lists += [name] if images else []
+    if not lists or not items:
+        return list(items)
+    read.update(lists)
+    found = _as_in_lists([item.named or item.member or "" for item in items], splits)
+    shown = ", ".join(map(_base, lists))
+    held_out = sum(splits[name] for name in found if name is not None)
+    report.notes.append(f"{held_out} images are held out by the lists {shown}")
+    unlisted, unknown = found.count(None), splits.keys() - set(found)
+    if unlisted:
+        report.notes.append(f"{unlisted} images are in none of {shown}, which leaves their split as it is")
+    if unknown:
+        report.notes.append(
+            f"{len(unknown)} names in {shown} are of no captioned image, such as {min(unknown)[:100]!r}"
+        )
+    return [
+        replace(item, test=True) if name is not None and splits[name] else item
+        for item, name in zip(items, found, strict=True)
+    ]
+
+
+def _as_in_lists(images: Sequence[str], listed: Collection[str]) -> list[str | None]:
+    """Return how each image is called in the lists: by its path, or by a path whose end is as unique as its own."""
+    ends, count = {_base(name): name for name in listed}, Counter(map(_base, listed))
+    of_images = Counter(map(_base, images))
+    unique = {end: name for end, name in ends.items() if count[end] == 1 and of_images[end] == 1}
+    return [name if name in listed else unique.get(_base(name)) for name in images]
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _image_names(tree: Tree, name: str) -> list[str]:
+    """Read a file whose every line is the name of an image; nothing of any other."""
+    try:
+        lines = [line.strip() for line in split_lines(decode(read_text_file(tree, name, MAX_WHOLE_BYTES)))]
+    except DataError:
+        return []
+    names = [line.replace("\\", "/").removeprefix("./") for line in lines if line]
+    return names if all(looks_like_image(name) and "\t" not in name for name in names) else []
