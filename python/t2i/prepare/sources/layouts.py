@@ -35,12 +35,13 @@ def _class_names(path: Path) -> dict[str, str]:
 
 def _columns(path: Path, what: str, count: int) -> dict[str, list[str]]:
     """Read one of CUB's lists: `count` columns a line, the first of which is the image's number."""
-    rows = {}
+    rows: dict[str, list[str]] = {}
     for line in read_lines(required(path, what)):
         number, *values = line.split(maxsplit=count - 1)
         if len(values) != count - 1:
             raise DataError(f"{path} must have {count} columns, got {line[:80]!r}")
-        rows[number] = values
+        if rows.setdefault(number, values) != values:
+            raise DataError(f"{path} must have a number for each line, and has {number[:80]} twice")
     return rows
 
 
