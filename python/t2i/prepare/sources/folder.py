@@ -5,7 +5,6 @@ name, beside it or in a folder of texts beside the folder of images. The class i
 the subfolder. A folder named after a split (test, val, validation ...) is held out.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
+from t2i.prepare.columns import unread_note
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, caption_lines, checked_captions
 from t2i.prepare.kinds import (
@@ -26,7 +26,7 @@ from t2i.prepare.kinds import (
 )
 from t2i.prepare.leftovers import account_for_collected
 from t2i.prepare.lines import MAX_LINE_BYTES
-from t2i.prepare.sources.rows import METADATA, find_in, read_listing
+from t2i.prepare.sources.rows import METADATA, find_in, parse_json, read_listing
 from t2i.prepare.splits import split_of_folders, splits_of_names
 from t2i.prepare.tree import FolderTree, Tree, head, open_tree, read_text_file
 
@@ -136,7 +136,7 @@ def _differ_once(left: list[str], right: list[str]) -> bool:
 def _sidecars(
     tree: Tree, images: list[str], report: Report, read: set[str], options: SourceOptions
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    texts = _Texts(tree, images)
+    texts, unread = _Texts(tree, images), set[str]()
     for image in images:
         found = texts.of(image)
         if not found:
@@ -150,15 +150,16 @@ def _sidecars(
             report.skip(tree.place(other), f"not read: {found[0]} has the captions of its image")
         read.add(found[0])
         try:
-            captions = _read_captions(tree, found[0], options)
+            captions = _read_captions(tree, found[0], options, unread)
         except (DataError, TypeError, UnicodeError) as error:
             place = image if str(error) == "no captions" else found[0]
             report.skip(tree.place(place), str(error))
             continue
         yield image, captions
+    report.notes += unread_note(unread)
 
 
-def _read_captions(tree: Tree, name: str, options: SourceOptions) -> tuple[str, ...]:
+def _read_captions(tree: Tree, name: str, options: SourceOptions, unread: set[str]) -> tuple[str, ...]:
     try:
         data = read_text_file(tree, name)
     except DataError as error:
@@ -166,8 +167,11 @@ def _read_captions(tree: Tree, name: str, options: SourceOptions) -> tuple[str, 
     if ending(name) != ".json":
         return checked_captions(caption_lines(data))
     try:
-        content = json.loads(data[:MAX_LINE_BYTES])
-        columns = find_in(("file_name", *content), "file_name", options.caption_column)
+        content = parse_json(data[:MAX_LINE_BYTES])
+        if not isinstance(content, dict):
+            raise TypeError("an object was expected")
+        columns = find_in({"file_name": name} | content, "file_name", options.caption_column)
+        unread.update(columns.unread)
         return checked_captions(columns.captions(content))
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"no captions in it: {error}") from error
