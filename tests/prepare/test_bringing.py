@@ -197,10 +197,11 @@ def test_metadata_that_a_flag_passes_over_is_named(tmp_path):
 
 
 def test_two_texts_that_could_be_an_images_are_named_and_neither_is_taken(tmp_path):
-    files = {"images/a.png": PNG, "one/x/a.txt": "x", "two/x/a.txt": "y", "images/b.png": PNG, "text/b.txt": "z"}
+    files = {"images/a.png": PNG, "one/text/a.txt": "x", "two/text/a.txt": "y", "images/b.png": PNG, "text/b.txt": "z"}
     data, report = packed("folder", write(tmp_path / "mine", files), tmp_path)
     assert captions(data) == {"images/b.png": ["z"]}
-    assert len(report.skipped) == 1
+    [(_, reason)] = report.skipped
+    assert reason == "2 caption files could be its own: one/text/a.txt, two/text/a.txt"
 
 
 def test_images_of_one_name_in_two_folders_take_the_texts_of_theirs(tmp_path):

@@ -10,8 +10,7 @@ from PIL import Image
 
 from helpers import packed
 from t2i.errors import DataError
-from t2i.prepare.columns import find_columns, split_of_cell
-from t2i.prepare.items import checked_captions
+from t2i.prepare.columns import split_of_cell
 from t2i.prepare.splits import splits_of_names
 
 
@@ -170,8 +169,6 @@ def test_numbered_columns_are_captions_of_one_image(tmp_path):
     )
     data, _ = packed("csv", tmp_path / "source" / "list.csv", tmp_path)
     assert captions_by_name(data) == {"a.png": ["one", "two", "ten"], "b.png": ["a kite"]}
-    plain = find_columns(["image", "caption", "caption_1"])  # a column of the plain name is the one
-    assert (plain.caption, plain.more) == ("caption", ())
 
 
 @pytest.mark.parametrize("cell", ["nan", "NaN", "None", "null", "<NA>", "N/A", " none "])
@@ -181,14 +178,6 @@ def test_what_a_program_wrote_for_an_empty_cell_is_no_caption(cell, tmp_path):
     data, report = packed("csv", tmp_path / "source" / "list.csv", tmp_path)
     assert captions_by_name(data) == {"b.png": ["none of them fly"]}
     assert report.skipped == [(f"{tmp_path / 'source' / 'list.csv'}:2", "no captions")]
-
-
-def test_captions_by_language_are_all_kept():
-    assert checked_captions({"en": "a kite", "zh": "风筝"}) == ("a kite", "风筝")
-    with pytest.raises(TypeError, match="string or a list"):
-        checked_captions({"text": "a kite", "score": 0.3})
-    with pytest.raises(DataError, match="no captions"):
-        checked_captions({})
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ class Prepare:
         None, "Column that names the images, or holds them, where it has none of the usual names; webdataset: the key."
     )
     caption_column: str | None = option(
-        None, "Column of the captions, where it has none of the usual names; webdataset: the key."
+        None,
+        "Column of the captions, where it has none of the usual names (COLUMN.KEY of objects); webdataset: the key.",
     )
     captions: Literal["files", "name"] = option(
         "files",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from t2i.errors import DataError
-from t2i.prepare.columns import NO_VALUE, Columns, class_of, split_of_cell
+from t2i.prepare.columns import Columns, class_of, split_of_cell, unread_note
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions
 from t2i.prepare.splits import split_of_folders, splits_of_names
@@ -50,6 +50,7 @@ class Collector:
         self._entries: dict[str, _Entry] = {}
         self.named: set[str] = set()  # every image of the source that a row lists, usable or not
         self._unknown: dict[str, int] = {}
+        self._unread: set[str] = set()  # columns that may hold captions
 
     def add(
         self,
@@ -73,6 +74,7 @@ class Collector:
         """
         captions: tuple[str, ...] = ()
         why = None
+        self._unread.update(columns.unread)
         try:
             for column in (columns.image, columns.caption):
                 if column not in row:
@@ -81,7 +83,7 @@ class Collector:
             if not isinstance(name, (str, int)) or isinstance(name, bool):
                 raise TypeError(f"{columns.image} must be a string")
             class_name = class_of(row, columns.label, class_names)
-            captions = checked_captions(_without_empty(columns.captions(row)))
+            captions = checked_captions(columns.captions(row))
         except DataError as error:
             why = str(error)
         except (ValueError, KeyError, TypeError) as error:
@@ -124,6 +126,7 @@ class Collector:
 
     def items(self) -> Iterator[Item]:
         """Yield the images in the order of their first rows."""
+        self._report.notes += unread_note(self._unread)
         for value, count in self._unknown.items():
             self._report.notes.append(
                 f"{count} rows have the split {value!r}, which is no known name: read as training"
@@ -145,10 +148,3 @@ class Collector:
 
 def _said(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else str(error)
-
-
-def _without_empty(captions: object) -> object:
-    """Leave out what a program wrote for an empty cell."""
-    if isinstance(captions, list) and len(captions) > 1:
-        return [caption for caption in captions if _without_empty(caption) != ""]
-    return "" if isinstance(captions, str) and captions.strip().casefold() in NO_VALUE else captions

@@ -9,9 +9,11 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from t2i.errors import DataError
+from t2i.prepare.languages import are_languages
 from t2i.prepare.splits import split_of_folder, split_of_value
 
 FILES = (
@@ -53,7 +55,7 @@ CAPTIONS = (
     "image_caption",
     "txt",
 )
-NUMBERED = re.compile(rf"(?:{'|'.join(CAPTIONS)})_?(\d+)")  # caption_0 ... caption_4, one caption of five in each
+_NUMBERED = re.compile(r"(?P<base>.+?)(?P<mark>[_.]?)(?P<number>\d{1,9})")  # caption_0, caption0, pandas' caption.1
 CLASSES = ("class", "class_name", "label", "category")
 SPLITS = ("split", "data_split", "dataset_split", "set", "subset", "partition", "phase")
 # Columns of true and false, and whether true is held out.
@@ -72,13 +74,17 @@ class Columns:
     label: str | None = None
     split: str | None = None
     more: tuple[str, ...] = ()  # further columns of captions
+    key: str | None = None  # of the captions, where the user named one inside of the objects in the column
+    unread: tuple[str, ...] = ()  # columns that may hold captions too, and are not read
 
-    def captions(self, row: Mapping[str, Any]) -> object:
-        """Read the captions of a row: what its column holds, or a list from all of its columns."""
-        if not self.more:
-            return captions_in_cell(row[self.caption])
-        cells = (row.get(name) for name in (self.caption, *self.more))
-        return [cell for cell in cells if cell is not None]
+    def captions(self, row: Mapping[str, Any]) -> list[Any]:
+        """Read the captions of a row from all of its columns; empty cells have none.
+
+        Raises:
+            DataError, TypeError: a cell holds neither a string nor a list, nor an object of captions.
+        """
+        cells = ((name, row.get(name)) for name in (self.caption, *self.more))
+        return [text for name, cell in cells for text in captions_of_cell(cell, name, self.key)]
 
 
 def plain(name: object) -> str:
@@ -115,24 +121,84 @@ def find_columns(
     if found is None:
         what = "no column of images" if image is None else f"no column {image!r}"
         raise DataError(f"{what}; the columns are {listed}: choose one with --image-column")
-    text, more = find_column([name for name in names if name != found], CAPTIONS, caption), list[str]()
-    numbered = _numbered(names) if text is None and caption is None else []
-    if numbered:
-        text, more = numbered[0], numbered[1:]
-    if text is None:
+    rest = tuple(name for name in names if name != found)
+    texts, key = caption_columns(rest, caption), None
+    if not texts and caption is not None and "." in caption:
+        column, _, key = caption.partition(".")
+        texts = caption_columns(rest, column)
+    if not texts:
         what = "no column of captions" if caption is None else f"no column {caption!r}"
         raise DataError(f"{what}; the columns are {listed}: choose one with --caption-column")
-    others = [name for name in names if name not in (found, text, *more)]
+    others = [name for name in rest if name not in texts]
     split = find_column(others, SPLITS) or find_column(others, tuple(FLAGS))
-    return Columns(found, text, find_column(others, CLASSES), split, tuple(more))
+    unread = tuple(str(name) for name in others if caption is None and _parts(name)[0] in CAPTIONS)
+    return Columns(found, texts[0], find_column(others, CLASSES), split, texts[1:], key, unread)
 
 
-def _numbered(names: Iterable[object]) -> list[str]:
-    """List columns of captions that differ by a number, in its order."""
-    found = [
-        (int(match[1]), name) for name in names if isinstance(name, str) and (match := NUMBERED.fullmatch(plain(name)))
-    ]
-    return [name for _, name in sorted(found)]
+@lru_cache(maxsize=1000)
+def caption_columns(names: Sequence[object], wanted: str | None = None) -> tuple[str, ...]:
+    """List the columns of captions in the order of their numbers: `caption`, `caption_2`, `caption.1`.
+
+    Beside the column that the user named there are only those that repeat its name, which pandas writes as `name.1`.
+    """
+    found = find_column(names, CAPTIONS, wanted)
+    if found is None and wanted is not None:
+        return ()
+    bases = CAPTIONS if found is None else (plain(found),)
+    numbers: dict[str, int] = {}
+    for name in names:
+        base, mark, number = _parts(name)
+        if plain(name) in bases:
+            numbers[str(name)] = -1
+        elif base in bases and (wanted is None or mark == "."):
+            numbers[str(name)] = number
+    return tuple(sorted(numbers, key=lambda name: numbers[name]))
+
+
+def _parts(name: object) -> tuple[str, str, int]:
+    """Split the name of a column into its base, the mark before its number, and the number; -1 where it has none."""
+    known = plain(name)
+    match = _NUMBERED.fullmatch(known)
+    return (match["base"], match["mark"], int(match["number"])) if match else (known, "", -1)
+
+
+def unread_note(names: Iterable[str]) -> list[str]:
+    """Return the note on columns that may hold captions and are not read; none where there is no such column."""
+    listed = ", ".join(sorted(set(names)))[:300]
+    return [f"not read for captions: {listed}; --caption-column takes one of them instead"] if listed else []
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Number names that are repeated, as pandas does: `caption`, `caption.1`, `caption.2`.
+
+    >>> distinct(["image", "text", "text", "text.1"])
+    ['image', 'text', 'text.2', 'text.1']
+    """
+    taken, counts = set(names), dict.fromkeys(names, 0)
+    first, found = set[str](), []
+    for name in names:
+        new = name
+        if name in first and name.strip():
+            while new in taken:
+                counts[name] += 1
+                new = f"{name}.{counts[name]}"
+            taken.add(new)
+        first.add(name)
+        found.append(new)
+    return found
+
+
+def filled(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """List the keys of a row whose cells are not empty."""
+    return tuple(name for name, value in row.items() if not is_empty(value) and value != [])
+
+
+def is_empty(value: object) -> bool:
+    """Return whether a cell is empty, or is what programs write for an empty one: `nan`, `None`, `null`, `N/A`."""
+    if isinstance(value, str):
+        word = value.strip()
+        return not word or (len(word) < 10 and word.casefold() in NO_VALUE)
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def split_of_cell(row: Mapping[str, Any], column: str | None) -> tuple[bool | None, str]:
@@ -143,7 +209,7 @@ def split_of_cell(row: Mapping[str, Any], column: str | None) -> tuple[bool | No
         known name. A column of another name, such as `set`, counts only where its value is nothing but a split's name.
     """
     value = row.get(column) if column is not None else None
-    if value is None or not str(value).strip():
+    if is_empty(value):
         return None, ""
     held_out_if = FLAGS.get(plain(column))
     if held_out_if is not None:
@@ -160,10 +226,10 @@ def split_of_cell(row: Mapping[str, Any], column: str | None) -> tuple[bool | No
 def class_of(row: Mapping[str, Any], column: str | None, names: Sequence[str] = ()) -> str | None:
     """Read the class of a row: a string, or an index into `names`; None for an empty cell."""
     value = row.get(column) if column is not None else None
+    if is_empty(value):
+        return None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
         value = names[value]
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
     if isinstance(value, (list, dict)):
         raise TypeError(f"{column} must be a string or a number")
     return " ".join(str(value).split())[:1000] or None
@@ -185,3 +251,56 @@ def captions_in_cell(cell: object) -> object:
         if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
             return values
     return cell
+
+
+def captions_of_cell(cell: object, column: str = "text", key: str | None = None) -> list[Any]:
+    """Read the captions of a cell: a string, a list of strings, an object of strings, or a list of such objects.
+
+    Of an object, what counts is the user's key, otherwise a key that is the usual name of a column of captions; otherwise
+    all of its strings if its keys are languages, `{"en": "a kite", "zh": "风筝"}`.
+
+    Args:
+        cell: Its content.
+        column: The name of its column.
+        key: The user's key.
+
+    Returns:
+        The captions without empty ones; what is no string is returned for the caller to refuse.
+
+    Raises:
+        DataError: an object has other keys; the message lists them.
+        TypeError: an object holds no text.
+    """
+    cell = captions_in_cell(cell)
+    found: list[Any] = []
+    for part in cell if isinstance(cell, (list, tuple)) else [cell]:
+        if isinstance(part, dict):
+            for value in _captions_of_object(part, column, key):
+                found += value if isinstance(value, (list, tuple)) else [value]
+        elif key is not None and not is_empty(part):
+            raise DataError(f"no {key!r} in {column}, which holds no object")
+        else:
+            found.append(part)
+    return [text for text in found if not is_empty(text)]
+
+
+def _captions_of_object(part: dict[str, Any], column: str, key: str | None) -> list[Any]:
+    keys, there = tuple(part), filled(part)
+    listed = ", ".join(map(str, keys))[:300]
+    if key is not None:
+        name = find_column(keys, (), key)
+        if name is None:
+            raise DataError(f"no {key!r} in {column}, which holds an object of {listed}")
+        return [part[name]]
+    names = caption_columns(there) or caption_columns(keys)
+    if names or not there:
+        return [part[name] for name in names]
+    if are_languages(keys, CAPTIONS):
+        return list(part.values())
+    text = next((name for name in there if isinstance(part[name], (str, list))), None)
+    if text is None:
+        raise TypeError(f"{column} must be a string or a list of strings, and holds an object of {listed}")
+    raise DataError(
+        f"{column} holds an object of {listed}, none of which is known to be a caption: "
+        f"choose one, as in --caption-column {column}.{str(text)[:100]}"
+    )

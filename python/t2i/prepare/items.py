@@ -133,7 +133,7 @@ def root_of(source: Path) -> Path:
 
 
 def checked_captions(value: object) -> tuple[str, ...]:
-    """Check captions: a string, a list of strings, or strings by language, `{"en": "a kite", "zh": "风筝"}`.
+    """Check captions: a string or a list of strings.
 
     Whitespace is collapsed to single spaces, empty captions are dropped.
 
@@ -142,7 +142,7 @@ def checked_captions(value: object) -> tuple[str, ...]:
         UnicodeEncodeError: unpaired surrogates, which JSON can express.
         DataError: none is left, or one is longer than any caption.
     """
-    captions = [value] if isinstance(value, str) else list(value.values()) if isinstance(value, dict) else value
+    captions = [value] if isinstance(value, str) else value
     if not isinstance(captions, (list, tuple)) or not all(isinstance(caption, str) for caption in captions):
         raise TypeError("text must be a string or a list of strings")
     "".join(captions).encode()

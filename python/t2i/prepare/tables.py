@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from t2i.errors import DataError
 from t2i.prepare.columns import CAPTIONS as CAPTION_NAMES
 from t2i.prepare.columns import FILES as FILE_NAMES
-from t2i.prepare.columns import Columns, find_column, find_columns
+from t2i.prepare.columns import Columns, distinct, find_column, find_columns
 from t2i.prepare.kinds import looks_like_image
 
 MAX_ROW_LINES = 1000  # that one quoted cell may run over; more is a quote left open
@@ -156,6 +156,7 @@ def read_rows(
             names, header = [cell.strip() for cell in cells], True
             if image is None and caption is None and _no_header(names):
                 names, header = _usual_names(cells), False
+            names = distinct(names)
             columns = find_columns(names, image, caption)
             if header:
                 continue

@@ -15,7 +15,7 @@ from typing import Any
 
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
-from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, split_of_cell
+from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, split_of_cell, unread_note
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
 from t2i.prepare.kinds import ending, is_hidden
@@ -23,7 +23,14 @@ from t2i.prepare.leftovers import account_for_items
 from t2i.prepare.lines import MAX_LINE_BYTES
 from t2i.prepare.sources.folder import folder
 from t2i.prepare.sources.repeated import joined_rows
-from t2i.prepare.sources.rows import METADATA, class_names, import_pyarrow, read_listing
+from t2i.prepare.sources.rows import (
+    METADATA,
+    class_names,
+    distinct_columns,
+    distinct_schema,
+    import_pyarrow,
+    read_listing,
+)
 from t2i.prepare.sources.webdataset import is_shard, webdataset
 from t2i.prepare.splits import split_of_file, split_of_folders, split_of_value
 from t2i.prepare.tree import FolderTree, joined
@@ -110,25 +117,27 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report, options: S
     if not file.is_file():
         raise DataError("it is not a file")
     opened = pyarrow.parquet.ParquetFile(file, memory_map=False)
-    if _names_files(opened.schema_arrow, options):
+    if _names_files(distinct_schema(opened.schema_arrow), options):
         yield from _listed_files(file, name, test, report, options)
         return
-    rows_of = _Rows(file, name, opened.schema_arrow, test, report, options)
+    schema = distinct_schema(opened.schema_arrow)
+    stored = dict(zip(schema.names, opened.schema_arrow.names, strict=True))
+    rows_of = _Rows(file, name, schema, test, report, options)
     columns = rows_of.columns
+    wanted = list(dict.fromkeys(stored[column] for column in rows_of.wanted))
     for group in range(opened.num_row_groups):
         described = opened.metadata.row_group(group)
         if described.total_byte_size > MAX_GROUP_ROWS:
             raise DataError(f"row group {group} has {described.total_byte_size} bytes, the limit is {MAX_GROUP_ROWS}")
+    image = stored[columns.image]
     images = _Images(
-        file.parent,
-        lambda group: opened.read_row_group(group, columns=[columns.image]).column(0),
-        report.follow_links,
+        file.parent, lambda group: opened.read_row_group(group, columns=[image]).column(0), report.follow_links
     )
     listed, paths = list[Item](), list[str | None]()
     for group in range(opened.num_row_groups):
-        listed += rows_of.items(images, group, opened.read_row_group(group, columns=rows_of.wanted))
-    if _has_paths(opened.schema_arrow, columns.image):
-        paths = opened.read(columns=[f"{columns.image}.path"]).column(0).combine_chunks().field(0).to_pylist()
+        listed += rows_of.items(images, group, distinct_columns(opened.read_row_group(group, columns=wanted)))
+    if _has_paths(schema, columns.image):
+        paths = opened.read(columns=[f"{image}.path"]).column(0).combine_chunks().field(0).to_pylist()
     yield from joined_rows(listed, paths, report)
 
 
@@ -238,7 +247,7 @@ class _Stream:
                 batch = self._reader.read_next_batch()  # type: ignore[attr-defined]
                 self._next += 1
                 if self._next == number + 1:
-                    return batch.column(self.column)
+                    return distinct_columns(batch).column(self.column)
         except StopIteration as error:
             raise IndexError(f"the file has no batch {number} any more") from error
 
@@ -249,11 +258,12 @@ def _stream_items(tree: FolderTree, name: str, test: bool, report: Report, optio
     if not file.is_file():
         raise DataError("no such file")
     with pyarrow.OSFile(str(file)) as opened, pyarrow.ipc.open_stream(opened) as reader:
-        rows_of = _Rows(file, name, reader.schema, test, report, options)
+        rows_of = _Rows(file, name, distinct_schema(reader.schema), test, report, options)
         images = _Images(file.parent, _Stream(file, rows_of.columns.image), report.follow_links)
         listed, paths = list[Item](), list[str | None]()
         for number, batch in enumerate(reader):
             batch.validate(full=True)
+            batch = distinct_columns(batch)
             listed += rows_of.items(images, number, batch.select(rows_of.wanted))
             if _has_paths(batch.schema, rows_of.columns.image):
                 paths += batch.column(rows_of.columns.image).field("path").to_pylist()
@@ -272,6 +282,7 @@ class _Rows:
         self._splits = class_names(schema, columns.split)
         self._file, self._name, self._test, self._report = file, name, test, report
         self._rows = 0
+        report.notes += [note for note in unread_note(columns.unread) if note not in report.notes]
 
     def items(self, images: _Images, chunk: int, rows: Any) -> Iterator[Item]:
         """Yield the items of one chunk; the images are read later."""

@@ -109,11 +109,12 @@ def _karpathy(content: Any, place: str, report: Report) -> Iterator[ListedRow]:
 
 def _annotated(content: Any, place: str, report: Report) -> Iterator[ListedRow]:
     """Read COCO's format: images, and captions by image id; invalid entries are reported with their index."""
-    names: dict[str, str] = {}
+    names: dict[str, dict[str, None]] = {}  # files by id
     captions: dict[str, list[str]] = {}
     for number, entry in enumerate(content["images"]):
         try:
-            names[_id(entry["id"], "id")] = _checked(entry["file_name"], "file_name")
+            image, name = _id(entry["id"], "id"), _checked(entry["file_name"], "file_name")
+            names.setdefault(image, {})[name] = None
         except (KeyError, TypeError, ValueError) as error:
             report.skip(f"{place}: images[{number}]", f"broken entry: {_said(error)}")
     for number, entry in enumerate(content["annotations"]):
@@ -127,8 +128,13 @@ def _annotated(content: Any, place: str, report: Report) -> Iterator[ListedRow]:
             report.skip(where, f"no image has its image_id, {image[:100]}")
         else:
             captions.setdefault(image, []).extend(texts)
-    for image, name in names.items():
-        yield ListedRow(f"{place}: image {image}", {"file_name": name, "text": captions.get(image, [])}, COLUMNS)
+    for image, files in names.items():
+        if len(files) > 1:
+            captions.pop(image, None)
+            reason = f"{len(files)} images have this id, so its captions could be any one's: {', '.join(files)[:300]}"
+            report.skip(f"{place}: image {image[:100]}", f"{reason}; give each its own")
+        for name in files:
+            yield ListedRow(f"{place}: image {image}", {"file_name": name, "text": captions.get(image, [])}, COLUMNS)
 
 
 def _id(value: object, what: str) -> str:

@@ -5,14 +5,15 @@ name, beside it or in a folder of texts beside the folder of images. The class i
 the subfolder. A folder named after a split (test, val, validation ...) is held out.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
+from t2i.prepare.columns import unread_note
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, caption_lines, checked_captions
 from t2i.prepare.kinds import (
@@ -26,15 +27,25 @@ from t2i.prepare.kinds import (
 )
 from t2i.prepare.leftovers import account_for_collected
 from t2i.prepare.lines import MAX_LINE_BYTES
-from t2i.prepare.sources.rows import METADATA, find_in, read_listing
+from t2i.prepare.sources.rows import METADATA, find_in, parse_json, read_listing
 from t2i.prepare.split_lists import with_listed_splits
-from t2i.prepare.splits import split_of_folders, splits_of_names
+from t2i.prepare.splits import split_of_folder, split_of_folders, splits_of_names
 from t2i.prepare.tree import FolderTree, Tree, head, open_tree, read_text_file
 
 NO_CAPTIONS = (
     "no captions: neither a line in metadata.jsonl nor a .txt beside it (--captions name takes the file's name)"
 )
+NOT_TAKEN = (
+    "; not taken, since it may be another image's (a folder of texts is named text or captions, and holds no images): "
+)
+# Words in the name of a folder that holds texts of images: text_c10, train_captions.
+TEXT_FOLDERS = frozenset(
+    form
+    for word in ("text", "txt", "caption", "label", "annotation", "description", "prompt", "sentence", "tag")
+    for form in (word, f"{word}s")
+)
 CONTAINERS = frozenset({"image", "images", "img", "imgs", "picture", "pictures", "photos", "data"})
+NO_HOME = TEXT_FOLDERS | CONTAINERS | frozenset(Finder.PLACES)
 
 
 def folder(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
@@ -78,41 +89,77 @@ def _by_name(images: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 class _Texts:
-    """Finds the caption file of an image: beside it, otherwise by name in another folder."""
+    """Finds the caption files of an image: beside it, otherwise by name in a folder of texts."""
 
     def __init__(self, tree: Tree, images: list[str]) -> None:
         self._present = set(tree.names)
-        self._alike = {_plain(name): name for name in tree.names}
-        self._elsewhere: dict[str, list[str]] = {}
-        stems = {_stem(name) for name in images}
-        self._images: dict[str, list[str]] = {}
-        for name in images:
-            self._images.setdefault(_base(name), []).append(name)
+        # The stem of an image by its name without case; None where several images have that name.
+        self._folded: dict[str, str | None] = {}
+        # Texts by their names without ending; those that no image claims by that name without case, by the name of an image
+        # in any folder, and, where their folder holds no images, by what the folder says too.
+        self._beside: dict[str, list[str]] = {}
+        self._alike: dict[str, list[str]] = {}
+        self._lonely: dict[str, list[str]] = {}
+        self._elsewhere: dict[str, dict[frozenset[str], list[str]]] = {}
+        self._images: dict[str, dict[frozenset[str], set[str]]] = {}  # stems of images that could be meant by these
+        for image in images:
+            for form in (_stem(image), image):
+                key, stem = _fold(form), _stem(image)
+                self._folded[key] = stem if self._folded.get(key, stem) == stem else None
+        claims = {form for name in images for form in (_stem(name), name)}
+        seen = (name for name in tree.names if looks_like_image(name) and not is_hidden(name))
+        with_images = {_folder(name) for name in (*images, *seen)}
+        self._homes = frozenset(part for folder in with_images for part in _home(folder))
         for name in tree.names:
             if ending(name) in CAPTION_ENDINGS and not is_hidden(name):
                 stem = _stem(name)
-                if stem not in stems and stem not in self._present:
+                self._beside.setdefault(stem, []).append(name)
+                if stem not in claims and stem not in self._present:
+                    self._alike.setdefault(_fold(stem), []).append(name)
                     base = _base(stem) if looks_like_image(stem) else stem.rpartition("/")[2]
-                    self._elsewhere.setdefault(base, []).append(name)
+                    self._lonely.setdefault(base, []).append(name)
+                    if _folder(name) not in with_images:
+                        self._elsewhere.setdefault(base, {}).setdefault(_home(_folder(name)), []).append(name)
+        for name in images:
+            if _base(name) in self._elsewhere:
+                homes = self._images.setdefault(_base(name), {})
+                homes.setdefault(_home(_folder(name)), set()).add(_stem(name))
 
     def of(self, image: str) -> list[str]:
         """Return its caption files, the one to read first."""
-        stem = _stem(image)
-        beside = [f"{base}{end}" for base in dict.fromkeys((stem, image)) for end in CAPTION_ENDINGS]
-        found = [name for name in beside if name in self._present]
-        if not found:
-            found = list(dict.fromkeys(self._alike[_plain(name)] for name in beside if _plain(name) in self._alike))
+        stem, forms = _stem(image), dict.fromkeys((_stem(image), image))
+        found = [text for form in forms for text in sorted(self._beside.get(form, ()), key=_rank)]
+        for form in forms:
+            if self._folded[_fold(form)] is not None:
+                found += sorted(self._alike.get(_fold(form), ()), key=_rank)
         if not found and f"{stem}.json" in self._present:
             found = [f"{stem}.json"]
         return found or self._parallel(image)
 
+    def near(self, image: str) -> list[str]:
+        """List texts that no image claims and that could be its own by their names."""
+        texts = [text for form in (_stem(image), image) for text in self._alike.get(_fold(form), ())]
+        return list(dict.fromkeys(texts + self._lonely.get(_base(image), [])))
+
     def _parallel(self, image: str) -> list[str]:
-        base = _base(image)
-        texts = self._elsewhere.get(base, [])
-        if len(texts) == 1 and len(self._images[base]) == 1:
-            return texts
-        parts = image.split("/")[:-1]
-        return [text for text in texts if _differ_once(parts, text.split("/")[:-1])]
+        """Find its texts in folders of texts: `text/red/a.txt` of `images/red/a.png`, where no other image could be meant."""
+        base, home = _base(image), _home(_folder(image))
+        texts = self._elsewhere.get(base, {})
+        homes = [home] if home in texts else [other for other in texts if self._fits(other, home)]
+        mine = [other for other in homes if self._claimants(base, other) == {_stem(image)}]
+        return [text for other in mine for text in texts[other] if other == home or _is_of_texts(_folder(text))]
+
+    def _claimants(self, base: str, home: frozenset[str]) -> set[str]:
+        images = self._images[base]
+        fitting = [home] if home in images else [other for other in images if self._fits(home, other)]
+        return {stem for other in fitting for stem in images[other]}
+
+    def _fits(self, text: frozenset[str], image: frozenset[str]) -> bool:
+        """Return whether the folders of a text do not say another class or split than those of an image."""
+        more = text - image
+        return not more or (
+            image < text and more.isdisjoint(self._homes) and all(split_of_folder(name) is None for name in more)
+        )
 
 
 def _plain(name: str) -> str:
@@ -130,19 +177,45 @@ def _base(name: str) -> str:
     return _stem(name.rpartition("/")[2]) if looks_like_image(name) else name.rpartition("/")[2]
 
 
-def _differ_once(left: list[str], right: list[str]) -> bool:
-    """Return whether two paths differ in one folder only: train/images and train/text."""
-    return len(left) == len(right) and sum(a != b for a, b in zip(left, right, strict=True)) == 1
+def _fold(name: str) -> str:
+    """Write a name with the last part of it plain."""
+    folder, slash, base = name.rpartition("/")
+    return f"{folder}{slash}{_plain(base)}"
+
+
+def _rank(text: str) -> tuple[int, bool]:
+    return CAPTION_ENDINGS.index(ending(text)), not text.endswith(ending(text))
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _words(folder: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", _plain(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder))) if word]
+
+
+@lru_cache(maxsize=10_000)
+def _home(folder: str) -> frozenset[str]:
+    """Return what a path says beside images and texts: `train_images/red` is of train and red."""
+    parts = ([word for word in _words(part) if word not in NO_HOME] for part in folder.split("/"))
+    return frozenset("_".join(words) for words in parts if words)
+
+
+def _is_of_texts(folder: str) -> bool:
+    """Return whether a path is called one of texts."""
+    return not TEXT_FOLDERS.isdisjoint(_words(folder))
 
 
 def _sidecars(
     tree: Tree, images: list[str], report: Report, read: set[str], options: SourceOptions
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    texts = _Texts(tree, images)
+    texts, unread = _Texts(tree, images), set[str]()
     for image in images:
         found = texts.of(image)
         if not found:
-            report.skip(tree.place(image), NO_CAPTIONS)
+            near = texts.near(image)
+            report.skip(tree.place(image), NO_CAPTIONS + (NOT_TAKEN + ", ".join(near[:3]) if near else ""))
             continue
         parts = {text.rpartition("/")[0] for text in found}
         if len(found) > 1 and parts != {image.rpartition("/")[0]}:
@@ -152,15 +225,16 @@ def _sidecars(
             report.skip(tree.place(other), f"not read: {found[0]} has the captions of its image")
         read.add(found[0])
         try:
-            captions = _read_captions(tree, found[0], options)
+            captions = _read_captions(tree, found[0], options, unread)
         except (DataError, TypeError, UnicodeError) as error:
             place = image if str(error) == "no captions" else found[0]
             report.skip(tree.place(place), str(error))
             continue
         yield image, captions
+    report.notes += unread_note(unread)
 
 
-def _read_captions(tree: Tree, name: str, options: SourceOptions) -> tuple[str, ...]:
+def _read_captions(tree: Tree, name: str, options: SourceOptions, unread: set[str]) -> tuple[str, ...]:
     try:
         data = read_text_file(tree, name)
     except DataError as error:
@@ -168,8 +242,11 @@ def _read_captions(tree: Tree, name: str, options: SourceOptions) -> tuple[str, 
     if ending(name) != ".json":
         return checked_captions(caption_lines(data))
     try:
-        content = json.loads(data[:MAX_LINE_BYTES])
-        columns = find_in(("file_name", *content), "file_name", options.caption_column)
+        content = parse_json(data[:MAX_LINE_BYTES])
+        if not isinstance(content, dict):
+            raise TypeError("an object was expected")
+        columns = find_in({"file_name": name} | content, "file_name", options.caption_column)
+        unread.update(columns.unread)
         return checked_captions(columns.captions(content))
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"no captions in it: {error}") from error

@@ -48,12 +48,13 @@ class _Layout:
 
     def columns(self, name: str, what: str, count: int) -> dict[str, list[str]]:
         """Read one of CUB's lists: `count` columns a line, the first of which is the image's number."""
-        rows = {}
+        rows: dict[str, list[str]] = {}
         for line in self.lines(name, what):
             number, *values = line.split(maxsplit=count - 1)
             if len(values) != count - 1:
                 raise DataError(f"{self.source / name} must have {count} columns, got {line[:80]!r}")
-            rows[number] = values
+            if rows.setdefault(number, values) != values:
+                raise DataError(f"{self.source / name} must have a number for each line, and has {number[:80]} twice")
         return rows
 
     def captions(self, image: str, text: str) -> tuple[str, ...] | None:

@@ -1,22 +1,23 @@
 """Read the rows of a file that lists images: CSV, TSV, JSON lines, a JSON list or Parquet."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from t2i.errors import ConfigError, DataError
 from t2i.prepare.collect import SourceOptions
-from t2i.prepare.columns import FILES, Columns, find_columns
+from t2i.prepare.columns import CAPTIONS, FILES, Columns, distinct, filled, find_columns
 from t2i.prepare.items import Report
 from t2i.prepare.kinds import ending, looks_like_image
+from t2i.prepare.languages import are_languages
 from t2i.prepare.lines import decode, numbered_lines
 from t2i.prepare.tables import Fault, read_rows
 from t2i.prepare.tree import MAX_TABLE_BYTES, Tree, read_text_file
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json")
-find_in = lru_cache(maxsize=1000)(find_columns)
+_find_in = lru_cache(maxsize=1000)(find_columns)
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,31 @@ class ListedRow:
     cells: Any
     columns: Columns
     class_names: tuple[str, ...] = ()
+
+
+def find_in(row: Mapping[str, Any], image: str | None, caption: str | None) -> Columns:
+    """Find the columns of a JSON object, where an empty cell gives way to one that is not. DataError where one is missing."""
+    try:
+        return _find_in(filled(row), image, caption)
+    except DataError:  # an empty cell is no reason to say that there is no such column
+        return _find_in(tuple(row), image, caption)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; a key that an object has several times has all of its values, as a list."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        values: dict[str, list[Any]] = {}
+        for key, value in pairs:
+            values.setdefault(key, []).append(value)
+        for key, all_of_it in values.items():
+            if any(value != all_of_it[0] for value in all_of_it):
+                row[key] = [part for value in all_of_it for part in (value if isinstance(value, list) else [value])]
+    return row
 
 
 def import_pyarrow() -> Any:
@@ -73,7 +99,7 @@ def _json_lines(tree: Tree, name: str, report: Report, options: SourceOptions) -
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except (ValueError, RecursionError) as error:
                 report.skip(f"{place}:{number}", f"broken line: {error}")
                 continue
@@ -84,14 +110,8 @@ def _json_row(where: str, row: Any, report: Report, options: SourceOptions) -> I
     if not isinstance(row, dict):
         report.skip(where, "broken line: an object was expected")
         return
-    wanted = (options.image_column, options.caption_column)
-    filled = tuple(name for name, value in row.items() if value not in (None, "", []))
     try:
-        try:
-            columns = find_in(filled, *wanted)
-        except DataError:  # an empty cell is no reason to say that there is no such column
-            columns = find_in(tuple(row), *wanted)
-        yield ListedRow(where, row, columns)
+        yield ListedRow(where, row, find_in(row, options.image_column, options.caption_column))
     except DataError as error:
         report.skip(where, f"broken line: {error}")
 
@@ -100,7 +120,7 @@ def _json_list(tree: Tree, name: str, report: Report, options: SourceOptions) ->
     """Read a JSON list of objects, an object of captions by image, or JSON lines under another name."""
     data = read_text_file(tree, name, MAX_TABLE_BYTES)
     try:
-        content = json.loads(decode(data))
+        content = parse_json(decode(data))
     except (ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
@@ -116,10 +136,13 @@ def rows_of_json(content: Any, place: str, report: Report, options: SourceOption
         DataError: it is neither.
     """
     if isinstance(content, dict) and _captions_by_image(content, options):
-        columns = Columns("file_name", "text")
+        columns, by_name = Columns("file_name", "text"), replace(options, image_column="file_name")
         for key, value in content.items():
-            text = _captions_of(value, options)
-            yield ListedRow(f"{place}: {key[:200]}", {"file_name": key, "text": text}, columns)
+            where = f"{place}: {key[:200]}"
+            if isinstance(value, dict) and not are_languages(tuple(value), CAPTIONS):  # as in kohya's meta_cap.json
+                yield from _json_row(where, {"file_name": key} | value | {"file_name": key}, report, by_name)
+            else:
+                yield ListedRow(where, {"file_name": key, "text": value}, columns)
     elif isinstance(content, list):
         for number, row in enumerate(content):
             yield from _json_row(f"{place}: [{number}]", row, report, options)
@@ -149,14 +172,15 @@ def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
-def _captions_of(value: Any, options: SourceOptions) -> Any:
-    """Read the captions of one image: as they are, or from an object's own column, as in kohya's meta_cap.json."""
-    if not isinstance(value, dict):
-        return value
-    try:
-        return find_columns(["file_name", *value], "file_name", options.caption_column).captions(value)
-    except DataError:
-        return value
+def distinct_schema(schema: Any) -> Any:
+    """Number the names that a schema repeats."""
+    fields = zip(schema, distinct(schema.names), strict=True)
+    return import_pyarrow().schema([field.with_name(name) for field, name in fields], schema.metadata)
+
+
+def distinct_columns(rows: Any) -> Any:
+    """Number the names that the columns of a table or record batch repeat."""
+    return rows.rename_columns(distinct(rows.schema.names))
 
 
 def class_names(schema: Any, column: str | None) -> tuple[str, ...]:
@@ -173,13 +197,14 @@ def _parquet_rows(tree: Tree, name: str, report: Report, options: SourceOptions)
     place, number = tree.place(name), 0  # counted from 0, as by every other reader of Parquet
     try:
         with tree.open(name) as file, pyarrow.parquet.ParquetFile(file) as opened:
-            schema = opened.schema_arrow
+            schema = distinct_schema(opened.schema_arrow)
+            stored = dict(zip(schema.names, opened.schema_arrow.names, strict=True))
             columns = find_columns(schema.names, options.image_column, options.caption_column, FILES)
             names = class_names(schema, columns.label)
             roles = (columns.image, columns.caption, *columns.more, columns.label, columns.split)
-            wanted = [each for each in roles if each]
+            wanted = list(dict.fromkeys(stored[each] for each in roles if each))
             for batch in opened.iter_batches(batch_size=1024, columns=wanted):
-                for row in batch.to_pylist():
+                for row in distinct_columns(batch).to_pylist():
                     yield ListedRow(f"{place}: row {number}", row, columns, names)
                     number += 1
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:

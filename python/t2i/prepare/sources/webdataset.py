@@ -4,7 +4,6 @@ A sample is the members of one name up to the first dot: 000000012.jpg, 00000001
 reads headers and captions, the second the bytes of each image where it lies in the archive.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -14,11 +13,12 @@ from typing import Any
 from t2i.errors import DataError
 from t2i.prepare.accounting import HIDDEN, NO_IMAGE, OTHER_KEY, Account
 from t2i.prepare.collect import DEFAULTS, SourceOptions
-from t2i.prepare.columns import CAPTIONS, CLASSES, FLAGS, SPLITS, class_of, find_column, split_of_cell
+from t2i.prepare.columns import CLASSES, FLAGS, SPLITS, class_of, find_column, split_of_cell, unread_note
 from t2i.prepare.items import Item, Report, caption_lines, checked_captions
 from t2i.prepare.kinds import CAPTION_ENDINGS, HEAD, TEXT_ENDINGS, ending, image_kind, is_hidden, looks_like_image
 from t2i.prepare.leftovers import account_for
 from t2i.prepare.lines import MAX_LINE_BYTES, decode
+from t2i.prepare.sources.rows import find_in, parse_json
 from t2i.prepare.sources.tar import Fault, Member, Reader, members
 from t2i.prepare.splits import split_of_file, split_of_folders
 from t2i.prepare.tree import FolderTree, shown
@@ -59,6 +59,7 @@ class _Shard:
         self.file, self.report, self.counts, self.options = file, report, counts, options
         self.folders = tuple(name.split("/")[:-1])
         self.split = split_of_file(name.rpartition("/")[2])
+        self.unread = set[str]()  # keys of a .json that may hold captions
 
     def items(self) -> Iterator[Item]:
         """Walk the archive, sample by sample."""
@@ -86,6 +87,7 @@ class _Shard:
                 yield from self._item(sample)
         except OSError as error:
             self.report.skip(self.file, error.strerror or str(error))
+        self.report.notes += [note for note in unread_note(self.unread) if note not in self.report.notes]
 
     def _skip(self, name: str, reason: str) -> None:
         self.report.skip(f"{self.file}: {shown(name)}", reason)
@@ -180,7 +182,7 @@ class _Shard:
         fault = None
         if "json" in sample:
             try:
-                content = json.loads(decode(self._text(sample["json"])))
+                content = parse_json(decode(self._text(sample["json"])))
                 if not isinstance(content, dict):
                     raise ValueError("an object was expected")
                 facts = content
@@ -197,12 +199,16 @@ class _Shard:
             raise DataError("no captions: neither a .txt nor a .json in its sample")
         if fault is not None:
             raise DataError(fault)
-        column = find_column([name for name in facts if facts[name]], CAPTIONS, self.options.caption_column)
-        return checked_captions(facts[column] if column is not None else []), used, facts
+        try:
+            columns = find_in({"file_name": "json"} | facts, "file_name", self.options.caption_column)
+        except DataError as error:
+            raise DataError(f"no captions in its .json: {error}") from error
+        self.unread.update(columns.unread)
+        return checked_captions(columns.captions(facts)), used, facts
 
     def _class(self, sample: dict[str, Member], facts: dict[str, Any]) -> str | None:
         if "cls" in sample:
-            return " ".join(decode(self._text(sample["cls"])).split())[:1000] or None
+            return class_of({"cls": decode(self._text(sample["cls"]))}, "cls")
         value = facts.get(find_column(facts, CLASSES) or "")
         return class_of({"class": value}, "class") if isinstance(value, (str, int)) else None
 

@@ -1,0 +1,300 @@
+"""What a cell of captions or classes holds, read alike in every source: objects, languages, empty cells, repeated columns."""
+
+import csv
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+
+from t2i import prepare
+from t2i.errors import DataError
+from t2i.prepare.collect import SourceOptions
+from t2i.prepare.columns import captions_of_cell, distinct, find_columns
+from t2i.prepare.languages import are_languages
+
+
+def encoded(number):
+    file = io.BytesIO()
+    Image.new("RGB", (20, 20), (number * 20 % 256, 0, 200)).save(file, "PNG")
+    return file.getvalue()
+
+
+def add_to_tar(tar, name, data):
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def write(root, form, header, rows):
+    """Write rows of cells beside their images, or with their images inside."""
+    root.mkdir(exist_ok=True)
+    embedded = form in ("parquet", "arrow", "tar")
+    if not embedded:
+        for number in range(len(rows)):
+            (root / f"{number}.png").write_bytes(encoded(number))
+    names = [f"{number}.png" for number in range(len(rows))]
+    if form in ("parquet", "arrow", "metadata.parquet"):
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        image = [{"bytes": encoded(n), "path": None} for n in range(len(rows))] if embedded else names
+        columns = [pyarrow.array(image), *map(pyarrow.array, zip(*rows, strict=True))]
+        table = pyarrow.Table.from_arrays(columns, names=["image", *header])
+        if form == "arrow":
+            (root / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
+            with (
+                pyarrow.OSFile(str(root / "data.arrow"), "wb") as file,
+                pyarrow.ipc.new_stream(file, table.schema) as out,
+            ):
+                out.write_table(table)
+        else:
+            parquet.write_table(table, root / ("t.parquet" if embedded else form))
+        return
+    objects = [
+        "{" + ", ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in zip(header, row, strict=True)) + "}"
+        for row in rows
+    ]
+    if form == "tar":
+        with tarfile.open(root / "t.tar", "w") as tar:
+            for number, text in enumerate(objects):
+                add_to_tar(tar, f"{number}.png", encoded(number))
+                add_to_tar(tar, f"{number}.json", text.encode())
+    elif form == "sidecars":
+        for number, text in enumerate(objects):
+            (root / f"{number}.json").write_text(text)
+    elif form == "metadata.jsonl":
+        lines = (f'{{"file_name": "{name}", {text[1:]}' for name, text in zip(names, objects, strict=True))
+        (root / form).write_text("\n".join(lines))
+    elif form == "by image.json":
+        lines = (f'"{name}": {text}' for name, text in zip(names, objects, strict=True))
+        (root / form).write_text("{" + ", ".join(lines) + "}")
+    else:
+        with open(root / form, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerows([["file_name", *header], *([name, *row] for name, row in zip(names, rows, strict=True))])
+
+
+KINDS = {
+    "metadata.jsonl": "folder",
+    "metadata.parquet": "folder",
+    "sidecars": "folder",
+    "by image.json": "csv",
+    "t.csv": "csv",
+    "parquet": "parquet",
+    "arrow": "huggingface",
+    "tar": "webdataset",
+}
+OBJECTS = [form for form in KINDS if form not in ("t.csv", "metadata.parquet")]
+
+
+def listed(root, form, header, rows, **options):
+    """List what was written: (captions, class) by row, and the report."""
+    write(root, form, header, rows)
+    report = prepare.Report()
+    source = root / form if KINDS[form] == "csv" else root
+    items = list(prepare.SOURCES[KINDS[form]](source, report, SourceOptions(**options)))
+    return {
+        int("".join(filter(str.isdigit, item.place()[len(str(root)) :]))): (list(item.captions), item.class_name)
+        for item in items
+    }, report
+
+
+# Objects.
+
+
+@pytest.mark.parametrize(
+    ("cell", "captions"),
+    [
+        ({"en": "a kite", "zh": "风筝"}, ["a kite", "风筝"]),
+        ({"zh-CN": "风筝", "pt_BR": "uma pipa", "EN": "a kite"}, ["风筝", "uma pipa", "a kite"]),
+        ({"eng_Latn": "a kite", "zho_Hans": "风筝"}, ["a kite", "风筝"]),
+        ({"English": "a kite", "chinese": "风筝", "中文": "风筝"}, ["a kite", "风筝", "风筝"]),
+        ({"caption_en": "a kite", "caption_zh": "风筝"}, ["a kite", "风筝"]),
+        ({"en": ["a kite", "a toy"], "zh": None}, ["a kite", "a toy"]),
+        ({"en": None, "zh": "nan"}, []),
+        ({"caption": "a kite", "model": "blip2-opt", "created": "2024-01-03"}, ["a kite"]),
+        ({"caption": None, "model": "blip2-opt"}, []),
+        ({"text": "", "caption": "a kite"}, ["a kite"]),
+        ({"text": "a kite", "score": 0.3}, ["a kite"]),
+        ({"caption_1": "b", "caption_0": "a", "source": "x"}, ["a", "b"]),
+        ([{"raw": "a kite", "tokens": ["a", "kite"]}, {"raw": "a toy", "tokens": []}], ["a kite", "a toy"]),
+        (["a kite", None, "nan", " "], ["a kite"]),
+        ('["a kite", "None"]', ["a kite"]),
+        (float("nan"), []),
+        ({}, []),
+        (None, []),
+        ("none of them fly", ["none of them fly"]),
+    ],
+)
+def test_the_captions_of_a_cell(cell, captions):
+    assert captions_of_cell(cell) == captions
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("title", "author"),
+        ("en", "url"),
+        ("alt", "src"),
+        ("id",),
+        ("id", "no"),
+        ("by",),
+        ("raw_url",),
+        ("en", "source"),
+        ("image_id",),
+        ("caption_model",),
+        ("",),
+    ],
+)
+def test_keys_that_are_no_languages(keys):
+    assert not are_languages(keys, ("caption",))
+    cell = dict.fromkeys(keys, "x")
+    with pytest.raises(
+        DataError, match=f"text holds an object of {', '.join(keys)}, none .* --caption-column text.{keys[0]}"
+    ):
+        captions_of_cell(cell)
+
+
+TITLES = [{"title": f"Kite {number}", "author": "Ann Lee", "licence": "CC-BY"} for number in range(2)]
+
+
+@pytest.mark.parametrize("form", OBJECTS)
+def test_what_is_said_of_an_image_is_no_caption_until_it_is_chosen(tmp_path, form):
+    rows = [[row] for row in TITLES]
+    found, report = listed(tmp_path, form, ["text"], rows)
+    assert found == {}
+    assert (
+        len(
+            [
+                why
+                for _, why in report.skipped
+                if "title, author, licence" in why and "--caption-column text.title" in why
+            ]
+        )
+        == 2
+    )
+    found, _ = listed(tmp_path, form, ["text"], rows, caption_column="text.Title")
+    assert found == {0: (["Kite 0"], None), 1: (["Kite 1"], None)}
+    found, report = listed(tmp_path, form, ["text"], rows, caption_column="text.name")
+    assert found == {}
+    assert (
+        len([why for _, why in report.skipped if "no 'name' in text, which holds an object of title, author" in why])
+        == 2
+    )
+
+
+@pytest.mark.parametrize("form", ["by image.json", "metadata.jsonl"])
+def test_columns_that_are_no_captions_are_listed(tmp_path, form):
+    rows = [list(row.values()) for row in TITLES]
+    found, report = listed(tmp_path, form, list(TITLES[0]), rows)
+    assert found == {}
+    says = "no column of captions; the columns are file_name, title, author, licence: choose one with --caption-column"
+    assert [why for _, why in report.skipped if says in why] == [f"broken line: {says}"] * 2
+    found, _ = listed(tmp_path, form, list(TITLES[0]), rows, caption_column="title")
+    assert found == {0: (["Kite 0"], None), 1: (["Kite 1"], None)}
+
+
+def test_an_object_by_image_may_hold_class_and_split(tmp_path):
+    found, _ = listed(tmp_path, "by image.json", ["caption", "label"], [["a kite", "sky"], ["a ball", "toy"]])
+    assert found == {0: (["a kite"], "sky"), 1: (["a ball"], "toy")}
+    found, _ = listed(tmp_path, "by image.json", ["en", "zh"], [["a kite", "风筝"], ["a ball", None]])
+    assert found == {0: (["a kite", "风筝"], None), 1: (["a ball"], None)}
+
+
+# Columns.
+
+
+@pytest.mark.parametrize("form", KINDS)
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["caption", "caption", "caption"],
+        ["caption", "caption2", "caption3"],
+        ["caption", "caption.1", "caption.2"],
+        ["caption", "caption_2", "caption_10"],
+        ["Caption", "caption", "CAPTION"],
+        ["caption_0", "caption_1", "caption_2"],
+    ],
+)
+def test_columns_that_repeat_a_name_are_captions_of_one_image(tmp_path, form, header):
+    found, report = listed(tmp_path, form, header, [["a", "b", "c"], ["d", "e", "nan"]])
+    assert found == {0: (["a", "b", "c"], None), 1: (["d", "e"], None)}
+    assert report.notes == []
+
+
+@pytest.mark.parametrize("form", KINDS)
+def test_columns_that_may_hold_captions_and_are_not_read_are_named(tmp_path, form):
+    rows = [["a", "b", "c", "d"], ["e", "f", "g", "h"]]
+    found, report = listed(tmp_path, form, ["text", "caption", "prompt_2", "author"], rows)
+    assert found == {0: (["a"], None), 1: (["e"], None)}
+    assert report.notes == ["not read for captions: caption, prompt_2; --caption-column takes one of them instead"]
+    found, report = listed(tmp_path, form, ["text", "caption", "prompt_2", "author"], rows, caption_column="prompt_2")
+    assert found == {0: (["c"], None), 1: (["g"], None)}
+    assert report.notes == []
+
+
+@pytest.mark.parametrize("form", KINDS)
+def test_a_column_that_is_chosen_and_repeated_is_read_whole(tmp_path, form):
+    header, rows = ["titel", "text", "titel", "titel_2"], [["a", "b", "c", "d"], ["e", "f", "g", "h"]]
+    found, _ = listed(tmp_path, form, header, rows, caption_column="Titel")
+    assert found == {0: (["a", "c"], None), 1: (["e", "g"], None)}
+
+
+def test_repeated_names_are_numbered():
+    assert distinct(["a", "a", "a.1", "", "", "a"]) == ["a", "a.2", "a.1", "", "", "a.3"]
+    assert len(set(distinct(["a"] * 100_000))) == 100_000
+    found = find_columns(["image", "caption", "caption_1", f"caption_{'1' * 5000}"])
+    assert (found.caption, found.more) == ("caption", ("caption_1",))
+
+
+def test_an_image_column_that_is_repeated_is_the_first(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images = [pyarrow.array([{"bytes": encoded(n + place), "path": f"{n}.png"} for n in range(2)]) for place in (0, 5)]
+    table = pyarrow.Table.from_arrays([*images, pyarrow.array(["a", "b"])], names=["image", "image", "text"])
+    parquet.write_table(table, tmp_path / "t.parquet")
+    items = list(prepare.SOURCES["parquet"](tmp_path, prepare.Report(), SourceOptions()))
+    assert [item.read(1 << 20) for item in items] == [encoded(0), encoded(1)]
+
+
+def test_an_image_that_a_json_object_names_twice_has_both_captions(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(0))
+    (tmp_path / "t.json").write_text('{"a.png": "x", "a.png": ["y", "z"]}')
+    [item] = prepare.SOURCES["csv"](tmp_path / "t.json", prepare.Report(), SourceOptions())
+    assert item.captions == ("x", "y", "z")
+
+
+# Empty cells.
+
+EMPTY = [None, "", " ", "nan", "NaN", "None", "null", "<NA>", "N/A", "#N/A"]
+
+
+@pytest.mark.parametrize("form", KINDS)
+def test_an_empty_caption_is_none_in_every_source(tmp_path, form):
+    found, report = listed(tmp_path, form, ["text"], [["a kite"], *([cell] for cell in EMPTY)])
+    assert found == {0: (["a kite"], None)}
+    assert len(report.skipped) == len(EMPTY)
+    assert all(why.endswith("no captions") for _, why in report.skipped)
+
+
+@pytest.mark.parametrize("form", [form for form in KINDS if form != "sidecars"])
+def test_an_empty_class_is_none_in_every_source(tmp_path, form):
+    found, report = listed(tmp_path, form, ["text", "label"], [["a kite", "sky"], *(["x", cell] for cell in EMPTY)])
+    assert found == {0: (["a kite"], "sky"), **{number: (["x"], None) for number in range(1, len(EMPTY) + 1)}}
+    assert report.skipped == []
+
+
+def test_an_empty_split_is_no_unknown_one(tmp_path):
+    _, report = listed(
+        tmp_path, "t.csv", ["text", "split"], [["a", "train"], ["b", "nan"], ["c", "N/A"], ["d", "extra"]]
+    )
+    assert report.notes == ["1 rows have the split 'extra', which is no known name: read as training"]
+
+
+def test_a_class_file_that_is_empty_is_no_class(tmp_path):
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for number, name in enumerate((b"3", b"N/A", b"nan\n", b" ")):
+            add_to_tar(tar, f"{number}.png", encoded(number))
+            add_to_tar(tar, f"{number}.txt", b"x")
+            add_to_tar(tar, f"{number}.cls", name)
+    items = prepare.SOURCES["webdataset"](tmp_path, prepare.Report(), SourceOptions())
+    assert [item.class_name for item in items] == ["3", None, None, None]
