@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from t2i.errors import DataError
-from t2i.prepare.columns import NO_VALUE, Columns, class_of, split_of_cell
+from t2i.prepare.columns import NO_VALUE, Columns, class_of
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions
 from t2i.prepare.splits import split_of_folders, splits_of_names
@@ -49,7 +49,6 @@ class Collector:
         self.finder, self._report = finder, report
         self._entries: dict[str, _Entry] = {}
         self.named: set[str] = set()  # every image of the source that a row lists, usable or not
-        self._unknown: dict[str, int] = {}
 
     def add(
         self,
@@ -97,13 +96,8 @@ class Collector:
         if why is not None:
             self._report.skip(where, why)
         else:
-            self._take(where, tree, path, captions, class_name, self._split(row, columns, split))
-
-    def _split(self, row: Mapping[str, Any], columns: Columns, of_file: bool | None) -> bool | None:
-        split, unknown = split_of_cell(row, columns.split)
-        if unknown:
-            self._unknown[unknown] = self._unknown.get(unknown, 0) + 1
-        return split if split is not None else of_file
+            said = self._report.splits.read(row, columns.splits)
+            self._take(where, tree, path, captions, class_name, split if said is None else said)
 
     def _take(
         self, where: str, tree: Tree, path: str, captions: Sequence[str], class_name: str | None, split: bool | None
@@ -124,10 +118,6 @@ class Collector:
 
     def items(self) -> Iterator[Item]:
         """Yield the images in the order of their first rows."""
-        for value, count in self._unknown.items():
-            self._report.notes.append(
-                f"{count} rows have the split {value!r}, which is no known name: read as training"
-            )
         if self.finder.absolute:
             self._report.notes.append(
                 f"{self.finder.absolute} absolute paths were looked for by their ends, inside the source"

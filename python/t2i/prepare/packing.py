@@ -187,6 +187,7 @@ def _items(settings: _Settings, report: Report) -> list[Item]:
     items = list(SOURCES[kind](source, report, settings.options))
     if report.account is None and source.is_dir():
         account_for_items(source, report, items)
+    report.notes += report.splits.notes()
     links = sum(reason in (OUT, NOT_FOLLOWED) for _, reason in report.skipped)
     if links:
         advice = f"{links} links are not followed: --follow-links reads what they lead to"

@@ -14,7 +14,7 @@ from typing import Any
 
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
-from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, split_of_cell
+from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, named
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
 from t2i.prepare.kinds import is_hidden
@@ -164,6 +164,9 @@ def huggingface(source: Path, report: Report, options: SourceOptions = DEFAULTS)
             if path is None:
                 raise DataError(f"{source / 'dataset_dict.json'} names a split outside of its folder: {name[:200]!r}")
             splits.append((path, bool(split_of_value(name))))
+        unknown = [name for name in listed if split_of_value(name) is None]
+        if unknown and len(listed) > 1:
+            report.notes.append(f"no known names of splits, read as training: {', '.join(unknown)[:300]}")
     elif (source / "state.json").is_file():
         splits = [(source, False)]
     else:
@@ -251,16 +254,15 @@ class _Rows:
     def __init__(self, file: Path, name: str, schema: Any, test: bool, report: Report, options: SourceOptions) -> None:
         self.columns: Columns = find_columns(schema.names, options.image_column, options.caption_column, IMAGES)
         columns = self.columns
-        roles = (columns.caption, *columns.more, columns.label, columns.split)
+        roles = (columns.caption, *columns.more, columns.label, *columns.splits)
         self.wanted = [column for column in roles if column is not None]
         self._class_names = class_names(schema, columns.label)
-        self._splits = class_names(schema, columns.split)
+        self._splits = {column: class_names(schema, column) for column in columns.splits}
         self._file, self._name, self._test, self._report = file, name, test, report
         self._rows = 0
 
     def items(self, images: _Images, chunk: int, rows: Any) -> Iterator[Item]:
         """Yield the items of one chunk; the images are read later."""
-        column = self.columns.split
         for row, values in enumerate(rows.to_pylist()):
             number, self._rows = self._rows, self._rows + 1
             try:
@@ -269,7 +271,8 @@ class _Rows:
             except (DataError, TypeError, UnicodeEncodeError) as error:
                 self._report.skip(f"{self._file}: row {number}", str(error))
                 continue
-            split, _ = split_of_cell({str(column): class_of(values, column, self._splits)}, column)
+            cells = {column: named(values[column], names) for column, names in self._splits.items()}
+            split = self._report.splits.read(cells, self.columns.splits)
             test = self._test if split is None else split
             read = partial(images.read, chunk, row)
             yield Item(self._file, captions, class_name, test, member=f"{self._name}:{number}", read=read)

@@ -14,7 +14,7 @@ from typing import Any
 from t2i.errors import DataError
 from t2i.prepare.accounting import HIDDEN, NO_IMAGE, OTHER_KEY, Account
 from t2i.prepare.collect import DEFAULTS, SourceOptions
-from t2i.prepare.columns import CAPTIONS, CLASSES, FLAGS, SPLITS, class_of, find_column, split_of_cell
+from t2i.prepare.columns import CAPTIONS, CLASSES, class_of, find_column, split_columns
 from t2i.prepare.items import Item, Report, caption_lines, checked_captions
 from t2i.prepare.kinds import CAPTION_ENDINGS, HEAD, TEXT_ENDINGS, ending, image_kind, is_hidden, looks_like_image
 from t2i.prepare.leftovers import account_for
@@ -142,8 +142,7 @@ class _Shard:
         yield self._made(sample[images[0]], captions, class_name, facts)
 
     def _made(self, image: Member, captions: tuple[str, ...], class_name: str | None, facts: dict[str, Any]) -> Item:
-        split_column = find_column(facts, SPLITS) or find_column(facts, tuple(FLAGS))
-        split, _ = split_of_cell(facts, split_column)
+        split = self.report.splits.read(facts, split_columns(list(facts)))
         if split is None:
             split = self.split
         if split is None:
