@@ -7,7 +7,11 @@ import pytest
 from PIL import Image
 from test_bringing import tar_file
 
+import t2i
 from helpers import packed
+from t2i import prepare
+from t2i.prepare.collect import SourceOptions
+from t2i.prepare.lines import decode
 from t2i.prepare.splits import split_of_folder, split_of_value
 
 BUFFER = io.BytesIO()
@@ -90,3 +94,99 @@ def test_a_column_of_lists_is_no_split_and_no_reason_to_stop(tmp_path):
     _, report = packed("parquet", source, tmp_path)
     assert (report.train, report.skipped) == (1, [])
     assert "which is no known name" in report.notes[0]
+
+
+# Encodings.
+
+WORDS = "海上的红色风筝 a red kite"
+CODES = ["utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "iso2022_jp_2", "hz", "gb18030"]
+JSON_OF = {"file_name": "0.png", "text": WORDS}
+COCO = {"images": [{"id": 1, "file_name": "0.png"}], "annotations": [{"image_id": 1, "caption": WORDS}]}
+TEXTS = {
+    # kind, name of the file, its text
+    "a text": ("folder", "0.txt", f"{WORDS}\n{WORDS}\n"),
+    "a json": ("folder", "0.json", json.dumps(JSON_OF, ensure_ascii=False)),
+    "lines of json": ("folder", "metadata.jsonl", json.dumps(JSON_OF, ensure_ascii=False) + "\r\n"),
+    "a list of json": ("folder", "metadata.json", json.dumps([JSON_OF], ensure_ascii=False)),
+    "a table": ("csv", "list.csv", f"file_name,text\r\n0.png,{WORDS}\r\n"),
+    "a table of tabs": ("csv", "list.tsv", f"file_name\ttext\n0.png\t{WORDS}\n"),
+    "COCO": ("coco", "annotations/captions_a.json", json.dumps(COCO, ensure_ascii=False)),
+    "a text of a shard": ("webdataset", "0.txt", WORDS),
+    "a json of a shard": ("webdataset", "0.json", json.dumps(JSON_OF, ensure_ascii=False)),
+}
+
+
+def listed(kind, source):
+    """The items of a source, and the reasons for what is not among them."""
+    report = prepare.Report()
+    try:
+        return list(prepare.SOURCES[kind](source, report, SourceOptions())), [reason for _, reason in report.skipped]
+    except t2i.DataError as error:
+        return [], [str(error)]
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("form", TEXTS)
+def test_text_of_another_encoding_is_refused_with_the_same_words_everywhere(form, code, tmp_path):
+    kind, name, text = TEXTS[form]
+    files = {"0.png": PNG, name: text.encode(code)}
+    source = source_of(tmp_path, files) if kind != "webdataset" else tmp_path / "mine"
+    if kind == "webdataset":
+        tar_file(source / "a.tar", *files.items())
+    items, reasons = listed(kind, source)
+    assert items == []
+    assert any("not UTF-8 text" in reason for reason in reasons), reasons
+    assert kind == "webdataset" or any("save it as UTF-8" in reason for reason in reasons)
+
+
+def test_a_table_of_two_bytes_a_character_without_a_mark_is_refused_as_a_whole(tmp_path):
+    table = "file_name,text\r\n" + "0.png,a kite\r\n" * 50
+    source = source_of(tmp_path, {"list.csv": table.encode("utf-16-le")}, images=1)
+    assert listed("csv", source) == (
+        [],
+        [
+            "it is not UTF-8 text (byte 0x00, as in UTF-32, or in UTF-16 without a byte order mark); save it as UTF-8",
+            "no line names it",
+        ],
+    )
+
+
+@pytest.mark.parametrize("text", ["ma~{n}ana ~ {kite}", "~{a kite~}", "~}~{", "a ~{kite}", "{~kite~}", "海 ~{kite~}"])
+def test_tildes_and_braces_are_no_other_encoding(text):
+    assert decode(text.encode()) == text
+
+
+def test_lists_of_classes_are_read_with_a_byte_order_mark(tmp_path):
+    files = {
+        "jpg/image_00001.jpg": PNG,
+        "text_c10/class_00001/image_00001.txt": "a flower\n",
+        "testclasses.txt": "\ufeffclass_00001\n",
+        "cat_to_name.json": '\ufeff{"1": "pink primrose"}',
+    }
+    ((item,), _) = listed("oxford102", source_of(tmp_path, files))
+    assert (item.class_name, item.test) == ("pink primrose", True)
+
+
+# The line ends of old Macs.
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ('file_name,text\r0.png,"a kite\nover the sea"\r1.png,two\r', ["a kite over the sea", "two"]),
+        ("file_name,text\r0.png,one\r1.png,two\n", ["one", "two"]),
+        ("file_name,text\r\r\n0.png,one\r\r\n1.png,two\r\r\n", ["one", "two"]),
+        ('file_name,text\r\n0.png,"one\rmore"\r\n1.png,two\r\n', ["one more", "two"]),
+    ],
+)
+def test_a_table_of_carriage_returns_may_have_line_feeds_too(table, found, tmp_path):
+    items, reasons = listed("csv", source_of(tmp_path, {"list.csv": table}, images=2))
+    assert [caption for item in items for caption in item.captions] == found
+    assert reasons == []
+
+
+def test_a_carriage_return_within_a_line_is_named_for_what_it_is(tmp_path):
+    table = "file_name,text\n0.png,a\rkite\n1.png,two\n"
+    items, reasons = listed("csv", source_of(tmp_path, {"list.csv": table}, images=2))
+    assert [item.captions for item in items] == [("two",)]
+    assert "broken line: a carriage return in a cell without quotes" in reasons

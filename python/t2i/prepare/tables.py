@@ -94,7 +94,8 @@ def split_rows(
         except csv.Error as error:
             number = source.taken[0][0]
             if len(source.taken) == 1:
-                yield Fault(number, f"broken line: {error}")
+                inner = "a carriage return in a cell without quotes" if "new-line" in str(error) else error
+                yield Fault(number, f"broken line: {inner}")
                 continue
             yield _left_open(source)
             continue

@@ -18,7 +18,7 @@ from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, f
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
 from t2i.prepare.kinds import is_hidden
-from t2i.prepare.lines import MAX_LINE_BYTES
+from t2i.prepare.lines import MAX_LINE_BYTES, decode
 from t2i.prepare.sources.folder import folder
 from t2i.prepare.sources.repeated import joined_rows
 from t2i.prepare.sources.rows import METADATA, class_names, import_pyarrow, read_listing
@@ -200,7 +200,7 @@ def _json(path: Path, report: Report) -> dict[str, Any]:
     try:
         if path.stat().st_size > 8 * MAX_LINE_BYTES:
             raise DataError(f"{path} is too large for what it is")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(decode(path.read_bytes()))
         if not isinstance(content, dict):
             raise TypeError(f"an object was expected, got {type(content).__name__}")
         report.read.add(str(path))

@@ -25,7 +25,7 @@ from t2i.prepare.kinds import (
     looks_like_image,
 )
 from t2i.prepare.leftovers import account_for_collected
-from t2i.prepare.lines import MAX_LINE_BYTES
+from t2i.prepare.lines import decode
 from t2i.prepare.sources.rows import METADATA, find_in, read_listing
 from t2i.prepare.splits import split_of_folders, splits_of_names
 from t2i.prepare.tree import FolderTree, Tree, head, open_tree, read_text_file
@@ -165,8 +165,9 @@ def _read_captions(tree: Tree, name: str, options: SourceOptions) -> tuple[str, 
         raise DataError("caption file of over 2 MB" if "over" in str(error) else str(error)) from error
     if ending(name) != ".json":
         return checked_captions(caption_lines(data))
+    text = decode(data)
     try:
-        content = json.loads(data[:MAX_LINE_BYTES])
+        content = json.loads(text)
         columns = find_in(("file_name", *content), "file_name", options.caption_column)
         return checked_captions(columns.captions(content))
     except (ValueError, TypeError, RecursionError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.items import Item, Report, inside, read_lines, required, with_captions
+from t2i.prepare.lines import decode
 
 
 def oxford102(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
@@ -27,7 +28,7 @@ def oxford102(source: Path, report: Report, options: SourceOptions = DEFAULTS) -
 def _class_names(path: Path) -> dict[str, str]:
     """Read cat_to_name.json: {"1": "pink primrose", ...}, by the folder names of text_c10."""
     try:
-        numbered = json.loads(path.read_text(encoding="utf-8"))
+        numbered = json.loads(decode(path.read_bytes()))
         return {f"class_{int(number):05d}": str(name) for number, name in numbered.items()}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} must hold class numbers and names: {error}") from error
