@@ -1,5 +1,6 @@
 """What is read as it was meant, or named with its reason: splits, encodings, quotes, formats, order and names in archives."""
 
+import csv
 import io
 import json
 
@@ -11,8 +12,9 @@ import t2i
 from helpers import packed
 from t2i import prepare
 from t2i.prepare.collect import SourceOptions
-from t2i.prepare.lines import decode
+from t2i.prepare.lines import decode, numbered_lines
 from t2i.prepare.splits import split_of_folder, split_of_value
+from t2i.prepare.tables import Fault, Row, read_rows
 
 BUFFER = io.BytesIO()
 Image.new("RGB", (20, 20), (200, 30, 30)).save(BUFFER, "PNG")
@@ -175,6 +177,7 @@ def test_lists_of_classes_are_read_with_a_byte_order_mark(tmp_path):
     [
         ('file_name,text\r0.png,"a kite\nover the sea"\r1.png,two\r', ["a kite over the sea", "two"]),
         ("file_name,text\r0.png,one\r1.png,two\n", ["one", "two"]),
+        ('file_name\ttext\r0.png\t"a kite\nover the sea"\r1.png\ttwo\r\n', ["a kite over the sea", "two"]),
         ("file_name,text\r\r\n0.png,one\r\r\n1.png,two\r\r\n", ["one", "two"]),
         ('file_name,text\r\n0.png,"one\rmore"\r\n1.png,two\r\n', ["one more", "two"]),
     ],
@@ -190,3 +193,97 @@ def test_a_carriage_return_within_a_line_is_named_for_what_it_is(tmp_path):
     items, reasons = listed("csv", source_of(tmp_path, {"list.csv": table}, images=2))
     assert [item.captions for item in items] == [("two",)]
     assert "broken line: a carriage return in a cell without quotes" in reasons
+
+
+# Quotes in tables of tabs and bars.
+
+
+def cells(name, text):
+    """The captions by image of a table, and the reasons for the rows that are none."""
+    reasons = []
+    lines = numbered_lines(io.BytesIO(text.encode()), lambda _, reason: reasons.append(reason))
+    found = list(read_rows(lines, tabs=name.endswith(".tsv")))
+    reasons += [row.reason for row in found if isinstance(row, Fault)]
+    return {r.cells[r.columns.image]: r.cells[r.columns.caption] for r in found if isinstance(r, Row)}, reasons
+
+
+WRITTEN = [
+    ("0.jpg", 'a "red" kite, over the sea'),
+    ("1.jpg", "a kite\nin the sky\n\nat noon"),
+    ("2.jpg", "plain"),
+    ("3.jpg", "tabs\tand | bars"),
+    ("4.jpg", '"quoted as a whole"'),
+    ("5.jpg", '"'),
+    ("6.jpg", '12" by 9"'),
+    ("7.jpg", "in one line, a comma"),
+]
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("columns", ["image text label", "image text", "text image", "label text image"])
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("list.csv", "\t"), ("list.csv", "|"), ("list.tsv", "\t"), ("list.txt", "\t")]
+)
+def test_what_a_program_quoted_is_read_back_whatever_the_delimiter(name, delimiter, columns, ending, quoting):
+    file = io.StringIO()
+    writer = csv.DictWriter(
+        file, columns.split(), delimiter=delimiter, quoting=quoting, lineterminator=ending, extrasaction="ignore"
+    )
+    writer.writeheader()
+    writer.writerows({"image": image, "text": text, "label": "k"} for image, text in WRITTEN)
+    assert cells(name, file.getvalue()) == (dict(WRITTEN), [])
+
+
+def test_excels_text_of_tabs_quotes_cells_with_commas(tmp_path):
+    table = 'file_name\ttext\r\n0.png\t"a ""red"" kite, over the sea"\r\n1.png\t"two, three"\r\n'
+    source = source_of(tmp_path, {"list.txt": table.encode("utf-16")}, images=2)
+    items, reasons = listed("csv", source / "list.txt")
+    assert [item.captions for item in items] == [('a "red" kite, over the sea',), ("two, three",)]
+    assert reasons == []
+
+
+LOOSE = {
+    "Flickr8k.token.txt": (
+        "",
+        "{0}#0\t{1}\n",
+        {
+            "0.jpg": '"A dog runs .',
+            "1.jpg": 'A dog" runs .',
+            "2.jpg": '"Stop" sign , a dog , "Go',
+            "3.jpg": 'A sign says " no " .',
+            "4.jpg": '"',
+            "5.jpg": 'A dog in the sun"',
+            "6.jpg": '""A dog""',
+            "7.jpg": '"A dog .',
+        },
+    ),
+    "results.csv": (
+        "image_name| comment_number| comment\n",
+        "{0}| 0| {1}\n",
+        {
+            "0.jpg": '"A dog runs .',
+            "1.jpg": '"A dog" .',
+            "2.jpg": 'A man " sits .',
+            "3.jpg": '"A sign , whole"',
+            "4.jpg": '"A dog .',
+        },
+    ),
+    "list.tsv": (
+        "image\ttext\n",
+        "{0}\t{1}\n",
+        {"0.jpg": '"No smoking"', "1.jpg": '"one, two"', "2.jpg": '"open', "3.jpg": 'shut"', "4.jpg": 'a ""b"" c'},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOSE)
+def test_quotes_that_no_program_set_stay_in_the_text(name):
+    header, form, rows = LOOSE[name]
+    assert cells(name, header + "".join(form.format(*row) for row in rows.items())) == (rows, [])
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv"])
+def test_a_quote_left_open_swallows_no_row_of_names_without_an_extension(name):
+    table = 'image_id\tcaption\n10\t"a dog\n11\ta cat\n12\tis 12"\n13\tfour\n'
+    assert cells(name, table) == ({"10": '"a dog', "11": "a cat", "12": 'is 12"', "13": "four"}, [])
