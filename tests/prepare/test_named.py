@@ -12,6 +12,7 @@ import t2i
 from helpers import packed
 from t2i import prepare
 from t2i.prepare.collect import SourceOptions
+from t2i.prepare.kinds import image_kind
 from t2i.prepare.lines import decode, numbered_lines
 from t2i.prepare.splits import split_of_folder, split_of_value
 from t2i.prepare.tables import Fault, Row, read_rows
@@ -287,3 +288,80 @@ def test_quotes_that_no_program_set_stay_in_the_text(name):
 def test_a_quote_left_open_swallows_no_row_of_names_without_an_extension(name):
     table = 'image_id\tcaption\n10\t"a dog\n11\ta cat\n12\tis 12"\n13\tfour\n'
     assert cells(name, table) == ({"10": '"a dog', "11": "a cat", "12": 'is 12"', "13": "four"}, [])
+
+
+# Formats.
+
+
+def encoded(kind):
+    file = io.BytesIO()
+    Image.new("P" if kind == "mapped TGA" else "RGB", (20, 20), 9).save(file, kind.removeprefix("mapped "))
+    return file.getvalue()
+
+
+UNREAD = ["TGA", "mapped TGA", "PCX", "SGI", "EPS", "ICNS", "DDS"]
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+@pytest.mark.parametrize("source", ["folder", "csv", "webdataset"])
+def test_an_image_of_a_format_that_is_not_read_is_named_with_it(kind, source, tmp_path):
+    name = f"x.{kind[-4:].strip().lower()}"
+    files = {"0.png": PNG, "0.txt": "good", name: encoded(kind), "x.txt": "a kite"}
+    if source == "csv":
+        files = {**files, "list.csv": f"file_name,text\n0.png,good\n{name},a kite\n"}
+    place = source_of(tmp_path, files) if source != "webdataset" else tmp_path / "mine"
+    if source == "webdataset":
+        tar_file(
+            place / "a.tar",
+            *((name, data if isinstance(data, bytes) else data.encode()) for name, data in files.items()),
+        )
+    data, report = packed(source, place, tmp_path)
+    assert captions(data) == {"0.png": ["good"]}
+    said = {"ICNS": "icon", "EPS": "PostScript"}.get(kind, kind.removeprefix("mapped "))
+    assert f"unsupported: {said} is not read; convert it to JPEG or PNG" in [reason for _, reason in report.skipped]
+
+
+@pytest.mark.parametrize("source", ["folder", "csv", "webdataset"])
+def test_a_cameras_raw_file_is_not_taken_for_the_preview_in_it(source, tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(file, "TIFF")
+    files = {"0.png": PNG, "0.txt": b"good", "x.dng": file.getvalue(), "x.txt": b"a kite"}
+    if source == "csv":
+        files = {**files, "list.csv": b"file_name,text\n0.png,good\nx.dng,a kite\n"}
+    place = source_of(tmp_path, files) if source != "webdataset" else tmp_path / "mine"
+    if source == "webdataset":
+        tar_file(place / "a.tar", *files.items())
+    data, report = packed(source, place, tmp_path)
+    assert captions(data) == {"0.png": ["good"]}
+    assert any("a camera's raw file" in reason for _, reason in report.skipped)
+
+
+def test_a_file_of_any_kind_with_a_caption_beside_it_is_named(tmp_path):
+    files = {
+        "0.png": PNG,
+        "0.txt": "good",
+        "0.bin": b"\0\1",
+        "v.mp4": b"\0\0\0\x18ftypisom",
+        "v.txt": "a kite",
+        "w.mp4": b"\0",
+    }
+    _, report = packed("folder", source_of(tmp_path, files), tmp_path)
+    assert report.skipped == [
+        (str(tmp_path / "mine" / "v.mp4"), "no image of a known format, though v.txt may be its caption")
+    ]
+    assert dict(report.account.ignored) == {"of other kinds": 2, "text files without an image of the same name": 1}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\0\2\0\1\0\x20\x20" + bytes(40),  # a cursor
+        b"\0\0\1\xba" + bytes(40),  # MPEG
+        bytes(18),
+        b"\x0a\x0a\1\1 text",
+        b"\1\xda",
+        b"\0\0\2" + bytes(9) + b"\x14\0\x14\0\x20\xff",
+    ],
+)
+def test_bytes_that_only_begin_like_an_image_are_none(data):
+    assert image_kind(data) is None
