@@ -365,3 +365,52 @@ def test_a_file_of_any_kind_with_a_caption_beside_it_is_named(tmp_path):
 )
 def test_bytes_that_only_begin_like_an_image_are_none(data):
     assert image_kind(data) is None
+
+
+# The order of members in archives.
+
+SAMPLES = [(f"{n}.png", f"{n}.txt", f"{n}.cls") for n in range(4)]
+ORDERS = {
+    "one by one": [name for sample in SAMPLES for name in sample],
+    "kind by kind": [name for kind in zip(*SAMPLES, strict=True) for name in kind],
+    "texts first": [name for kind in zip(*SAMPLES, strict=True) for name in sorted(kind, reverse=True)][::-1],
+    "any": ["0.png", "0.txt", "2.txt", "1.png", "1.cls", "0.cls", "2.cls", "3.cls", "2.png", "3.txt", "1.txt", "3.png"],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("name", "mode", "kept"), [("a.tar", "w", 99), ("a.tar.gz", "w:gz", 99), ("a.tar.gz", "w:gz", 0)]
+)
+def test_the_members_of_a_sample_may_stand_apart(order, name, mode, kept, tmp_path, monkeypatch):
+    monkeypatch.setattr("t2i.prepare.sources.webdataset.MAX_WAITING_BYTES", kept)
+    content = {".png": PNG, ".txt": b"a kite", ".cls": b"7"}
+    members = [(name, f"a kite, {name[0]}".encode() if ".txt" in name else content[name[1:]]) for name in ORDERS[order]]
+    tar_file(tmp_path / "mine" / name, *members)
+    data, report = packed("webdataset", tmp_path / "mine", tmp_path)
+    assert captions(data) == {f"{n}.png": [f"a kite, {n}"] for n in range(4)}
+    # Where image and text follow each other the sample is whole, and a class that comes later is not waited for.
+    late = [(f"{tmp_path / 'mine' / name}: 0.cls", "no image in its sample")] if order == "any" else []
+    assert report.skipped == late
+    assert list(data.class_names) == ([] if late else ["7"])
+
+
+def test_what_stays_alone_in_a_shard_is_named(tmp_path):
+    members = [
+        ("0.png", PNG),
+        ("1.txt", b"x"),
+        ("2.png", PNG),
+        ("2.txt", b"x"),
+        ("0.cls", b"7"),
+        ("0.png", PNG),
+        ("2.txt", b"y"),
+    ]
+    tar_file(tmp_path / "mine" / "a.tar", *members)
+    data, report = packed("webdataset", tmp_path / "mine", tmp_path)
+    assert captions(data) == {"2.png": ["x"]}
+    assert sorted((place.rpartition(": ")[2], reason) for place, reason in report.skipped) == [
+        ("0.png", "a second member of this name in its sample"),
+        ("0.png", "no captions: neither a .txt nor a .json in its sample"),
+        ("1.txt", "no image in its sample"),
+        ("2.txt", "no image in its sample"),
+    ]
