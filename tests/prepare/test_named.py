@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import struct
+import zipfile
+import zlib
 
 import pytest
 from PIL import Image
@@ -414,3 +417,94 @@ def test_what_stays_alone_in_a_shard_is_named(tmp_path):
         ("1.txt", "no image in its sample"),
         ("2.txt", "no image in its sample"),
     ]
+
+
+# Names in zips.
+
+
+class Old(zipfile.ZipInfo):
+    """A member as old programs write it: its name in some encoding, and no word of which."""
+
+    encoding = "gbk"
+
+    def _encodeFilenameFlags(self):  # noqa: N802
+        return self.filename.encode(self.encoding), self.flag_bits & ~0x800
+
+
+def old_zip(path, files, encoding="gbk", unicode_path=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as made:
+        for name, data in files.items():
+            member = Old(name)
+            member.encoding = encoding
+            if unicode_path:
+                field = b"\1" + struct.pack("<I", zlib.crc32(name.encode(encoding))) + name.encode()
+                member.extra = struct.pack("<HH", 0x7075, len(field)) + field
+            made.writestr(member, data)
+    return path
+
+
+CHINESE = {
+    "花/乗.png": PNG,
+    "花/乗.txt": "一只风筝",
+    "鸟/二.png": PNG,
+    "鸟/二.txt": "一只鸟",
+}  # 乗 has a backslash in GBK
+
+
+@pytest.mark.parametrize(
+    ("encoding", "unicode_path", "options"),
+    [
+        ("gbk", False, SourceOptions(zip_names="gb18030")),
+        ("gbk", True, SourceOptions()),
+        ("utf-8", False, SourceOptions()),
+        ("gbk", True, SourceOptions(zip_names="big5")),  # what the archive says itself comes first
+    ],
+)
+def test_names_of_a_zip_are_read_where_their_encoding_is_known(encoding, unicode_path, options, tmp_path):
+    source = old_zip(tmp_path / "a.zip", CHINESE, encoding, unicode_path)
+    data, report = packed("folder", source, tmp_path, options=options)
+    assert captions(data) == {"花/乗.png": ["一只风筝"], "鸟/二.png": ["一只鸟"]}
+    assert set(data.class_names) == {"花", "鸟"}
+    assert report.notes == report.skipped == []
+
+
+def test_names_of_a_zip_of_unknown_encoding_are_noted_with_what_to_do(tmp_path):
+    source = old_zip(tmp_path / "a.zip", {"花/一.png": PNG, "花/一.txt": "x", "b.png": PNG, "b.txt": "y"})
+    _, report = packed("folder", source, tmp_path)
+    assert report.notes[0] == (
+        "a.zip does not say the encoding of its names; they are read as cp437, such as '╗¿/╥╗.png': --zip-names gb18030 "
+        "would make that '花/一.png'"
+    )
+    source = old_zip(tmp_path / "b.zip", {"\xfc.png": PNG, "\xfc.txt": "x"}, "cp437")
+    data, report = packed("folder", source, tmp_path)
+    assert list(captions(data)) == ["\xfc.png"]
+    assert "such as '\xfc.png': --zip-names" in report.notes[0]
+
+
+def test_a_table_whose_images_have_other_names_in_a_zip_says_why(tmp_path):
+    table = {"metadata.csv": "file_name,text\n花.png,a flower\n", "花.png": PNG}
+    source = old_zip(tmp_path / "a.zip", table)
+    with pytest.raises(t2i.DataError, match=r"--zip-names gb18030 would make that '花\.png'"):
+        packed("folder", source, tmp_path)
+    data, _ = packed("folder", source, tmp_path, options=SourceOptions(zip_names="gb18030"))
+    assert captions(data) == {"花.png": ["a flower"]}
+    place = source_of(tmp_path, {"metadata.csv": table["metadata.csv"]})  # images.zip beside its table
+    old_zip(place / "images.zip", {"花.png": PNG})
+    data, _ = packed("folder", place, tmp_path, options=SourceOptions(zip_names="gb18030"))
+    assert captions(data) == {"花.png": ["a flower"]}
+
+
+def test_a_name_that_is_not_of_the_encoding_given_is_named(tmp_path):
+    source = old_zip(tmp_path / "a.zip", {"a.png": PNG, "a.txt": "x", "\xfc.png": PNG}, "latin-1")
+    data, report = packed("folder", source, tmp_path, options=SourceOptions(zip_names="utf-8"))
+    assert list(captions(data)) == ["a.png"]
+    assert [reason for _, reason in report.skipped] == ["its name is not utf-8"]
+
+
+@pytest.mark.parametrize("name", ["klingon", "hex", "utf-16"])
+def test_an_encoding_of_names_that_is_none_is_refused(name, tmp_path):
+    with pytest.raises(t2i.ConfigError, match=f"--zip-names must be an encoding, such as gb18030 or cp932, got {name}"):
+        packed("folder", source_of(tmp_path, {}, 1), tmp_path, options=SourceOptions(zip_names=name))
+    with pytest.raises(t2i.ConfigError, match="--zip-names has no effect on cub"):
+        packed("cub", tmp_path / "mine", tmp_path, options=SourceOptions(zip_names="gb18030"))

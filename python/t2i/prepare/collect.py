@@ -22,6 +22,7 @@ class SourceOptions:
     images: Path | None = None  # folder of the images that a table names
     captions: Literal["files", "name"] = "files"  # name: the caption is the name of the image's file
     boxes: bool = False  # cub: crop each image to its bounding box
+    zip_names: str | None = None  # encoding of the names in a zip that does not say it
     follow_links: bool = False  # read what links lead to, outside of the source too
 
 

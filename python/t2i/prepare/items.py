@@ -63,11 +63,12 @@ class Report:
     hints: list[str] = field(default_factory=list)  # suggestions if nothing is found
     account: Account | None = None  # what became of every file of the source
     splits: SplitCells = field(default_factory=SplitCells)  # as columns say them
+    zip_names: str | None = None  # encoding of the names in zips that do not say it
     follow_links: bool = False  # links that lead out of the source are read as well
 
     def again(self) -> "Report":
         """Return an empty report of the same rules, for a second look at the source."""
-        return Report(follow_links=self.follow_links)
+        return Report(follow_links=self.follow_links, zip_names=self.zip_names)
 
     def skip(self, place: object, reason: str) -> None:
         """Record something that is skipped, with the reason."""
