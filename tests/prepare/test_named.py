@@ -95,6 +95,21 @@ def test_many_values_that_say_no_split_are_one_line(tmp_path):
     ]
 
 
+def test_a_split_of_save_to_disk_that_has_no_known_name_is_named(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    files = {"dataset_dict.json": json.dumps({"splits": ["train", "holdout", "extra"]})}
+    for split in ("train", "holdout", "extra"):
+        stream = io.BytesIO()
+        rows = pyarrow.table({"image": [PNG], "text": [split]})
+        with pyarrow.ipc.new_stream(stream, rows.schema) as writer:
+            writer.write_table(rows)
+        files[f"{split}/data.arrow"] = stream.getvalue()
+        files[f"{split}/state.json"] = json.dumps({"_data_files": [{"filename": "data.arrow"}]})
+    data, report = packed("huggingface", source_of(tmp_path, files), tmp_path)
+    assert data.splits.tolist() == [0, 1, 0]
+    assert report.notes == ["no known names of splits, read as training: extra"]
+
+
 def test_a_column_of_lists_is_no_split_and_no_reason_to_stop(tmp_path):
     source = source_of(tmp_path, {"a.parquet": parquet_rows([{"set": ["a", "b"]}])})
     _, report = packed("parquet", source, tmp_path)
