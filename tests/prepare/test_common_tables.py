@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers import packed
 from t2i.errors import DataError
-from t2i.prepare.columns import split_of_cell
+from t2i.prepare.columns import SplitCells, split_columns, split_of_cell
 from t2i.prepare.splits import splits_of_names
 
 
@@ -34,28 +34,56 @@ def captions_by_name(data):
 
 
 @pytest.mark.parametrize(
-    ("row", "column", "split", "unknown"),
+    ("column", "value", "split", "unknown"),
     [
-        ({"split": "val"}, "split", True, ""),
-        ({"split": "extra"}, "split", None, "extra"),
-        ({"set": "train"}, "set", False, ""),
-        ({"subset": "validation"}, "subset", True, ""),
-        ({"partition": "Test"}, "partition", True, ""),
-        ({"phase": "testing"}, "phase", True, ""),
-        ({"set": "Lego 1234"}, "set", None, ""),  # a set of bricks
-        ({"set": "dev board"}, "set", None, ""),
-        ({"is_train": "1"}, "is_train", False, ""),
-        ({"is_train": 0}, "is_train", True, ""),
-        ({"is_train": False}, "is_train", True, ""),
-        ({"Is Test": "TRUE"}, "Is Test", True, ""),
-        ({"is_val": "no"}, "is_val", False, ""),
-        ({"is_train": "perhaps"}, "is_train", None, ""),
-        ({"is_train": ""}, "is_train", None, ""),
-        ({}, None, None, ""),
+        ("split", "val", True, ""),
+        ("split", "extra", None, "extra"),
+        ("split", 3, None, "3"),
+        ("set", "train", False, ""),
+        ("subset", "validation", True, ""),
+        ("partition", "Test", True, ""),
+        ("phase", "testing", True, ""),
+        *(
+            (column, name, True, "")
+            for column in ("split", "set")
+            for name in ("holdout", "unseen", "Held-out", "hold out")
+        ),
+        ("split", "val_unseen", True, ""),
+        ("set", "Lego 1234", None, "Lego 1234"),  # a set of bricks: no split, and it is said
+        ("set", "dev board", None, "dev board"),
+        ("set", "2", None, "2"),
+        ("is_train", "1", False, ""),
+        ("is_train", 0, True, ""),
+        ("is_train", 0.0, True, ""),
+        ("is_train", False, True, ""),
+        ("Is Test", "TRUE", True, ""),
+        ("is_val", "no", False, ""),
+        *(("is_test", word, True, "") for word in ("t", "T", "y", "Y", "yes", "true", "1", "1.0", " True ")),
+        *(("is_test", word, False, "") for word in ("f", "F", "n", "N", "No", "false", "0", "0.0")),
+        ("is_train", "perhaps", None, "perhaps"),
+        ("is_train", "", None, ""),
+        ("is_train", "nan", None, ""),
+        ("split", None, None, ""),
     ],
 )
-def test_a_split_is_read_from_columns_of_several_names(row, column, split, unknown):
-    assert split_of_cell(row, column) == (split, unknown)
+def test_a_split_is_read_from_columns_of_several_names(column, value, split, unknown):
+    assert split_of_cell(column, value) == (split, unknown)
+
+
+@pytest.mark.parametrize(
+    ("row", "split"),
+    [
+        ({"split": "", "subset": "test"}, True),  # the first that says something
+        ({"split": "train", "subset": "test"}, False),
+        ({"is_test": "f", "is_val": "t"}, True),  # held out by any of them
+        ({"is_train": "f", "is_test": "t"}, True),
+        ({"is_train": "t", "is_test": "f", "is_val": "f"}, False),
+        ({"is_test": "1", "split": "train"}, False),  # a name before a flag
+        ({"is_test": "", "set": "9"}, None),
+    ],
+)
+def test_the_split_of_a_row_is_read_from_all_of_its_columns(row, split):
+    assert SplitCells().read(row, split_columns(list(row))) is split
 
 
 @pytest.mark.parametrize(

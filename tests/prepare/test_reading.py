@@ -50,6 +50,7 @@ NAMES = ["test", "testing", "validation", "valid", "val", "dev", "eval", "evalua
     [
         *((name, True) for name in NAMES),
         *((name, False) for name in ("train", "training", "Train", "TRAIN ", "restval", "trainval", "train2017")),
+        *((name, True) for name in ("holdout", "heldout", "Held-Out", "my hold_out", "unseen", "val_unseen")),
         *((name, True) for name in ("Validation", " TEST", "val2014", "test-dev2015", "test_seen", "Val-1")),
         *((name, None) for name in ("", "extra", "unlabeled", "contest", "train or test", "0", None, 3)),
     ],
@@ -98,6 +99,7 @@ def test_the_name_of_a_file_of_many_images_may_hold_a_split(name, held_out):
 
 
 HELD_OUT = ["test", "testing", "valid", "Val", "dev", "eval", "evaluation", "validation", "val2014", "test_set"]
+HELD_OUT += ["holdout", "held_out", "Hold-out"]
 
 
 def folder_form(root, split):
@@ -221,20 +223,20 @@ def test_a_source_that_is_all_held_out_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        (["file_name", "text"], ("file_name", "text", None, None)),
-        (["File Name", "CAPTION"], ("File Name", "CAPTION", None, None)),
-        (["\ufeffimage", "caption", "split"], ("\ufeffimage", "caption", None, "split")),
-        (["", "image", "Description", "Label"], ("image", "Description", "Label", None)),
-        (["id", "image_name", "comment_number", "comment"], ("image_name", "comment", None, None)),
-        (["image_id", "caption"], ("image_id", "caption", None, None)),
-        (["raw", "sentids", "split", "filename", "img_id"], ("filename", "raw", None, "split")),
-        (["text", "image-path", "class name"], ("image-path", "text", "class name", None)),
-        (["caption", "text", "file"], ("file", "text", None, None)),
+        (["file_name", "text"], ("file_name", "text", None, ())),
+        (["File Name", "CAPTION"], ("File Name", "CAPTION", None, ())),
+        (["\ufeffimage", "caption", "split"], ("\ufeffimage", "caption", None, ("split",))),
+        (["", "image", "Description", "Label"], ("image", "Description", "Label", ())),
+        (["id", "image_name", "comment_number", "comment"], ("image_name", "comment", None, ())),
+        (["image_id", "caption"], ("image_id", "caption", None, ())),
+        (["raw", "sentids", "split", "filename", "img_id"], ("filename", "raw", None, ("split",))),
+        (["text", "image-path", "class name"], ("image-path", "text", "class name", ())),
+        (["caption", "text", "file"], ("file", "text", None, ())),
     ],
 )
 def test_columns_are_found_by_their_usual_names(names, found):
     columns = find_columns(names)
-    assert (columns.image, columns.caption, columns.label, columns.split) == found
+    assert (columns.image, columns.caption, columns.label, columns.splits) == found
 
 
 @pytest.mark.parametrize(

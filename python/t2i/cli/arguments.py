@@ -94,6 +94,11 @@ class Prepare:
         "number of images (6000 without it).",
         metavar="DIR",
     )
+    zip_names: str | None = option(
+        None,
+        "Encoding of the names in a .zip that does not say it: gb18030 where Chinese Windows made it, cp932 for Japanese.",
+        metavar="ENCODING",
+    )
     follow_links: bool = option(False, "Read what links lead to, also outside of the source.")
     seed: int = option(0, "blossoms: random seed.")
     max_pixels: int = option(MAX_PIXELS, "Larger images are refused before they are decoded.")

@@ -125,6 +125,7 @@ def _prepare(arguments: Sequence[str]) -> None:
             images=None if config.images is None else Path(config.images),
             captions=config.captions,
             boxes=config.boxes,
+            zip_names=config.zip_names,
             follow_links=config.follow_links,
         )
         report = preparing.pack(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from t2i.errors import DataError
-from t2i.prepare.columns import Columns, class_of, split_of_cell, unread_note
+from t2i.prepare.columns import Columns, class_of, unread_note
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions
 from t2i.prepare.splits import split_of_folders, splits_of_names
@@ -22,6 +22,7 @@ class SourceOptions:
     images: Path | None = None  # folder of the images that a table names
     captions: Literal["files", "name"] = "files"  # name: the caption is the name of the image's file
     boxes: bool = False  # cub: crop each image to its bounding box
+    zip_names: str | None = None  # encoding of the names in a zip that does not say it
     follow_links: bool = False  # read what links lead to, outside of the source too
 
 
@@ -49,7 +50,6 @@ class Collector:
         self.finder, self._report = finder, report
         self._entries: dict[str, _Entry] = {}
         self.named: set[str] = set()  # every image of the source that a row lists, usable or not
-        self._unknown: dict[str, int] = {}
         self._unread: set[str] = set()  # columns that may hold captions
 
     def add(
@@ -99,13 +99,8 @@ class Collector:
         if why is not None:
             self._report.skip(where, why)
         else:
-            self._take(where, tree, path, captions, class_name, self._split(row, columns, split))
-
-    def _split(self, row: Mapping[str, Any], columns: Columns, of_file: bool | None) -> bool | None:
-        split, unknown = split_of_cell(row, columns.split)
-        if unknown:
-            self._unknown[unknown] = self._unknown.get(unknown, 0) + 1
-        return split if split is not None else of_file
+            said = self._report.splits.read(row, columns.splits)
+            self._take(where, tree, path, captions, class_name, split if said is None else said)
 
     def _take(
         self, where: str, tree: Tree, path: str, captions: Sequence[str], class_name: str | None, split: bool | None
@@ -127,10 +122,6 @@ class Collector:
     def items(self) -> Iterator[Item]:
         """Yield the images in the order of their first rows."""
         self._report.notes += unread_note(self._unread)
-        for value, count in self._unknown.items():
-            self._report.notes.append(
-                f"{count} rows have the split {value!r}, which is no known name: read as training"
-            )
         if self.finder.absolute:
             self._report.notes.append(
                 f"{self.finder.absolute} absolute paths were looked for by their ends, inside the source"

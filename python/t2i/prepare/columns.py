@@ -7,6 +7,7 @@ import ast
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +15,7 @@ from typing import Any
 
 from t2i.errors import DataError
 from t2i.prepare.languages import are_languages
-from t2i.prepare.splits import split_of_folder, split_of_value
+from t2i.prepare.splits import split_of_value
 
 FILES = (
     "file_name",
@@ -60,6 +61,8 @@ CLASSES = ("class", "class_name", "label", "category")
 SPLITS = ("split", "data_split", "dataset_split", "set", "subset", "partition", "phase")
 # Columns of true and false, and whether true is held out.
 FLAGS = {"is_train": False, "is_training": False, "is_test": True, "is_val": True, "is_validation": True}
+TRUE = frozenset({"1", "1.0", "true", "t", "yes", "y"})
+FALSE = frozenset({"0", "0.0", "false", "f", "no", "n"})
 NO_VALUE = frozenset(
     {"nan", "none", "null", "<na>", "n/a", "#n/a"}
 )  # cells that pandas and Excel write for an empty one
@@ -72,7 +75,7 @@ class Columns:
     image: str
     caption: str
     label: str | None = None
-    split: str | None = None
+    splits: tuple[str, ...] = ()
     more: tuple[str, ...] = ()  # further columns of captions
     key: str | None = None  # of the captions, where the user named one inside of the objects in the column
     unread: tuple[str, ...] = ()  # columns that may hold captions too, and are not read
@@ -130,9 +133,8 @@ def find_columns(
         what = "no column of captions" if caption is None else f"no column {caption!r}"
         raise DataError(f"{what}; the columns are {listed}: choose one with --caption-column")
     others = [name for name in rest if name not in texts]
-    split = find_column(others, SPLITS) or find_column(others, tuple(FLAGS))
     unread = tuple(str(name) for name in others if caption is None and _parts(name)[0] in CAPTIONS)
-    return Columns(found, texts[0], find_column(others, CLASSES), split, texts[1:], key, unread)
+    return Columns(found, texts[0], find_column(others, CLASSES), split_columns(others), texts[1:], key, unread)
 
 
 @lru_cache(maxsize=1000)
@@ -201,38 +203,78 @@ def is_empty(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def split_of_cell(row: Mapping[str, Any], column: str | None) -> tuple[bool | None, str]:
-    """Read the split of a row.
+def split_columns(names: Sequence[object]) -> tuple[str, ...]:
+    """Find all columns of splits: those that name one, in order of priority, then those of true and false."""
+    found = (find_column(names, (known,)) for known in (*SPLITS, *FLAGS))
+    return tuple(name for name in found if name is not None)
+
+
+def split_of_cell(column: str, value: object) -> tuple[bool | None, str]:
+    """Read the split in a cell.
 
     Returns:
-        True for held out, False for training, None where the cell does not say; and a value of a column `split` that is no
-        known name. A column of another name, such as `set`, counts only where its value is nothing but a split's name.
+        True for held out, False for training, None where the cell does not say; and a value that says nothing known.
+        In a column such as `set` a value counts only where it is nothing but a split's name.
     """
-    value = row.get(column) if column is not None else None
+    text = str(value).strip()
+    word = text.casefold()
     if is_empty(value):
         return None, ""
     held_out_if = FLAGS.get(plain(column))
-    if held_out_if is not None:
-        word = str(value).strip().casefold()
-        if word in ("1", "1.0", "true", "yes"):
-            return held_out_if, ""
-        return (not held_out_if if word in ("0", "0.0", "false", "no") else None), ""
-    if plain(column) in ("split", "data_split", "dataset_split"):
-        split = split_of_value(value)
-        return split, "" if split is not None else str(value).strip()[:40]
-    return split_of_folder(str(value)), ""
+    if held_out_if is None:
+        split = split_of_value(text, alone=plain(column) not in ("split", "data_split", "dataset_split"))
+    else:
+        split = held_out_if if word in TRUE else not held_out_if if word in FALSE else None
+    return split, "" if split is not None else text[:40]
+
+
+class SplitCells:
+    """Reads the splits of rows, and counts the values that say nothing known."""
+
+    def __init__(self) -> None:
+        self._unknown: dict[str, Counter[str]] = {}
+
+    def read(self, row: Mapping[str, Any], columns: Sequence[str]) -> bool | None:
+        """Read the split of a row: of the first column that names one, otherwise held out where any flag says so."""
+        flags: list[bool | None] = []
+        for column in columns:
+            split, unknown = split_of_cell(column, row.get(column))
+            if unknown:
+                self._unknown.setdefault(column, Counter())[unknown] += 1
+            if plain(column) in FLAGS:
+                flags.append(split)
+            elif split is not None:
+                return split
+        return True if True in flags else False if False in flags else None
+
+    def notes(self) -> list[str]:
+        """Say in a line for each column what was not known."""
+        lines = []
+        for column, values in self._unknown.items():
+            shown = ", ".join(map(repr, list(values)[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
+            what = "neither true nor false" if plain(column) in FLAGS else "no known name"
+            lines.append(
+                f"{values.total()} rows have the {column.strip()} {shown}, which is {what}: read as training, unless the "
+                "name of the table or of a folder says otherwise"
+            )
+        return lines
 
 
 def class_of(row: Mapping[str, Any], column: str | None, names: Sequence[str] = ()) -> str | None:
     """Read the class of a row: a string, or an index into `names`; None for an empty cell."""
-    value = row.get(column) if column is not None else None
+    value = named(row.get(column), names) if column is not None else None
     if is_empty(value):
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
-        value = names[value]
     if isinstance(value, (list, dict)):
         raise TypeError(f"{column} must be a string or a number")
     return " ".join(str(value).split())[:1000] or None
+
+
+def named(value: object, names: Sequence[str]) -> object:
+    """Return the name of a numbered class or split; anything else unchanged."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        return names[value]
+    return value
 
 
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""

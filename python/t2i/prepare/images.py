@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from t2i import _native
 from t2i.errors import DataError
 from t2i.prepare.items import Item
-from t2i.prepare.kinds import HEAD, image_kind
+from t2i.prepare.kinds import HEAD, RAW, RAW_ENDINGS, ending, image_kind
 
 Fit = Literal["stretch", "crop"]
 
@@ -34,11 +34,11 @@ def load_images(
 ) -> tuple[NDArray[np.uint8], list[str | None]]:
     """Decode and resize images: uint8 (n, size, size, 3), and for each None or the reason it cannot be used."""
     out = np.zeros((len(items), size, size, 3), np.uint8)
-    files = [row for row, item in enumerate(items) if item.read is None]
-    embedded = [row for row, item in enumerate(items) if item.read is not None]
-    reasons: list[str | None] = [None] * len(items)
+    reasons = [RAW if ending(item.member or item.path.name) in RAW_ENDINGS else None for item in items]
+    files = [row for row, item in enumerate(items) if item.read is None and reasons[row] is None]
+    embedded = [row for row, item in enumerate(items) if item.read is not None and reasons[row] is None]
     if files:
-        whole = not embedded
+        whole = len(files) == len(items)
         target = out if whole else np.zeros((len(files), size, size, 3), np.uint8)
         found = _load_files([items[row] for row in files], fit, max_pixels, target)
         for row, reason in zip(files, found, strict=True):

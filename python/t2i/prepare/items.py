@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from t2i import _native
 from t2i.errors import DataError
 from t2i.prepare.accounting import Account
+from t2i.prepare.columns import SplitCells
 from t2i.prepare.lines import MAX_LINE_BYTES, decode, split_lines
 
 MAX_CAPTION_BYTES = _native.MAX_CAPTION_BYTES  # of UTF-8
@@ -61,11 +62,13 @@ class Report:
     read: set[str] = field(default_factory=set)  # files that captions, classes and splits were read from
     hints: list[str] = field(default_factory=list)  # suggestions if nothing is found
     account: Account | None = None  # what became of every file of the source
+    splits: SplitCells = field(default_factory=SplitCells)  # as columns say them
+    zip_names: str | None = None  # encoding of the names in zips that do not say it
     follow_links: bool = False  # links that lead out of the source are read as well
 
     def again(self) -> "Report":
         """Return an empty report of the same rules, for a second look at the source."""
-        return Report(follow_links=self.follow_links)
+        return Report(follow_links=self.follow_links, zip_names=self.zip_names)
 
     def skip(self, place: object, reason: str) -> None:
         """Record something that is skipped, with the reason."""

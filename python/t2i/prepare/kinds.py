@@ -23,10 +23,14 @@ ENDINGS = frozenset(
         ".jp2",
         ".heic",
         ".heif",
+        ".tga",
+        ".pcx",
+        ".sgi",
     }
 )
 CAPTION_ENDINGS = (".txt", ".caption", ".captions", ".cap", ".text")
 RAW_ENDINGS = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
+RAW = "unsupported: a camera's raw file; convert it to JPEG or PNG"  # many are TIFFs of a small preview
 # Files that are never images: their bytes are not looked at.
 TEXT_ENDINGS = frozenset(CAPTION_ENDINGS) | frozenset(
     {
@@ -80,6 +84,17 @@ _IMAGES = {
     b"#?RADIANCE": "Radiance",
     b"qoif": "QOI",
     b"DDS ": "DDS",
+    b"gimp xcf": "GIMP",
+    b"icns": "icon",
+    b"II\xbc\x01": "JPEG XR",
+    b"P7\nWIDTH": "PAM",
+    b"%!PS-Adobe": "PostScript",
+    b"\xc5\xd0\xd3\xc6": "PostScript",
+    b"/* XPM */": "XPM",
+    b"\xd7\xcd\xc6\x9a": "WMF",
+    b"Y\xa6j\x95": "Sun raster",
+    **{bytes([1, 0xDA, compressed, depth]): "SGI" for compressed in (0, 1) for depth in (1, 2)},
+    **{bytes([10, version, 1, bits]): "PCX" for version in (0, 2, 3, 4, 5) for bits in (1, 2, 4, 8)},
 }
 _BRANDS = {
     b"avif": "AVIF",
@@ -115,7 +130,19 @@ def image_kind(head: bytes) -> str | None:
         return "PNM"
     if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0" and len(head) >= 26:
         return "BMP"
+    if _is_targa(head):
+        return "TGA"
     return "SVG" if b"<svg" in head[:300] else None
+
+
+def _is_targa(head: bytes) -> bool:
+    """Return whether a file begins as a TGA, which has no mark of its own: every field of its header must make sense."""
+    if len(head) < 18 or head[16] not in (8, 15, 16, 24, 32) or head[17] >= 64:
+        return False
+    colours = (head[1] == 0 and head[2] in (2, 3, 10, 11) and not any(head[3:8])) or (
+        head[1] == 1 and head[2] in (1, 9) and head[7] in (15, 16, 24, 32)
+    )
+    return colours and any(head[12:14]) and any(head[14:16])
 
 
 def archive_kind(head: bytes) -> str | None:

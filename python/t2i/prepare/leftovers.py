@@ -12,6 +12,7 @@ from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import (
     ARCHIVE_ENDINGS,
     CAPTION_ENDINGS,
+    RAW,
     RAW_ENDINGS,
     TEXT_ENDINGS,
     archive_kind,
@@ -63,6 +64,7 @@ def account_for(
     stems = (
         folders | {_stem(name) for name in packed} | {_stem(name) for name in read if ending(name) not in TEXT_ENDINGS}
     )
+    texts = {_stem(name): name for name in tree.names if ending(name) in CAPTION_ENDINGS and name not in read}
     for name in tree.names:
         place = tree.place(name)
         if name in packed:
@@ -77,6 +79,8 @@ def account_for(
             counts.add(BESIDE)
         else:
             fate = _fate(tree, name, report)
+            if fate[0] == NO_IMAGE and ending(name) not in TEXT_ENDINGS and _stem(name) in texts:
+                fate = "skipped", f"no image of a known format, though {texts[_stem(name)]} may be its caption"
             if fate[1] is not None:
                 report.skip(place, fate[1])
             counts.add(fate[0])
@@ -128,7 +132,7 @@ def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:
     if looks_like_image(name):
         return "skipped", NOT_NAMED
     if kind in RAW_ENDINGS:
-        return "skipped", "unsupported: a camera's raw file; convert it to JPEG or PNG"
+        return "skipped", RAW
     start = head(tree, name)
     hint = _hint(name, kind, tree.place(name) if isinstance(tree, FolderTree) else name, start)
     if hint is not None:

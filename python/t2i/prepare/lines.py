@@ -1,6 +1,8 @@
 """Read text files line by line: UTF-8, or UTF-16 with a byte order mark. Other encodings are reported, never guessed."""
 
 import codecs
+import io
+import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -9,6 +11,7 @@ from t2i.errors import DataError
 MAX_LINE_BYTES = 2_000_000  # bytes: of a line of metadata, of a whole caption file
 MAX_WHOLE_BYTES = 64 << 20  # of a file whose lines cannot be found without decoding all of it
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_HZ = re.compile(r"~\{(?:[!-w][!-~])+~\}")  # a run of Chinese, two bytes a character
 
 
 def decode(data: bytes) -> str:
@@ -17,11 +20,33 @@ def decode(data: bytes) -> str:
     Raises:
         DataError: it is neither.
     """
-    encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
+    return _decoded(data, "utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+
+
+def _decoded(data: bytes, encoding: str) -> str:
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise DataError(f"it is not UTF-8 text (byte {data[error.start]:#04x}); save it as UTF-8") from error
+    sign = _other_encoding(text)
+    if sign is not None:
+        raise DataError(f"it is not UTF-8 text ({sign}); save it as UTF-8")
+    return text
+
+
+def _other_encoding(text: str) -> str | None:
+    """Return the sign of an encoding whose bytes are valid UTF-8 too, and mean something else; None for plain text."""
+    if "\0" in text:
+        return "byte 0x00, as in UTF-32, or in UTF-16 without a byte order mark"
+    if "\x1b" in text:
+        return "byte 0x1b, as in ISO-2022-JP"
+    if "~{" in text and text.isascii() and _HZ.search(text):
+        try:
+            text.encode().decode("hz")
+        except UnicodeDecodeError:
+            return None
+        return "characters between ~{ and ~}, as in HZ"
+    return None
 
 
 def split_lines(text: str) -> list[str]:
@@ -38,13 +63,18 @@ def numbered_lines(file: BinaryIO, skip: Callable[[int, str], None]) -> Iterator
         DataError: the whole file cannot be read.
     """
     first = file.readline(MAX_LINE_BYTES + 1)
-    if first.startswith(_UTF16) or (b"\r" in first.rstrip(b"\r\n") and not first.endswith(b"\n")):
-        rest = file.read(MAX_WHOLE_BYTES)
-        if len(rest) == MAX_WHOLE_BYTES:
-            raise DataError("a file of over 64 MB whose lines do not end as UTF-8's; save it as UTF-8")
-        for number, text in enumerate(split_lines(decode(first + rest)), 1):
-            yield number, text + "\n"
-        return
+    wide = first.startswith(_UTF16)
+    if wide or b"\r" in first.rstrip(b"\r\n"):  # of two bytes a character, or with the line ends of old Macs
+        whole = first + file.read(MAX_WHOLE_BYTES)
+        if len(whole) >= len(first) + MAX_WHOLE_BYTES:
+            raise DataError(
+                "a file of over 64 MB whose lines do not end in line feeds; save it as UTF-8 with line feeds"
+            )
+        data = decode(whole).encode() if wide else whole
+        file = io.BytesIO(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+        first = file.readline(MAX_LINE_BYTES + 1)
+    if b"\0" in first:  # its lines cannot be told: the whole file is of another encoding
+        decode(first)
     number, line = 0, first
     while line:
         number += 1
@@ -54,9 +84,7 @@ def numbered_lines(file: BinaryIO, skip: Callable[[int, str], None]) -> Iterator
                 line = file.readline(MAX_LINE_BYTES)
         else:
             try:
-                yield number, decode(line) if number == 1 else line.decode()
-            except UnicodeDecodeError as error:
-                skip(number, f"not UTF-8 text (byte {line[error.start]:#04x}); save the file as UTF-8")
+                yield number, decode(line) if number == 1 else _decoded(line, "utf-8")
             except DataError as error:
                 skip(number, str(error))
         line = file.readline(MAX_LINE_BYTES + 1)

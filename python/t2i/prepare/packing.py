@@ -103,7 +103,7 @@ def pack(
     part, parts = _checked_part(settings, shard, shard_images, force)
     if Listing.read(out) is None:  # refused before the source is read, which may take long
         refuse_replacing(out, force)
-    report = Report(follow_links=options.follow_links)
+    report = Report(follow_links=options.follow_links, zip_names=options.zip_names)
     items = _items(settings, report)
     listing = _listing(settings, items, report)
     with output_lock(out, shared=shard is not None):
@@ -140,12 +140,20 @@ def _checked_part(settings: _Settings, shard: str | None, shard_images: int | No
         raise DataError(f"no such {'file or ' if kind in ONE_FILE else ''}folder: {source}")
     if kind == "folder" and not source.is_dir() and not is_zip(source):
         raise DataError(f"{source} is neither a folder nor a zip; {_other_kind(source)}")
-    images = settings.options.images
-    for flag, given, kinds in (("--images", images is not None, LISTS), ("--captions", _by_name(settings), BY_NAME)):
+    images, zip_names = settings.options.images, settings.options.zip_names
+    for flag, given, kinds in (
+        ("--images", images is not None, LISTS),
+        ("--captions", _by_name(settings), BY_NAME),
+        ("--zip-names", zip_names is not None, LISTS),
+    ):
         if given and kind not in kinds:
             raise ConfigError(f"{flag} has no effect on {kind}; it goes with {', '.join(kinds)}")
     if images is not None and not images.is_dir():
         raise ConfigError(f"--images must be a folder, got {images}")
+    try:
+        b"a".decode(zip_names or "utf-8")
+    except (LookupError, UnicodeError):
+        raise ConfigError(f"--zip-names must be an encoding, such as gb18030 or cp932, got {zip_names}") from None
     if not 16 <= settings.size <= 2048:
         raise ConfigError(f"--size must be from 16 to 2048, got {settings.size}")
     if shard_images is not None and shard_images < 1:
@@ -184,6 +192,7 @@ def _items(settings: _Settings, report: Report) -> list[Item]:
     """List the images of the source; DataError if it has no captioned image."""
     kind, source = settings.kind, settings.source
     items = list(SOURCES[kind](source, report, settings.options))
+    report.notes += report.splits.notes()
     links = sum(reason in (OUT, NOT_FOLLOWED) for _, reason in report.skipped)
     if links:
         advice = f"{links} links are not followed: --follow-links reads what they lead to"

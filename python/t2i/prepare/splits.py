@@ -3,7 +3,10 @@
 import re
 from collections.abc import Sequence
 
-HELD_OUT = frozenset({"test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation"})
+HELD_OUT = frozenset(
+    {"test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation", "holdout", "heldout"}
+)
+IN_COLUMNS = HELD_OUT | {"unseen"}  # a folder or a table of this name may be of things unseen
 TRAINING = frozenset(
     {"train", "training", "trainval", "restval"}
 )  # restval: Karpathy's name for more of COCO's training
@@ -15,21 +18,29 @@ PLAIN = frozenset(
 
 def _words(name: str) -> list[str]:
     """Split a name into lower-case words: `TestSet-2`, `test_set` and `test set` are all test and set."""
-    return re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold())
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold()
+    return re.split(r"[^a-z]+", re.sub(r"(?<![a-z])(held|hold)[ _-]out(?![a-z])", r"\1out", plain))
 
 
-def _held_out(words: list[str]) -> bool | None:
-    held_out, training = not HELD_OUT.isdisjoint(words), not TRAINING.isdisjoint(words)
+def _held_out(words: Sequence[str], names: frozenset[str] = HELD_OUT) -> bool | None:
+    held_out, training = not names.isdisjoint(words), not TRAINING.isdisjoint(words)
     return None if held_out == training else held_out
 
 
-def split_of_value(value: object) -> bool | None:
+def split_of_value(value: object, *, alone: bool = False) -> bool | None:
     """Read a value of a split column: True for held out, False for training, None for an unknown name.
+
+    Args:
+        value: The value.
+        alone: It counts only where it says nothing else: the column may be of something else than splits.
 
     >>> split_of_value("Validation"), split_of_value("train"), split_of_value("val2014"), split_of_value("extra")
     (True, False, True, None)
     """
-    return _held_out(_words(value)) if isinstance(value, str) else None
+    words = _words(value) if isinstance(value, str) else []
+    if alone and len(_telling(words)) != 1:
+        return None
+    return _held_out(words, IN_COLUMNS)
 
 
 def split_of_file(stem: str) -> bool | None:
@@ -47,8 +58,12 @@ def split_of_folder(name: str) -> bool | None:
     >>> split_of_folder("val"), split_of_folder("training_set"), split_of_folder("test tubes")
     (True, False, None)
     """
-    words = [word for word in _words(name) if word not in PLAIN]
+    words = _telling(_words(name))
     return _held_out(words) if len(words) == 1 else None
+
+
+def _telling(words: list[str]) -> list[str]:
+    return [word for word in words if word not in PLAIN]
 
 
 def split_of_folders(parts: tuple[str, ...]) -> tuple[bool | None, tuple[str, ...]]:

@@ -1,9 +1,12 @@
 """Parse tables of text: cells separated by commas, semicolons, tabs or bars, with or without a header."""
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
 
 from t2i.errors import DataError
 from t2i.prepare.columns import CAPTIONS as CAPTION_NAMES
@@ -67,26 +70,25 @@ class _Lines:
         self.taken.append(line)
         return line[1]
 
+    def begin(self) -> None:
+        """Begin a row."""
+        self.taken, self.too_many = [], False
+
     def put_back(self) -> None:
         """Return all lines of the row but its first."""
         self._back += reversed(self.taken[1:])
 
 
-def split_rows(
-    lines: Iterable[tuple[int, str]], delimiter: str, quoting: bool
-) -> Iterator[tuple[int, list[str]] | Fault]:
-    """Split lines into rows of cells.
+def split_rows(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[tuple[int, list[str]] | Fault]:
+    """Split lines into rows of cells, of which some are quoted.
 
     A quote that is left open would swallow the following rows: such a row is a Fault, and the following rows are parsed.
     """
     source = _Lines(lines)
     width = 0
     while True:
-        source.taken, source.too_many = [], False
-        if quoting:
-            reader = csv.reader(source, delimiter=delimiter, strict=True, skipinitialspace=True)
-        else:
-            reader = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        source.begin()
+        reader = csv.reader(source, delimiter=delimiter, strict=True, skipinitialspace=True)
         try:
             row = next(reader)
         except StopIteration:
@@ -94,7 +96,8 @@ def split_rows(
         except csv.Error as error:
             number = source.taken[0][0]
             if len(source.taken) == 1:
-                yield Fault(number, f"broken line: {error}")
+                inner = "a carriage return in a cell without quotes" if "new-line" in str(error) else error
+                yield Fault(number, f"broken line: {inner}")
                 continue
             yield _left_open(source)
             continue
@@ -122,6 +125,56 @@ def _swallowed(taken: list[tuple[int, str]], delimiter: str, width: int) -> bool
     return False
 
 
+def split_loose_rows(lines: Iterable[tuple[int, str]], delimiter: str, needed: bool) -> Iterator[tuple[int, list[str]]]:
+    """Split lines into rows of cells where a quote may be part of the text, as in the tables of Flickr8k and Flickr30k.
+
+    A row is taken for quoted only if all of it is as programs quote: such a cell begins and ends with a quote and has every
+    quote in it doubled, and no line within it is a row itself.
+
+    Args:
+        lines: Lines with their numbers.
+        delimiter: Between cells.
+        needed: A row counts as quoted only if it is quoted where it has to be and nowhere else, or its header is, all over.
+    """
+    source = _Lines(lines)
+    width = 0
+    while True:
+        source.begin()
+        first = next(source, None)
+        if first is None:
+            return
+        row = _quoted_row(first, source, delimiter, width) if '"' in first else None
+        if row is not None and needed:
+            text = "".join(line for _, line in source.taken).rstrip("\r\n")
+            needed = width > 0 or text != _written(row, delimiter, csv.QUOTE_ALL)
+            if needed and text != _written(row, delimiter, csv.QUOTE_MINIMAL):
+                row = None
+        if row is None:
+            source.put_back()
+            row = first.rstrip("\r\n").split(delimiter)
+        if any(cell.strip() for cell in row):
+            width = width or len(row)
+            yield source.taken[0][0], row
+
+
+def _quoted_row(first: str, rest: _Lines, delimiter: str, width: int) -> list[str] | None:
+    """Parse a row with quoted cells; None where its quotes are text."""
+    try:
+        row = next(csv.reader(chain([first], rest), delimiter=delimiter, strict=True))
+    except csv.Error:
+        return None
+    cells = [line.count(delimiter) + 1 for _, line in rest.taken]
+    if len(cells) > 1 and (not width or max(cells[1:-1], default=0) >= width or min(cells[0], cells[-1]) >= width):
+        return None  # it swallowed rows: a line in the middle is one, or both ends are
+    return row if width in (0, len(row)) else None
+
+
+def _written(row: list[str], delimiter: str, quoting: Literal[0, 1]) -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerow(row)
+    return text.getvalue().rstrip("\r\n")
+
+
 def read_rows(
     lines: Iterator[tuple[int, str]], *, tabs: bool, image: str | None = None, caption: str | None = None
 ) -> Iterator[Row | Fault]:
@@ -129,7 +182,7 @@ def read_rows(
 
     Args:
         lines: Its lines with their numbers.
-        tabs: It is a .tsv: tabs, and no quoting.
+        tabs: It is a .tsv: tabs, and quotes only where they have to be.
         image: The user's name of the column of images.
         caption: The user's name of the column of captions.
 
@@ -144,7 +197,8 @@ def read_rows(
     if not number:
         return
     delimiter = delimiter or find_delimiter(first, tabs)
-    rows = split_rows(_chain((number, first), lines), delimiter, delimiter in ",;")
+    whole = chain([(number, first)], lines)
+    rows = split_rows(whole, delimiter) if delimiter in ",;" else split_loose_rows(whole, delimiter, needed=tabs)
     names: list[str] = []
     columns: Columns | None = None
     for row in rows:
@@ -167,11 +221,6 @@ def read_rows(
         if match := _TOKEN.match(found[columns.image].strip()):
             found[columns.image] = match["name"]
         yield Row(number, found, columns)
-
-
-def _chain(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    yield first
-    yield from rest
 
 
 def _no_header(cells: list[str]) -> bool:

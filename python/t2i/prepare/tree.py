@@ -4,8 +4,10 @@ import io
 import os
 import re
 import stat
+import struct
 import sys
 import zipfile
+import zlib
 from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -165,11 +167,15 @@ class ZipTree:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise DataError(f"{path} is not a zip that can be read: {error}") from error
+        names = _ZipNames(path.name, self._zip.infolist(), report)
         for member in self._zip.infolist():
-            name, fault = member.filename.replace("\\", "/"), None
+            name, fault = names.of(member)
+            name = name.replace("\\", "/")
             if name.endswith("/"):
                 continue
-            if unusable(name):
+            if fault is not None:
+                pass
+            elif unusable(name):
                 fault = unusable(name)
             elif stat.S_ISLNK(member.external_attr >> 16):
                 fault = "a symbolic link, not a file"
@@ -228,6 +234,65 @@ def is_folder(entry: os.DirEntry[str], follow_links: bool = True) -> bool:
         return entry.is_dir(follow_symlinks=follow_links)
     except OSError:
         return False
+
+
+UTF8_FLAG = 0x800  # of a member: its name is UTF-8
+UNICODE_PATH = 0x7075  # Info-ZIP's extra field
+
+
+class _ZipNames:
+    """The names in a zip. Old programs do not say their encoding: Windows writes that of its language.
+
+    All of them are taken for UTF-8 where they are; otherwise they are in `--zip-names`, or in cp437, as the format has it, with
+    a note.
+    """
+
+    def __init__(self, archive: str, members: list[zipfile.ZipInfo], report: Report) -> None:
+        unknown = [_raw(member) for member in members if _stated_name(member) is None]
+        utf8 = all(_decoded(name, "utf-8") is not None for name in unknown)
+        self._encoding = report.zip_names or ("utf-8" if utf8 else "cp437")
+        if self._encoding == "cp437" and report.zip_names is None:
+            name = next(name for name in unknown if not name.isascii())
+            chinese = _decoded(name, "gb18030")
+            other = "ENCODING names another one" if chinese is None else f"gb18030 would make that {chinese[:200]!r}"
+            note = (
+                f"{archive} does not say the encoding of its names; they are read as cp437, such as "
+                f"{name.decode('cp437')[:200]!r}: --zip-names {other}"
+            )
+            report.notes.append(note)
+            report.hints.append(note)
+
+    def of(self, member: zipfile.ZipInfo) -> tuple[str, str | None]:
+        """Return the name of a member, and what is wrong with it."""
+        stated = _stated_name(member)
+        if stated is not None:
+            return stated, None
+        name = _decoded(_raw(member), self._encoding)
+        return (name, None) if name is not None else (member.filename, f"its name is not {self._encoding}")
+
+
+def _raw(member: zipfile.ZipInfo) -> bytes:
+    return member.orig_filename.encode("cp437")  # as zipfile decoded it
+
+
+def _decoded(name: bytes, encoding: str) -> str | None:
+    try:
+        return name.decode(encoding)
+    except UnicodeError:
+        return None
+
+
+def _stated_name(member: zipfile.ZipInfo) -> str | None:
+    """Return the name of a member that says its encoding: ASCII, flagged as UTF-8, or given a second time in an extra field."""
+    if member.flag_bits & UTF8_FLAG or member.orig_filename.isascii():
+        return member.filename
+    extra = member.extra
+    while len(extra) >= 4:
+        kind, length = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == UNICODE_PATH and field[:5] == b"\1" + struct.pack("<I", zlib.crc32(_raw(member))):
+            return _decoded(field[5:], "utf-8")
+    return None
 
 
 def open_tree(source: Path, report: Report) -> Tree:

@@ -15,12 +15,12 @@ from typing import Any
 
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
-from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, split_of_cell, unread_note
+from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, named, unread_note
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
 from t2i.prepare.kinds import ending, is_hidden
 from t2i.prepare.leftovers import account_for_items
-from t2i.prepare.lines import MAX_LINE_BYTES
+from t2i.prepare.lines import MAX_LINE_BYTES, decode
 from t2i.prepare.sources.folder import folder
 from t2i.prepare.sources.repeated import joined_rows
 from t2i.prepare.sources.rows import (
@@ -183,6 +183,9 @@ def huggingface(source: Path, report: Report, options: SourceOptions = DEFAULTS)
             if folder_of is None:
                 raise DataError(f"{source / 'dataset_dict.json'} names a split outside of its folder: {name[:200]!r}")
             splits.append((folder_of, bool(split_of_value(name))))
+        unknown = [name for name in listed if split_of_value(name) is None]
+        if unknown and len(listed) > 1:
+            report.notes.append(f"no known names of splits, read as training: {', '.join(unknown)[:300]}")
     elif (source / "state.json").is_file():
         splits = [("", False)]
     else:
@@ -222,7 +225,7 @@ def _json(tree: FolderTree, name: str, report: Report) -> dict[str, Any]:
         tree.within(name)
         if path.stat().st_size > 8 * MAX_LINE_BYTES:
             raise DataError("it is too large for what it is")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(decode(path.read_bytes()))
         if not isinstance(content, dict):
             raise TypeError(f"an object was expected, got {type(content).__name__}")
         report.read.add(str(path))
@@ -276,17 +279,16 @@ class _Rows:
     def __init__(self, file: Path, name: str, schema: Any, test: bool, report: Report, options: SourceOptions) -> None:
         self.columns: Columns = find_columns(schema.names, options.image_column, options.caption_column, IMAGES)
         columns = self.columns
-        roles = (columns.caption, *columns.more, columns.label, columns.split)
+        roles = (columns.caption, *columns.more, columns.label, *columns.splits)
         self.wanted = [column for column in roles if column is not None]
         self._class_names = class_names(schema, columns.label)
-        self._splits = class_names(schema, columns.split)
+        self._splits = {column: class_names(schema, column) for column in columns.splits}
         self._file, self._name, self._test, self._report = file, name, test, report
         self._rows = 0
         report.notes += [note for note in unread_note(columns.unread) if note not in report.notes]
 
     def items(self, images: _Images, chunk: int, rows: Any) -> Iterator[Item]:
         """Yield the items of one chunk; the images are read later."""
-        column = self.columns.split
         for row, values in enumerate(rows.to_pylist()):
             number, self._rows = self._rows, self._rows + 1
             try:
@@ -295,7 +297,8 @@ class _Rows:
             except (DataError, TypeError, UnicodeEncodeError) as error:
                 self._report.skip(f"{self._file}: row {number}", str(error))
                 continue
-            split, _ = split_of_cell({str(column): class_of(values, column, self._splits)}, column)
+            cells = {column: named(values[column], names) for column, names in self._splits.items()}
+            split = self._report.splits.read(cells, self.columns.splits)
             test = self._test if split is None else split
             read = partial(images.read, chunk, row)
             yield Item(self._file, captions, class_name, test, member=f"{self._name}:{number}", read=read)

@@ -18,7 +18,7 @@ from t2i.prepare.splits import split_of_file
 from t2i.prepare.tree import FolderTree, Tree, is_zip, open_tree, read_text_file, top_level
 
 MAX_JSON_BYTES = 2 * 2**30  # bytes; captions_train2014.json has 67 MB
-COLUMNS = Columns("file_name", "text", None, "split")
+COLUMNS = Columns("file_name", "text", None, ("split",))
 
 
 def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:

@@ -26,7 +26,7 @@ from t2i.prepare.kinds import (
     looks_like_image,
 )
 from t2i.prepare.leftovers import account_for_collected
-from t2i.prepare.lines import MAX_LINE_BYTES
+from t2i.prepare.lines import decode
 from t2i.prepare.sources.rows import METADATA, find_in, parse_json, read_listing
 from t2i.prepare.split_lists import with_listed_splits
 from t2i.prepare.splits import split_of_folder, split_of_folders, splits_of_names
@@ -241,8 +241,9 @@ def _read_captions(tree: Tree, name: str, options: SourceOptions, unread: set[st
         raise DataError("caption file of over 2 MB" if "over" in str(error) else str(error)) from error
     if ending(name) != ".json":
         return checked_captions(caption_lines(data))
+    text = decode(data)
     try:
-        content = parse_json(data[:MAX_LINE_BYTES])
+        content = parse_json(text)
         if not isinstance(content, dict):
             raise TypeError("an object was expected")
         columns = find_in({"file_name": name} | content, "file_name", options.caption_column)

@@ -11,6 +11,7 @@ from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.items import Item, Report, read_lines
 from t2i.prepare.kinds import ending, is_hidden
 from t2i.prepare.leftovers import account_for_items
+from t2i.prepare.lines import decode
 from t2i.prepare.tree import LEADS_OUT, FolderTree, joined
 
 # Lists of classes and whether theirs are held out, or all others: the first that holds some out decides.
@@ -128,7 +129,7 @@ def _class_names(layout: _Layout) -> dict[str, str]:
     """Read cat_to_name.json: {"1": "pink primrose", ...}, by the folder names of text_c10."""
     path = layout.source / "cat_to_name.json"
     try:
-        numbered = json.loads(layout.tree.within("cat_to_name.json").read_text(encoding="utf-8"))
+        numbered = json.loads(decode(layout.tree.within("cat_to_name.json").read_bytes()))
         layout.report.read.add(str(path))
         return {f"class_{int(number):05d}": str(name) for number, name in numbered.items()}
     except (OSError, ValueError, AttributeError, RecursionError) as error:

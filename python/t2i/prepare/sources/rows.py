@@ -201,7 +201,7 @@ def _parquet_rows(tree: Tree, name: str, report: Report, options: SourceOptions)
             stored = dict(zip(schema.names, opened.schema_arrow.names, strict=True))
             columns = find_columns(schema.names, options.image_column, options.caption_column, FILES)
             names = class_names(schema, columns.label)
-            roles = (columns.image, columns.caption, *columns.more, columns.label, columns.split)
+            roles = (columns.image, columns.caption, *columns.more, columns.label, *columns.splits)
             wanted = list(dict.fromkeys(stored[each] for each in roles if each))
             for batch in opened.iter_batches(batch_size=1024, columns=wanted):
                 for row in distinct_columns(batch).to_pylist():

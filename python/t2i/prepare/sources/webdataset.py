@@ -1,11 +1,13 @@
 """WebDataset tar shards, as img2dataset writes them: streamed, never extracted; plain, or compressed as .tar.gz and .tgz.
 
-A sample is the members of one name up to the first dot: 000000012.jpg, 000000012.txt, 000000012.json. The first pass
-reads headers and captions, the second the bytes of each image where it lies in the archive.
+A sample is the members of one name up to the first dot: 000000012.jpg, 000000012.txt, 000000012.json. They usually follow
+each other; what lacks an image or a caption then waits for the rest, as in `tar c *.jpg *.txt`. The first pass reads headers
+and captions, the second the bytes of each image where it lies in the archive.
 """
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 from t2i.errors import DataError
 from t2i.prepare.accounting import HIDDEN, NO_IMAGE, OTHER_KEY, Account
 from t2i.prepare.collect import DEFAULTS, SourceOptions
-from t2i.prepare.columns import CLASSES, FLAGS, SPLITS, class_of, find_column, split_of_cell, unread_note
+from t2i.prepare.columns import CLASSES, class_of, find_column, split_columns, unread_note
 from t2i.prepare.items import Item, Report, caption_lines, checked_captions
 from t2i.prepare.kinds import CAPTION_ENDINGS, HEAD, TEXT_ENDINGS, ending, image_kind, is_hidden, looks_like_image
 from t2i.prepare.leftovers import account_for
@@ -23,6 +25,7 @@ from t2i.prepare.sources.tar import Fault, Member, Reader, members
 from t2i.prepare.splits import split_of_file, split_of_folders
 from t2i.prepare.tree import FolderTree, shown
 
+MAX_WAITING_BYTES = 64 << 20  # of texts in a compressed archive that wait for their images; more are unpacked again
 SHARDS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
@@ -52,11 +55,18 @@ def webdataset(source: Path, report: Report, options: SourceOptions = DEFAULTS) 
     report.account = counts
 
 
+def _place(sample: dict[str, Member]) -> int:
+    """Return where the image of a sample lies: a compressed archive is unpacked from front to back."""
+    return next((member.offset for member in sample.values() if looks_like_image(member.name)), 0)
+
+
 class _Shard:
     """One archive: its members gathered into samples."""
 
     def __init__(self, file: Path, name: str, report: Report, counts: Account, options: SourceOptions) -> None:
         self.file, self.report, self.counts, self.options = file, report, counts, options
+        self.waiting: dict[tuple[str, str], dict[str, Member]] = {}  # samples that were not whole
+        self.waiting_bytes = 0
         self.folders = tuple(name.split("/")[:-1])
         self.split = split_of_file(name.rpartition("/")[2])
         self.unread = set[str]()  # keys of a .json that may hold captions
@@ -64,7 +74,7 @@ class _Shard:
     def items(self) -> Iterator[Item]:
         """Walk the archive, sample by sample."""
         sample: dict[str, Member] = {}
-        key: tuple[str, str] | None = None
+        key = ("", "")
         try:
             # Closed in the end: members that are no text may have been read, to know what they are.
             with closing(Reader(self.file)) as self.reader:
@@ -78,16 +88,35 @@ class _Shard:
                     folder, _, base = member.name.rpartition("/")
                     stem, _, last = base.partition(".")
                     if key != (folder, stem):
-                        yield from self._item(sample)
+                        yield from self._whole(key, sample)
                         sample, key = {}, (folder, stem)
                     if last.lower() in sample:
                         self._skip(member.name, "a second member of this name in its sample")
                     else:
                         sample[last.lower()] = member
-                yield from self._item(sample)
+                yield from self._whole(key, sample)
+                for apart in sorted(self.waiting.values(), key=_place):
+                    yield from self._item(apart)
         except OSError as error:
             self.report.skip(self.file, error.strerror or str(error))
         self.report.notes += [note for note in unread_note(self.unread) if note not in self.report.notes]
+
+    def _whole(self, key: tuple[str, str], sample: dict[str, Member]) -> Iterator[Item]:
+        """Convert members that follow each other to an item; without an image or a caption they wait for the end."""
+        if not sample:
+            return
+        text = any(name == "json" or f".{name.rpartition('.')[2]}" in CAPTION_ENDINGS for name in sample)
+        if text and any(map(self._is_image, sample.values())):
+            yield from self._item(sample)
+            return
+        kept = self.waiting.setdefault(key, {})
+        for name, member in sample.items():
+            if name in kept:
+                self._skip(member.name, "a second member of this name in its sample")
+                continue
+            length = len(member.data or b"")
+            kept[name] = member if self.waiting_bytes + length <= MAX_WAITING_BYTES else replace(member, data=None)
+            self.waiting_bytes += len(kept[name].data or b"")
 
     def _skip(self, name: str, reason: str) -> None:
         self.report.skip(f"{self.file}: {shown(name)}", reason)
@@ -109,8 +138,6 @@ class _Shard:
 
     def _item(self, sample: dict[str, Member]) -> Iterator[Item]:
         """Convert a sample to an item, and count its members."""
-        if not sample:
-            return
         images = [key for key, member in sample.items() if self._is_image(member)]
         wanted = (self.options.image_column or "").lower().lstrip(".")
         others = [key for key in sample if key not in images]
@@ -144,8 +171,7 @@ class _Shard:
         yield self._made(sample[images[0]], captions, class_name, facts)
 
     def _made(self, image: Member, captions: tuple[str, ...], class_name: str | None, facts: dict[str, Any]) -> Item:
-        split_column = find_column(facts, SPLITS) or find_column(facts, tuple(FLAGS))
-        split, _ = split_of_cell(facts, split_column)
+        split = self.report.splits.read(facts, split_columns(list(facts)))
         if split is None:
             split = self.split
         if split is None:
