@@ -44,6 +44,17 @@ def test_ngrams_name_the_words_no_training_caption_has(encoder, caption, unknown
     assert encoder.unread(caption) == unknown
 
 
+def test_a_word_that_shares_its_hash_with_a_known_one_is_named_all_the_same():
+    small = NgramEncoder(64, 1 << 15)  # so few buckets that most are taken
+    values, _ = small.tokenizer.ragged(LEARNED[:2] * 3)
+    small.fit(torch.from_numpy(values), 6)
+    words = [f"word{n}" for n in range(40)]
+    shared = [word for word in words if small.idf[small.tokenizer.ragged([word])[0][0]] > 0]
+    assert len(shared) > 3
+    assert all(small.unread(word) for word in words)
+    assert not any(map(small.unread, LEARNED[:2]))
+
+
 @pytest.mark.parametrize(
     ("tokenizer", "caption", "unknown"),
     [

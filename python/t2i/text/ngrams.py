@@ -86,17 +86,18 @@ class NgramEncoder(TextEncoder):
         return self._scaled(total)
 
     def unread(self, caption: str) -> str:
-        """Name the words of which too few training captions had any; those of scripts without spaces, by most of a run.
+        """Name the words that too few training captions had; of scripts without spaces, runs that are mostly new.
 
-        A hash that a known word shares hides one now and then: as many as buckets are taken.
+        A word counts as known where its hash is, and those of its pieces: another word may share one, hardly all.
         """
         unknown, words = [], caption.split()
         known = self.idf.cpu().numpy() > 0
         values, offsets = self.tokenizer.ragged(words)
         for word, first, last in zip(words, offsets[:-1], offsets[1:], strict=True):
-            units = values[first:last]
-            units = units[units <= self.tokenizer.words]  # units and pairs of them; without pieces
-            if len(units) and 2 * known[units].sum() < len(units):
+            tokens = values[first:last]
+            units = tokens[tokens <= self.tokenizer.words]  # and pairs of them; without pieces
+            mostly_new = 2 * known[units].sum() < len(units)
+            if mostly_new or (len(units) == 1 and not known[tokens].all()):
                 unknown.append(word)
         return quoted(unknown) if len(values) else super().unread(caption)
 
