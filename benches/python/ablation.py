@@ -63,12 +63,13 @@ class Part:
 
 PARTS = {
     "base": Part("`modern`"),
-    "features": Part("without the feature discriminator", {"feature_weight": 0.0}),
+    "features": Part("without the feature discriminator", {"feature_weight": 0.0, "feature_diversity_weight": 0.0}),
     "pixels": Part("without the pixel discriminator", {"pixel_weight": 0.0}),
     "augmentation": Part("without augmentation", patch=_without_augmentation),
     "fusion": Part("text in the first layer alone", patch=_text_in_the_first_layer_alone),
     "ramp": Part("with a text that comes in over 200 steps", {"condition_ramp": 200}),
     "diversity": Part("without the diversity loss", {"diversity_weight": 0.0}),
+    "directions": Part("without the loss on the features' directions", {"feature_diversity_weight": 0.0}),
     "moments": Part("without the pixel moments", {"moment_weight": 0.0}),
     "size": Part("images not enlarged before the frozen features", {"feature_size": 0}),
     "mixing": Part("without mixed texts", {"text_mixing": 0.0}),

@@ -23,6 +23,7 @@ OTHER = {  # where twice the number, or the opposite, is not another valid value
     "condition_ramp": 5,
     "feature_weight": 1.0,
     "diversity_weight": 1.0,
+    "feature_diversity_weight": 0.25,
     "moment_weight": 0.25,
     "contrastive_weight": 0.1,
     "hard_mismatch": 0.5,

@@ -73,6 +73,29 @@ def test_the_diversity_of_equal_images_has_a_finite_gradient() -> None:
     assert torch.isfinite(generated.grad).all()
 
 
+def test_feature_diversity_equals_a_loop_over_pairs() -> None:
+    torch.manual_seed(1)
+    taps = [torch.randn(8, 5, 4, 4), torch.randn(8, 3, 2, 2)]
+    means = torch.cat([tap.mean(dim=(2, 3)) for tap in taps], dim=1)
+    cosines = [float(F.cosine_similarity(means[i], means[6 + i], dim=0)) for i in range(2)]
+    expected = sum(max(0.0, 1 - (1 - cosine) / 0.8) for cosine in cosines) / 2
+    assert float(losses.feature_diversity_loss(taps, 2, goal=0.8)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_feature_diversity_asks_for_another_direction_and_not_for_more_of_the_same() -> None:
+    torch.manual_seed(2)
+    tap = torch.randn(4, 6, 2, 2)
+    stretched = torch.cat([tap, 5 * tap])  # far apart, and alike
+    moved = torch.cat([tap, tap.roll(1, dims=3)])
+    other = torch.cat([tap, -tap])
+    found = [float(losses.feature_diversity_loss([pairs], 4)) for pairs in (stretched, moved, other)]
+    assert found == pytest.approx([1.0, 1.0, 0.0], abs=1e-5)
+    same = torch.ones(4, 3, 2, 2, requires_grad=True)
+    losses.feature_diversity_loss([same], 2).backward()
+    assert same.grad is not None
+    assert torch.isfinite(same.grad).all()
+
+
 def test_a_layout_code_averages_places_and_scales_by_the_root_of_the_channels() -> None:
     image = torch.arange(32.0).view(1, 2, 4, 4)
     code = losses.layout_code(image, 2)

@@ -48,6 +48,7 @@ def settings(**changes: object) -> TrainConfig:
         "interpolation_weight": 0.0,
         "feature_weight": 1.0,
         "diversity_weight": 1.0,
+        "feature_diversity_weight": 0.5,
         "moment_weight": 0.25,
         "contrastive_weight": 0.3,
         "recovery_weight": 0.1,
@@ -81,9 +82,15 @@ def weights(step: ModernStep) -> dict[str, torch.Tensor]:
     "changes",
     [
         {},
-        {"feature_weight": 0.0, "contrastive_weight": 0.0},  # by pixels alone
+        {"feature_weight": 0.0, "contrastive_weight": 0.0, "feature_diversity_weight": 0.0},  # by pixels alone
         {"pixel_weight": 0.0, "recovery_weight": 0.0},
-        {"contrastive_weight": 0.0, "diversity_weight": 0.0, "recovery_weight": 0.0, "hard_mismatch": 0.0},
+        {
+            "contrastive_weight": 0.0,
+            "diversity_weight": 0.0,
+            "feature_diversity_weight": 0.0,
+            "recovery_weight": 0.0,
+            "hard_mismatch": 0.0,
+        },
         {"pixel_size": 32},
         {"text_mixing": 1.0},
         {"feature_size": 48},
@@ -337,7 +344,7 @@ def test_a_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(tmp_path, 
 def two_steps(ranks: Ranks) -> dict[str, torch.Tensor]:
     """Train on this process's rows: every learned weight, and the noise it drew."""
     torch.manual_seed(0)
-    config = settings(feature_weight=0.0, contrastive_weight=0.0)
+    config = settings(feature_weight=0.0, contrastive_weight=0.0, feature_diversity_weight=0.0)
     text = FrozenText(torch.randn(40, config.text.dim), None)
     step = ModernStep(config, text, torch.device("cpu"), torch.float32, ranks=ranks)
     rows = ranks.rows(config.batch)

@@ -261,6 +261,13 @@ class TrainConfig(RunOptions):
         group="losses",
         at_least=0,
     )
+    feature_diversity_weight: float = option(
+        0.0,
+        "modern: weight of a loss that turns the frozen features of images of one text apart, as far as those of real images of"
+        " one class are.",
+        group="losses",
+        at_least=0,
+    )
     moment_weight: float = option(
         0.0,
         "modern: weight of the loss that brings the mean image, and the mean square of each pixel, to those of real"
@@ -377,8 +384,11 @@ class TrainConfig(RunOptions):
             if getattr(self, name):
                 raise ConfigError(f"--network modern has no --{name.replace('_', '-')}, got {getattr(self, name)}")
         check_size(self.pixel_size, "--pixel-size")
-        if not self.feature_weight and (self.contrastive_weight or not self.pixel_weight):
-            raise ConfigError("--feature-weight 0 needs --contrastive-weight 0 and a --pixel-weight above 0")
+        on_features = self.contrastive_weight or self.feature_diversity_weight
+        if not self.feature_weight and (on_features or not self.pixel_weight):
+            raise ConfigError(
+                "--feature-weight 0 needs --contrastive-weight 0, --feature-diversity-weight 0 and a --pixel-weight above 0"
+            )
 
     @property
     def trackers(self) -> tuple[str, ...]:

@@ -154,6 +154,7 @@ PRESETS: dict[str, TrainConfig] = {
         feature_size=128,
         pixel_weight=0.5,
         diversity_weight=1.0,
+        feature_diversity_weight=0.4,
         moment_weight=0.13,
         text_mixing=1.0,
         captions_per_image=2,

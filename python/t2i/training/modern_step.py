@@ -5,7 +5,7 @@
   of pixels say what all images share (`pixel_moments`).
 * Fakes are generated once a step and run through the frozen trunk once: the discriminators read them detached, the generator's
   gradient goes back through the same pass. Order D then G.
-* Some rows repeat another row's text with other noise (the diversity loss).
+* Some rows repeat another row's text with other noise (the diversity losses).
 * Everything random is sampled before the update, from (seed, step, purpose); the update itself waits for nothing on a GPU.
 
 Source: Projected GAN (Sauer et al. 2021) for the frozen features; Reed et al. 2016 for the three kinds of pair, at each tap and
@@ -76,11 +76,10 @@ class ModernStep:
         self.strength = Augmentation().towards(DIFFAUGMENT, config.augmentation)
         self.pixel_strength = NONE.towards(DIFFAUGMENT, config.augmentation)
         self.ramp = config.condition_ramp
-        layout = torch.channels_last
         made = generator(config)
         assert isinstance(made, ModernGenerator)
-        self.generator = made.to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.discriminator = discriminator(config).to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.generator = made.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.discriminator = discriminator(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recovery: nn.Linear | None = None
         if config.recovery_weight:
             self.recovery = nn.Linear(self.discriminator.to_logit.weight[0].numel(), config.noise_dim).to(device)
@@ -291,11 +290,10 @@ class ModernStep:
         self, inputs: Inputs, own: Tensor, wrong: Tensor, fakes: Tensor, said: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score three kinds of pair by pixels, each with its own batch statistics: the loss, and logits (B,) by kind."""
-        net = self.discriminator
+        net, weight = self.discriminator, self.config.mismatch_weight
         real = net.features(self._pixels(inputs["images"], inputs["real_augmentation"]))
         fake = net.features(self._pixels(fakes, inputs["fake_augmentation"]))
         scores = {"matching": net.score(real, own), "mismatched": net.score(real, wrong), "fake": net.score(fake, said)}
-        weight = self.config.mismatch_weight
         return losses.discriminator_loss(scores["matching"], scores["mismatched"], scores["fake"], weight), scores
 
     def score_features(
@@ -387,10 +385,12 @@ class ModernStep:
         if self.alignment_encoder is not None:
             seen = self.alignment_encoder(fakes)
             parts["alignment"] = (config.alignment_weight, self._contrast(seen, shown, given, standardised=False))
+        repeats = int(len(fakes) * REPEATED)
         if config.diversity_weight:
-            repeats = int(len(fakes) * REPEATED)
             apart = modern_losses.diversity_of(fakes, given["images"], fake_taps, real_taps, repeats)
             parts["diversity"] = (config.diversity_weight, apart)
+        if weight := config.feature_diversity_weight:
+            parts["feature_diversity"] = (weight, modern_losses.feature_diversity_loss(fake_taps, repeats))
         if self.moments is not None:
             parts["moments"] = (config.moment_weight, self.moments(fakes, given["images"]))
         if self.recovery is not None:
