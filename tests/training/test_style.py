@@ -391,6 +391,22 @@ def test_other_settings_need_force(run, tmp_path):
     assert Pipeline.from_pretrained(folder).style.trunk[0].out_channels == 8
 
 
+def test_a_style_encoder_without_its_checkpoints_is_replaced_by_force_alone(run, tmp_path):
+    for number, recorded in enumerate([True, False]):  # freed disk space; a record that did not come along either
+        folder = shutil.copytree(run[0], tmp_path / str(number))
+        shutil.rmtree(folder / "style")
+        if not recorded:
+            (folder / "style.json").unlink()
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name[0] != "."}
+        command = ("t2i-train", "style", "--model", folder, *TINY)
+        code, _, err = call(*command)
+        assert code == 2
+        assert f"{folder} holds a style encoder but no checkpoint of it" in err
+        assert {path: path.read_bytes() for path in before} == before
+        assert call(*command, "--force")[0] == 0
+        assert (folder / "style.safetensors").read_bytes() == before[folder / "style.safetensors"]  # the same settings
+
+
 def test_generate_draws_the_table_of_styles_and_sentences(run, tmp_path):
     for name in ("a.png", "b.jpg"):
         Image.new("RGB", (40, 30), (200, 30, 30)).save(tmp_path / name)
