@@ -179,7 +179,7 @@ def test_a_text_encoder_in_the_place_of_the_scorer_is_left_alone(tiny_blossoms, 
     del record["images"]  # that of t2i-train text
     (tmp_path / "scorer" / "text.json").write_text(json.dumps(record))
     before = (tmp_path / "scorer" / "text.safetensors").stat().st_mtime_ns
-    with pytest.raises(ConfigError, match="scorer holds a text encoder.*move it elsewhere"):
+    with pytest.raises(ConfigError, match=r"scorer holds a text encoder.*move it elsewhere"):
         independent_scorer(*arguments)
     assert (tmp_path / "scorer" / "text.safetensors").stat().st_mtime_ns == before
 
