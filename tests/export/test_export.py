@@ -212,6 +212,13 @@ def test_the_command_writes_a_file_and_names_a_next_command_that_draws_the_runs_
         (main.generate, ["--model", "no.onnx", "a"], "no such model: no.onnx; t2i-export makes one"),
         (main.generate, ["--model", "bad.onnx", "a"], "bad.onnx is not a model that t2i-export wrote"),
         (main.generate, ["--model", "bad.onnx", "--interpolate-noise", "a"], "an .onnx file takes plain captions only"),
+        (
+            main.generate,
+            ["--model", "bad.onnx", "a", "--device", "cuda"],
+            "an .onnx file runs on the CPU: --device cuda",
+        ),
+        (main.generate, ["--model", "bad.onnx", "a", "--device", "nonsense"], "--device nonsense needs the run folder"),
+        (main.generate, ["--model", "bad.onnx", "a", "--device", "auto"], "is not a model that t2i-export wrote"),
     ],
 )
 def test_what_cannot_work_is_one_line(tiny_run, tmp_path, monkeypatch, capsys, command, arguments, says):

@@ -1,5 +1,7 @@
 """Strips from one text or noise to another, sums of texts, and the pictures and films of them."""
 
+import errno
+import os
 import re
 
 import numpy as np
@@ -9,10 +11,11 @@ from PIL import Image
 
 import t2i
 from helpers import call
-from t2i import runtime
+from t2i import files, runtime
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.records import to_json
-from t2i.errors import ConfigError
+from t2i.errors import CheckpointError, ConfigError
+from t2i.images import save_image
 from t2i.noise import slerp
 from t2i.pipeline import Pipeline
 from t2i.plots import grids
@@ -152,6 +155,8 @@ def test_what_cannot_be_drawn_is_refused(pipe, draw, message):
 
 # Pictures and films
 
+FILM, SHEET = np.zeros((1, 3, 8, 8, 3), np.uint8), Image.new("RGB", (8, 8))
+
 
 def test_the_table_has_styles_down_and_captions_across():
     down = np.zeros((2, 8, 8, 3), np.uint8)
@@ -187,6 +192,41 @@ def test_a_film_goes_there_and_back_for_ever(tmp_path, ending):
     assert shades == pytest.approx([0, 80, 160, 240, 160, 80], abs=4)
     if ending == "gif":  # Pillow does not read the times of a webp
         assert times == [150, 50, 50, 150, 50, 50]
+
+
+@pytest.mark.parametrize("write", [lambda path: grids.save_animation(FILM, path), lambda path: save_image(SHEET, path)])
+@pytest.mark.parametrize("fails", [None, errno.ENOSPC])
+def test_a_file_that_is_there_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, write, fails):
+    path = tmp_path / "keep.webp"
+    path.write_bytes(b"what was here before")
+
+    def flush(descriptor):
+        assert path.read_bytes() == b"what was here before"
+        if fails:
+            raise OSError(fails, os.strerror(fails))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(files, "sync_folder", lambda folder: None)
+    if fails:
+        with pytest.raises(
+            CheckpointError, match=r"cannot write .*keep\.webp: No space left on device; free some space"
+        ):
+            write(path)
+        assert path.read_bytes() == b"what was here before"
+    else:
+        write(path)
+        Image.open(path).close()
+    assert [found.name for found in tmp_path.iterdir()] == ["keep.webp"]
+
+
+@pytest.mark.parametrize(("ending", "most"), [(".webp", 16_383), (".gif", 65_535), (".jpg", 65_500), (".png", 100_000)])
+def test_the_largest_side_of_a_format_is_the_largest_that_it_takes(tmp_path, ending, most):
+    save_image(Image.new("L", (most, 1)), tmp_path / f"a{ending}")
+    with Image.open(tmp_path / f"a{ending}") as picture:
+        assert picture.size == (most, 1)
+    if ending != ".png":
+        with pytest.raises(ConfigError, match=f"at most {most:,} a side"):
+            save_image(Image.new("L", (1, most + 1)), tmp_path / f"b{ending}")
 
 
 # The command
@@ -236,6 +276,15 @@ def test_a_sentence_of_ten_thousand_characters_is_read_as_far_as_the_encoder_rea
         (["--interpolate-text", RED, BLUE, "--out", "a.txt"], r"\.webp or \.gif"),
         ([RED, "--out", "a.gif"], r"must end in \.png, \.jpg or \.webp, got"),
         (["--interpolate-text", RED, BLUE, "--out", "/dev/null/a.gif"], "cannot write"),
+        ([RED, "--count", 400, "--side", 64, "--out", "b.webp"], r"b\.webp .* 27,456 x 84 .* at most 16,383 .*\.png"),
+        ([RED, "--count", 1100, "--side", 64, "--out", "b.JPG"], r"b\.JPG .* at most 65,500 .*--side, --count"),
+        (["--interpolate-text", RED, BLUE, "--count", 200, "--out", "b.webp"], "26,396 x 128 .* at most 16,383 a side"),
+        (["--interpolate-text", RED, BLUE, "--count", 600, "--out", "b.gif"], "at most 65,535 a side"),
+        (["--interpolate-noise", RED, "--steps", 600, "--out", "b.jpeg"], "at most 65,500 a side"),
+        (["--arithmetic", RED, BLUE, WHITE, "--side", 5000, "--out", "b.webp"], "at most 16,383 a side"),
+        (["--style", "a.png", RED, *[BLUE] * 150, "--out", "b.webp"], "at most 16,383 a side"),
+        ([RED, "--side", 100_000], r"pictures\.png .* 800,288 x 100,020 .* 178,956,970 in all .*--side, --count"),
+        (["--interpolate-text", RED, BLUE, "--count", 1, "--side", 30_000, "--out", "b.gif"], "178,956,970 in all"),
     ],
 )
 def test_wrong_words_are_one_clear_line_and_exit_code_2(run, words, message, tmp_path, monkeypatch):
