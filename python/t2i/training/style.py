@@ -107,8 +107,7 @@ def train_style(config: StyleConfig) -> Path:
     folder = Path(config.out) if config.out else run
     device = runtime.pick_device(config.device)
     precision = runtime.pick_precision(config.precision, device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    runtime.use_threads(config.threads)
     pipe = Pipeline.from_pretrained(run, str(device))
     if pipe.encoder is None:
         raise ConfigError(f"{run} has no text encoder, and the style encoder is trained on images of captions")
