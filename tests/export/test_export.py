@@ -230,6 +230,12 @@ def test_what_cannot_work_is_one_line(tiny_run, tmp_path, monkeypatch, capsys, c
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("captions", "count"), [(b"abc", 1), ([1], 1), (None, 1), ("a flower", 2.5), ("a flower", 0)])
+def test_what_is_no_caption_or_count_is_refused_as_by_the_pipeline(written, captions, count):
+    with pytest.raises(t2i.ConfigError, match=r"a caption must be a text|count must be"):
+        OnnxPipeline(str(written["float32"].path))(captions, count=count)
+
+
 def test_without_the_extra_the_command_says_what_to_install(tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, _, err = call(monkeypatch, capsys, main.export, "--model", tiny_run, "--out", tmp_path / "m.onnx")

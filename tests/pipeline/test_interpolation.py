@@ -1,6 +1,7 @@
 """Strips from one text or noise to another, sums of texts, and the pictures and films of them."""
 
 import errno
+import math
 import os
 import re
 
@@ -132,6 +133,8 @@ def test_arithmetic_draws_sums_of_texts(pipe):
     torch.testing.assert_close(drawn[2:], pipe(BLUE, count=2, seed=1).tensor)
     same = pipe.arithmetic([RED, RED, BLUE], [(1, -1, 1)], seed=1).tensor
     torch.testing.assert_close(same, pipe(BLUE, seed=1).tensor, atol=1e-5, rtol=1e-5)
+    weights = torch.tensor([[1.0, -1, 1], [0, 1, 0]])
+    assert torch.equal(pipe.arithmetic([RED, BLUE, WHITE], weights, count=2, seed=1).tensor, drawn)
 
 
 @pytest.mark.parametrize(
@@ -140,11 +143,22 @@ def test_arithmetic_draws_sums_of_texts(pipe):
         (lambda p: p.interpolate([RED]), "list of 2 captions, got 1"),
         (lambda p: p.interpolate(RED, "noise"), "list of 1 captions"),
         (lambda p: p.interpolate([RED, BLUE], "noise"), "list of 1 captions, got 2"),
-        (lambda p: p.interpolate([RED, BLUE], steps=1), "at least 2 steps"),
-        (lambda p: p.interpolate([RED, BLUE], count=0), "a count of 1, got 8 and 0"),
+        (lambda p: p.interpolate([RED, BLUE], steps=1), "steps must be at least 2, got 1"),
+        (lambda p: p.interpolate([RED, BLUE], steps=2.5), "steps must be a whole number, got 2.5"),
+        (lambda p: p.interpolate([RED, BLUE], count=0), "count must be at least 1, got 0"),
+        (lambda p: p.interpolate([RED, BLUE], over="nois"), "over 'text' or 'noise', got 'nois'"),
+        (lambda p: p.interpolate(None), "a caption must be a text .str., got NoneType"),
+        (lambda p: p.interpolate([b"a", b"b"]), "a caption must be a text .str., got bytes"),
         (lambda p: p.interpolate([RED, " "]), "a caption is empty"),
         (lambda p: p.arithmetic([RED], [(1, 2)]), "a weight for each"),
         (lambda p: p.arithmetic([RED], []), "a weight for each"),
+        (lambda p: p.arithmetic([RED, BLUE], [(1, math.nan)]), "a weight for each of them, all finite"),
+        (lambda p: p.arithmetic([RED, BLUE], [(1, -math.inf)]), "all finite"),
+        (lambda p: p.arithmetic([RED, BLUE], [(1, 2), (1,)]), "a weight for each"),
+        (lambda p: p.arithmetic([RED], [("much",)]), "a weight for each"),
+        (lambda p: p.arithmetic([RED], 3), "a weight for each"),
+        (lambda p: p.mix([RED, BLUE], [[1, 2, 3]]), "a weight for each"),
+        (lambda p: p.mix([RED, BLUE], torch.tensor([1.0, 2.0])), "a weight for each"),
         (lambda p: p.arithmetic([RED], [(1,)], count=0), "count must be at least 1"),
     ],
 )
@@ -271,7 +285,7 @@ def test_a_sentence_of_ten_thousand_characters_is_read_as_far_as_the_encoder_rea
         (["--interpolate-text", RED, BLUE, "--arithmetic", RED, BLUE, WHITE], "exclude each other"),
         (["--interpolate-text", RED, BLUE, "--", WHITE], "'a white flower' is one too many"),
         (["--interpolate-noise"], "a caption is missing"),
-        (["--interpolate-noise", RED, "--steps", 1], "at least 2 steps"),
+        (["--interpolate-noise", RED, "--steps", 1], "steps must be at least 2"),
         (["--interpolate-text", RED, " "], "a caption is empty"),
         (["--interpolate-text", RED, BLUE, "--out", "a.txt"], r"\.webp or \.gif"),
         ([RED, "--out", "a.gif"], r"must end in \.png, \.jpg or \.webp, got"),

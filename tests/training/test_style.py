@@ -331,11 +331,24 @@ def test_photographs_are_read_blurred_and_drawn_pictures_as_they_are(pipe):
         ("nowhere.png", DataError, "no such image: nowhere.png"),
         (torch.zeros(1, 3, 32, 32), ConfigError, r"\(n, 3, 16, 16\), got \(1, 3, 32, 32\)"),
         (torch.zeros(0, 3, 16, 16), ConfigError, r"got \(0, 3, 16, 16\)"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), ConfigError, r"numbers in \[-1, 1\], got torch\.uint8"),
+        (torch.full((1, 3, 16, 16), float("nan")), ConfigError, "got NaN or infinity"),
+        (np.zeros((1, 16, 16, 3), np.uint8), ConfigError, "a path or an image of Pillow, got ndarray"),
+        (5, ConfigError, "a path or an image of Pillow, got int"),
     ],
 )
 def test_style_pictures_that_cannot_be_used_are_refused(pipe, styles, error, message):
     with pytest.raises(error, match=message):
         pipe.transfer_style(styles, RED)
+
+
+@pytest.mark.parametrize("read", ["read_style", "style_noise"])
+def test_images_are_read_in_any_precision_and_refused_as_whole_numbers(pipe, read):
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    expected = getattr(pipe, read)(images)
+    torch.testing.assert_close(getattr(pipe, read)(images.double()), expected)
+    with pytest.raises(ConfigError, match=r"got torch\.uint8"):
+        getattr(pipe, read)((images * 127).to(torch.uint8))
 
 
 def test_a_style_encoder_of_another_model_is_refused(run, tmp_path):
