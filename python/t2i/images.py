@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from t2i.errors import ConfigError
 from t2i.files import write_atomically
+
+MOST_A_SIDE = {".webp": 16_383, ".gif": 65_535, ".jpg": 65_500, ".jpeg": 65_500}  # pixels of a format
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
@@ -26,17 +29,33 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in to_uint8(images)]
 
 
-def save_image(picture: Image.Image, path: Path) -> None:
+def check_format(path: Path, width: int, height: int) -> None:
+    """Raise ConfigError where the format that the name ends in holds no image of so many pixels."""
+    most = MOST_A_SIDE.get(path.suffix.lower())
+    if most is not None and max(width, height) > most:
+        raise ConfigError(
+            f"{path} would have {width:,} x {height:,} pixels, and {path.suffix} takes at most {most:,} a side; choose a "
+            ".png, or smaller or fewer images (--side, --count)"
+        )
+
+
+def save_image(picture: Image.Image, path: Path, **options: Any) -> None:
     """Write an image, whole or not at all; its format follows the ending of the name (.png, .jpg, .webp).
 
+    Args:
+        picture: The image, or the first frame of an animation.
+        path: Where to; its folder is made.
+        options: Of Pillow's writer.
+
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: the folder cannot be made, or the format holds no image of that size.
         CheckpointError: the file cannot be written, on a full disk for one.
     """
+    check_format(path, *picture.size)
     encoded = io.BytesIO()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(encoded, format=Image.registered_extensions().get(path.suffix.lower()))
+        picture.save(encoded, format=Image.registered_extensions().get(path.suffix.lower()), **options)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
     write_atomically(path, encoded.getvalue())

@@ -1,10 +1,11 @@
 """A trained model as one object: sentences in, images out."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -34,12 +35,27 @@ class PipelineOutput:
     tensor: Tensor  # (captions * count, 3, size, size) float32 in [-1, 1]
 
 
+def listed(value: Any) -> list[Any]:
+    """Return one thing or several as a list."""
+    one = isinstance(value, (str, bytes)) or not isinstance(value, Iterable)
+    return [value] if one else list(value)
+
+
+def check_whole(name: str, value: int, least: int) -> None:
+    """Raise ConfigError unless a value is a whole number of at least `least`."""
+    if not isinstance(value, Integral):
+        raise ConfigError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ConfigError(f"{name} must be at least {least}, got {value}")
+
+
 def check_captions(captions: str | Sequence[str], count: int) -> list[str]:
-    """Return one sentence or several as a list; ConfigError for an empty one, or a count below 1."""
-    several = [captions] if isinstance(captions, str) else list(captions)
-    if count < 1:
-        raise ConfigError(f"count must be at least 1, got {count}")
+    """Return one sentence or several as a list; ConfigError for an empty one or what is no text, or a count below 1."""
+    several: list[str] = listed(captions)
+    check_whole("count", count, 1)
     for caption in several:
+        if not isinstance(caption, str):
+            raise ConfigError(f"a caption must be a text (str), got {type(caption).__name__}")
         if not caption.strip():
             raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")
     return several
@@ -193,9 +209,20 @@ class Pipeline:
         """Compute weighted sums of caption embeddings: row i is `sum_j weights[i][j] phi(captions[j])`, (n, T).
 
         Interpolation has the weights (1 - w, w), the arithmetic A - B + C has (1, -1, 1).
+
+        Raises:
+            ConfigError: a row without a finite weight for each caption, no row, or an empty caption.
         """
-        rows = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
-        return rows @ self.embed(captions)
+        several = check_captions(captions, 1)
+        try:
+            rows = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
+        except (TypeError, ValueError, RuntimeError):  # words, or rows of several lengths
+            rows = torch.empty(0)
+        if rows.dim() != 2 or not rows.numel() or rows.shape[1] != len(several) or not bool(rows.isfinite().all()):
+            raise ConfigError(
+                "sums of captions need a list of captions, and rows with a weight for each of them, all finite"
+            )
+        return rows @ self.embed(several)
 
     @torch.no_grad()
     def interpolate(
@@ -221,16 +248,16 @@ class Pipeline:
             Strip by strip, `steps` images each.
 
         Raises:
-            ConfigError: another number of captions, an empty one, fewer than 2 steps, or a count below 1.
+            ConfigError: another `over` or number of captions, an empty one, fewer than 2 steps, or a count below 1.
 
         Source: Reed et al. 2016, section 5.3 (differs: the paper interpolates noise linearly).
         """
-        wanted = {"text": 2, "noise": 1}[over]
-        if isinstance(captions, str) or len(captions) != wanted:
-            got = 1 if isinstance(captions, str) else len(captions)
+        if over not in ("text", "noise"):
+            raise ConfigError(f"interpolation goes over 'text' or 'noise', got {over!r}")
+        wanted, got = {"text": 2, "noise": 1}[over], len(check_captions(captions, count))
+        if isinstance(captions, str) or got != wanted:
             raise ConfigError(f"interpolation over the {over} needs a list of {wanted} captions, got {got}")
-        if steps < 2 or count < 1:
-            raise ConfigError(f"interpolation needs at least 2 steps and a count of 1, got {steps} and {count}")
+        check_whole("steps", steps, 2)
         weight = torch.linspace(0, 1, steps, device=self.device)
         first = noise_of(seed, count, self.config.noise_dim, self.device)
         if over == "text":
@@ -252,12 +279,9 @@ class Pipeline:
         Image i of every sum has the same noise as image i of a plain call.
 
         Raises:
-            ConfigError: a row without a weight for each caption, an empty caption, or a count below 1.
+            ConfigError: as `mix`, or a count below 1.
         """
-        if isinstance(captions, str) or any(len(row) != len(captions) for row in weights) or not weights:
-            raise ConfigError("arithmetic needs a list of captions, and rows with a weight for each of them")
-        if count < 1:
-            raise ConfigError(f"count must be at least 1, got {count}")
+        check_whole("count", count, 1)
         text = self.mix(captions, weights)  # (n, T)
         noise = noise_of(seed, count, self.config.noise_dim, self.device)
         images = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
@@ -282,11 +306,21 @@ class Pipeline:
 
     def read_style(self, images: Tensor, *, generated: bool = False) -> Tensor:
         """Read the noise that would generate images like these, S(x): (n, Z) float32; see `StyleReader.read`."""
-        return self.style_reader.read(images.to(self.device), generated=generated)
+        return self.style_reader.read(self._checked(images), generated=generated)
 
     def style_noise(self, images: Tensor) -> Tensor:
         """Read noise to generate with: S(x) scaled to the usual length of noise; see `StyleReader.noise`."""
-        return self.style_reader.noise(images.to(self.device))
+        return self.style_reader.noise(self._checked(images))
+
+    def _checked(self, images: Tensor) -> Tensor:
+        """Return images as the style encoder takes them; ConfigError where they are none."""
+        expected = (3, self.config.size, self.config.size)
+        if images.shape[1:] != expected or not len(images):
+            raise ConfigError(f"style images must be (n, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
+        if not images.is_floating_point() or not bool(images.isfinite().all()):
+            got = "NaN or infinity" if images.is_floating_point() else images.dtype
+            raise ConfigError(f"style images must be numbers in [-1, 1], got {got}")
+        return images.to(self.device, torch.float32)
 
     @torch.no_grad()
     def transfer_style(
@@ -315,11 +349,7 @@ class Pipeline:
             captions = [captions]
         text = self.embed(captions)
         if not isinstance(images, Tensor):
-            several = [images] if isinstance(images, (str, Path, Image.Image)) else list(images)
-            images = read_style_images(several, self.config.size)
-        expected = (3, self.config.size, self.config.size)
-        if images.shape[1:] != expected or not len(images):
-            raise ConfigError(f"style images must be (n, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
+            images = read_style_images(listed(images), self.config.size)
         noise = self.style_noise(images)
         images = self.draw(noise.repeat_interleave(len(text), dim=0), text.repeat(len(noise), 1))
         return PipelineOutput(to_pil(images), images)

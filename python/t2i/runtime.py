@@ -18,6 +18,7 @@ from t2i.errors import ConfigError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 PROBE = 768  # side of the matrices whose product is timed: a few milliseconds
 BFLOAT16_GAIN = 0.85  # of the time of float32: bfloat16 must be below it, since what is between products takes longer
+MOST_THREADS = 256  # or one a core: a run of a large machine resumes on a small one, and the system starts so many
 LARGEST_HEAP_BLOCK = 32 * 2**20  # bytes; mallopt refuses more
 
 # Of torch.compile's code generator. Independent small kernels are joined; a value that several kernels need is computed again
@@ -127,6 +128,22 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch._inductor.config.deterministic = True
+
+
+def use_threads(count: int) -> None:
+    """Compute on so many CPU threads; 0 leaves PyTorch's default.
+
+    Raises:
+        ConfigError: more than a process can be expected to start.
+    """
+    cores = os.cpu_count() or 1
+    most = max(MOST_THREADS, cores)
+    if not 0 <= count <= most:
+        raise ConfigError(
+            f"--threads {count}: this machine has {cores} cores; choose 1 to {most}, or 0 for PyTorch's default"
+        )
+    if count:
+        torch.set_num_threads(count)
 
 
 def peak_memory() -> int:

@@ -212,6 +212,13 @@ def test_the_command_writes_a_file_and_names_a_next_command_that_draws_the_runs_
         (main.generate, ["--model", "no.onnx", "a"], "no such model: no.onnx; t2i-export makes one"),
         (main.generate, ["--model", "bad.onnx", "a"], "bad.onnx is not a model that t2i-export wrote"),
         (main.generate, ["--model", "bad.onnx", "--interpolate-noise", "a"], "an .onnx file takes plain captions only"),
+        (
+            main.generate,
+            ["--model", "bad.onnx", "a", "--device", "cuda"],
+            "an .onnx file runs on the CPU: --device cuda",
+        ),
+        (main.generate, ["--model", "bad.onnx", "a", "--device", "nonsense"], "--device nonsense needs the run folder"),
+        (main.generate, ["--model", "bad.onnx", "a", "--device", "auto"], "is not a model that t2i-export wrote"),
     ],
 )
 def test_what_cannot_work_is_one_line(tiny_run, tmp_path, monkeypatch, capsys, command, arguments, says):
@@ -221,6 +228,12 @@ def test_what_cannot_work_is_one_line(tiny_run, tmp_path, monkeypatch, capsys, c
     assert code == 2
     assert says in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("captions", "count"), [(b"abc", 1), ([1], 1), (None, 1), ("a flower", 2.5), ("a flower", 0)])
+def test_what_is_no_caption_or_count_is_refused_as_by_the_pipeline(written, captions, count):
+    with pytest.raises(t2i.ConfigError, match=r"a caption must be a text|count must be"):
+        OnnxPipeline(str(written["float32"].path))(captions, count=count)
 
 
 def test_without_the_extra_the_command_says_what_to_install(tiny_run, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,8 @@
 """Strips from one text or noise to another, sums of texts, and the pictures and films of them."""
 
+import errno
+import math
+import os
 import re
 
 import numpy as np
@@ -9,10 +12,11 @@ from PIL import Image
 
 import t2i
 from helpers import call
-from t2i import runtime
+from t2i import files, runtime
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.records import to_json
-from t2i.errors import ConfigError
+from t2i.errors import CheckpointError, ConfigError
+from t2i.images import save_image
 from t2i.noise import slerp
 from t2i.pipeline import Pipeline
 from t2i.plots import grids
@@ -129,6 +133,8 @@ def test_arithmetic_draws_sums_of_texts(pipe):
     torch.testing.assert_close(drawn[2:], pipe(BLUE, count=2, seed=1).tensor)
     same = pipe.arithmetic([RED, RED, BLUE], [(1, -1, 1)], seed=1).tensor
     torch.testing.assert_close(same, pipe(BLUE, seed=1).tensor, atol=1e-5, rtol=1e-5)
+    weights = torch.tensor([[1.0, -1, 1], [0, 1, 0]])
+    assert torch.equal(pipe.arithmetic([RED, BLUE, WHITE], weights, count=2, seed=1).tensor, drawn)
 
 
 @pytest.mark.parametrize(
@@ -137,11 +143,22 @@ def test_arithmetic_draws_sums_of_texts(pipe):
         (lambda p: p.interpolate([RED]), "list of 2 captions, got 1"),
         (lambda p: p.interpolate(RED, "noise"), "list of 1 captions"),
         (lambda p: p.interpolate([RED, BLUE], "noise"), "list of 1 captions, got 2"),
-        (lambda p: p.interpolate([RED, BLUE], steps=1), "at least 2 steps"),
-        (lambda p: p.interpolate([RED, BLUE], count=0), "a count of 1, got 8 and 0"),
+        (lambda p: p.interpolate([RED, BLUE], steps=1), "steps must be at least 2, got 1"),
+        (lambda p: p.interpolate([RED, BLUE], steps=2.5), "steps must be a whole number, got 2.5"),
+        (lambda p: p.interpolate([RED, BLUE], count=0), "count must be at least 1, got 0"),
+        (lambda p: p.interpolate([RED, BLUE], over="nois"), "over 'text' or 'noise', got 'nois'"),
+        (lambda p: p.interpolate(None), "a caption must be a text .str., got NoneType"),
+        (lambda p: p.interpolate([b"a", b"b"]), "a caption must be a text .str., got bytes"),
         (lambda p: p.interpolate([RED, " "]), "a caption is empty"),
         (lambda p: p.arithmetic([RED], [(1, 2)]), "a weight for each"),
         (lambda p: p.arithmetic([RED], []), "a weight for each"),
+        (lambda p: p.arithmetic([RED, BLUE], [(1, math.nan)]), "a weight for each of them, all finite"),
+        (lambda p: p.arithmetic([RED, BLUE], [(1, -math.inf)]), "all finite"),
+        (lambda p: p.arithmetic([RED, BLUE], [(1, 2), (1,)]), "a weight for each"),
+        (lambda p: p.arithmetic([RED], [("much",)]), "a weight for each"),
+        (lambda p: p.arithmetic([RED], 3), "a weight for each"),
+        (lambda p: p.mix([RED, BLUE], [[1, 2, 3]]), "a weight for each"),
+        (lambda p: p.mix([RED, BLUE], torch.tensor([1.0, 2.0])), "a weight for each"),
         (lambda p: p.arithmetic([RED], [(1,)], count=0), "count must be at least 1"),
     ],
 )
@@ -151,6 +168,8 @@ def test_what_cannot_be_drawn_is_refused(pipe, draw, message):
 
 
 # Pictures and films
+
+FILM, SHEET = np.zeros((1, 3, 8, 8, 3), np.uint8), Image.new("RGB", (8, 8))
 
 
 def test_the_table_has_styles_down_and_captions_across():
@@ -187,6 +206,41 @@ def test_a_film_goes_there_and_back_for_ever(tmp_path, ending):
     assert shades == pytest.approx([0, 80, 160, 240, 160, 80], abs=4)
     if ending == "gif":  # Pillow does not read the times of a webp
         assert times == [150, 50, 50, 150, 50, 50]
+
+
+@pytest.mark.parametrize("write", [lambda path: grids.save_animation(FILM, path), lambda path: save_image(SHEET, path)])
+@pytest.mark.parametrize("fails", [None, errno.ENOSPC])
+def test_a_file_that_is_there_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, write, fails):
+    path = tmp_path / "keep.webp"
+    path.write_bytes(b"what was here before")
+
+    def flush(descriptor):
+        assert path.read_bytes() == b"what was here before"
+        if fails:
+            raise OSError(fails, os.strerror(fails))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(files, "sync_folder", lambda folder: None)
+    if fails:
+        with pytest.raises(
+            CheckpointError, match=r"cannot write .*keep\.webp: No space left on device; free some space"
+        ):
+            write(path)
+        assert path.read_bytes() == b"what was here before"
+    else:
+        write(path)
+        Image.open(path).close()
+    assert [found.name for found in tmp_path.iterdir()] == ["keep.webp"]
+
+
+@pytest.mark.parametrize(("ending", "most"), [(".webp", 16_383), (".gif", 65_535), (".jpg", 65_500), (".png", 100_000)])
+def test_the_largest_side_of_a_format_is_the_largest_that_it_takes(tmp_path, ending, most):
+    save_image(Image.new("L", (most, 1)), tmp_path / f"a{ending}")
+    with Image.open(tmp_path / f"a{ending}") as picture:
+        assert picture.size == (most, 1)
+    if ending != ".png":
+        with pytest.raises(ConfigError, match=f"at most {most:,} a side"):
+            save_image(Image.new("L", (1, most + 1)), tmp_path / f"b{ending}")
 
 
 # The command
@@ -231,11 +285,20 @@ def test_a_sentence_of_ten_thousand_characters_is_read_as_far_as_the_encoder_rea
         (["--interpolate-text", RED, BLUE, "--arithmetic", RED, BLUE, WHITE], "exclude each other"),
         (["--interpolate-text", RED, BLUE, "--", WHITE], "'a white flower' is one too many"),
         (["--interpolate-noise"], "a caption is missing"),
-        (["--interpolate-noise", RED, "--steps", 1], "at least 2 steps"),
+        (["--interpolate-noise", RED, "--steps", 1], "steps must be at least 2"),
         (["--interpolate-text", RED, " "], "a caption is empty"),
         (["--interpolate-text", RED, BLUE, "--out", "a.txt"], r"\.webp or \.gif"),
         ([RED, "--out", "a.gif"], r"must end in \.png, \.jpg or \.webp, got"),
         (["--interpolate-text", RED, BLUE, "--out", "/dev/null/a.gif"], "cannot write"),
+        ([RED, "--count", 400, "--side", 64, "--out", "b.webp"], r"b\.webp .* 27,456 x 84 .* at most 16,383 .*\.png"),
+        ([RED, "--count", 1100, "--side", 64, "--out", "b.JPG"], r"b\.JPG .* at most 65,500 .*--side, --count"),
+        (["--interpolate-text", RED, BLUE, "--count", 200, "--out", "b.webp"], "26,396 x 128 .* at most 16,383 a side"),
+        (["--interpolate-text", RED, BLUE, "--count", 600, "--out", "b.gif"], "at most 65,535 a side"),
+        (["--interpolate-noise", RED, "--steps", 600, "--out", "b.jpeg"], "at most 65,500 a side"),
+        (["--arithmetic", RED, BLUE, WHITE, "--side", 5000, "--out", "b.webp"], "at most 16,383 a side"),
+        (["--style", "a.png", RED, *[BLUE] * 150, "--out", "b.webp"], "at most 16,383 a side"),
+        ([RED, "--side", 100_000], r"pictures\.png .* 800,288 x 100,020 .* 178,956,970 in all .*--side, --count"),
+        (["--interpolate-text", RED, BLUE, "--count", 1, "--side", 30_000, "--out", "b.gif"], "178,956,970 in all"),
     ],
 )
 def test_wrong_words_are_one_clear_line_and_exit_code_2(run, words, message, tmp_path, monkeypatch):

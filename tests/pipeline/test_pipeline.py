@@ -85,6 +85,10 @@ def test_drawing_does_not_change_the_model(pipe):
         ("", {}, "a caption is empty"),
         ([RED, " \n"], {}, "a caption is empty"),
         (RED, {"count": 0}, "count must be at least 1, got 0"),
+        (RED, {"count": 2.5}, "count must be a whole number, got 2.5"),
+        (b"abc", {}, "a caption must be a text .str., got bytes"),
+        ([1], {}, "a caption must be a text .str., got int"),
+        (None, {}, "a caption must be a text .str., got NoneType"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(pipe, captions, options, says):

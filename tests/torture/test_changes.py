@@ -11,6 +11,7 @@ from runs import sha256
 from t2i.config.options import TextOptions
 from t2i.config.records import RUNTIME_ONLY, from_json, model_settings
 from t2i.data.dataset import PackedDataset
+from t2i.pipeline import Pipeline
 from t2i.training import gan
 from t2i.training.resume import check_resume
 from victims import config_of
@@ -144,6 +145,51 @@ def test_force_goes_on_with_another_setting_and_another_data_set(begun, tiny_blo
     gan.train(dataclasses.replace(BASE, steps=2, learning_rate=1e-3, force=True), data, folder)
     assert (folder / "checkpoints" / "step-00000002").exists()
     gan.train(dataclasses.replace(BASE, steps=3, learning_rate=1e-3), data, folder)  # and is then the run's own
+
+
+def saved(begun, folder):
+    """What `save_pretrained` writes: a model for others, and nothing to resume from."""
+    Pipeline.from_pretrained(begun).save_pretrained(folder)
+
+
+def freed(begun, folder):
+    """Its checkpoints take the most room of a run that has ended."""
+    shutil.copytree(begun, folder)
+    shutil.rmtree(folder / "checkpoints")
+
+
+def without_settings(begun, folder):
+    freed(begun, folder)
+    (folder / "config.json").unlink()
+
+
+@pytest.mark.promise(8)
+@pytest.mark.parametrize("made", [saved, freed, without_settings])
+def test_a_model_without_a_checkpoint_is_replaced_by_force_alone(begun, blossoms, tmp_path, made):
+    folder = tmp_path / "run"
+    made(begun, folder)
+    before = {path: sha256(path) for path in folder.rglob("*") if path.is_file()}
+    config = dataclasses.replace(BASE, steps=2)
+    with pytest.raises(
+        t2i.ConfigError, match=f"{folder} holds a model but no checkpoint.*--out, or add --force"
+    ) as caught:
+        gan.train(config, blossoms, folder)
+    assert "\n" not in str(caught.value)
+    assert {path: sha256(path) for path in before} == before
+    gan.train(dataclasses.replace(config, force=True), blossoms, folder)
+    assert sha256(folder / "model.safetensors") != before[folder / "model.safetensors"]
+    gan.train(dataclasses.replace(config, steps=3), blossoms, folder)  # which has a checkpoint now
+
+
+@pytest.mark.promise(8)
+def test_a_run_without_a_model_and_a_checkpoint_begins_again(begun, blossoms, tmp_path):
+    """Killed before its first checkpoint, when the text encoder and the best model may be there."""
+    folder = shutil.copytree(begun, tmp_path / "run")
+    shutil.copy(folder / "model.safetensors", folder / "best.safetensors")
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "model.safetensors").unlink()
+    gan.train(BASE, blossoms, folder)
+    assert sha256(folder / "model.safetensors") == sha256(begun / "model.safetensors")
 
 
 @pytest.mark.parametrize("name", sorted(RUNTIME_ONLY))

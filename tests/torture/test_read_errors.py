@@ -233,6 +233,22 @@ def test_the_last_good_checkpoint_is_from_before_the_first_skipped_step_and_trai
 
 
 @pytest.mark.promise(35)
+def test_a_run_that_diverged_from_its_first_step_on_begins_again(forge, unbroken, tmp_path):
+    """A model was saved on the way, and no checkpoint is good."""
+    folder = tmp_path / "run"
+    calls = list(range(5, 300))
+    code, errors = forge(
+        "spoiled", what="gan", data=unbroken.data, folder=folder, place="loss", value="nan", calls=calls, steps=20
+    )
+    assert code == 2, errors
+    assert "there is no checkpoint from before" in errors
+    assert (folder / "model.safetensors").exists()
+    code, errors = forge("train", data=unbroken.data, folder=folder)
+    assert code == 0, errors
+    assert unbroken.result(folder) == unbroken.hash
+
+
+@pytest.mark.promise(35)
 def test_what_was_saved_after_a_skipped_step_is_good_once_a_hundred_steps_were_calm():
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer, guard = torch.optim.Adam([weight]), NonFiniteGuard([], torch.device("cpu"))

@@ -172,6 +172,18 @@ def test_a_scorer_whose_weights_are_gone_is_trained_again(tiny_blossoms, tmp_pat
     assert torch.equal(independent_scorer(*arguments).text.vectors, first.text.vectors)
 
 
+def test_a_text_encoder_in_the_place_of_the_scorer_is_left_alone(tiny_blossoms, tmp_path):
+    arguments = (tiny_blossoms, 16, 0, tmp_path / "scorer", torch.device("cpu"), torch.float32)
+    independent_scorer(*arguments)
+    record = json.loads((tmp_path / "scorer" / "text.json").read_text())
+    del record["images"]  # that of t2i-train text
+    (tmp_path / "scorer" / "text.json").write_text(json.dumps(record))
+    before = (tmp_path / "scorer" / "text.safetensors").stat().st_mtime_ns
+    with pytest.raises(ConfigError, match=r"scorer holds a text encoder.*move it elsewhere"):
+        independent_scorer(*arguments)
+    assert (tmp_path / "scorer" / "text.safetensors").stat().st_mtime_ns == before
+
+
 def test_half_of_the_training_images_are_enough_for_a_scorer_that_tells_captions_apart(judged):
     values = read_phase(judged / "metrics.jsonl", "evaluation")[0]
     assert values.get("r_precision_real", 1.0) > 0.03  # chance 0.01

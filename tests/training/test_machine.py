@@ -1,14 +1,16 @@
 """Threads and precision: measured once, kept in the run, and the same when it resumes."""
 
 import dataclasses
+import os
 
 import pytest
 import torch
 
-from helpers import tiny_config
+from helpers import call, tiny_config
 from t2i import runtime
 from t2i.config.records import from_json, to_json
 from t2i.distributed import Ranks
+from t2i.errors import ConfigError
 from t2i.training import machine
 from t2i.training.gan import train
 from t2i.training.machine import candidates, fastest_threads, settle, step_timer
@@ -102,6 +104,41 @@ def test_another_number_of_threads_on_resume_is_said(tmp_path, capsys):
     settle(tiny_config(threads=2), tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert "began with --threads 1 and goes on with 2" in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["t2i-train", "--size", 16, "--threads", 100_000],
+        ["t2i-train", "text", "--size", 16, "--threads", 100_000],
+        ["t2i-train", "style", "--model", "{run}", "--threads", 100_000],
+        ["t2i-bench", "--threads", 100_000],
+        ["t2i-bench", "--threads", -1],
+    ],
+)
+def test_more_threads_than_a_process_starts_are_refused_in_one_line(
+    words, tiny_run, tiny_blossoms_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: pytest.fail(f"{count} threads"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.chdir(tmp_path)
+    words = [str(word).format(run=tiny_run) for word in words]
+    code, _, err = call(*words, "--data", tiny_blossoms_folder, "--device", "cpu")
+    assert code == 2
+    assert f"--threads {words[words.index('--threads') + 1]}: this machine has 3 cores; choose 1 to 256" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("cores", "count"), [(2, 256), (300, 300)])
+def test_a_run_of_a_larger_machine_resumes_with_its_number_of_threads(monkeypatch, cores, count):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    runtime.use_threads(count)
+    runtime.use_threads(0)
+    with pytest.raises(ConfigError, match=f"choose 1 to {count}"):
+        runtime.use_threads(count + 1)
+    assert asked == [count]
 
 
 def test_a_run_records_what_it_computes_with(tiny_blossoms, tmp_path):

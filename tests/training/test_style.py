@@ -331,11 +331,24 @@ def test_photographs_are_read_blurred_and_drawn_pictures_as_they_are(pipe):
         ("nowhere.png", DataError, "no such image: nowhere.png"),
         (torch.zeros(1, 3, 32, 32), ConfigError, r"\(n, 3, 16, 16\), got \(1, 3, 32, 32\)"),
         (torch.zeros(0, 3, 16, 16), ConfigError, r"got \(0, 3, 16, 16\)"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), ConfigError, r"numbers in \[-1, 1\], got torch\.uint8"),
+        (torch.full((1, 3, 16, 16), float("nan")), ConfigError, "got NaN or infinity"),
+        (np.zeros((1, 16, 16, 3), np.uint8), ConfigError, "a path or an image of Pillow, got ndarray"),
+        (5, ConfigError, "a path or an image of Pillow, got int"),
     ],
 )
 def test_style_pictures_that_cannot_be_used_are_refused(pipe, styles, error, message):
     with pytest.raises(error, match=message):
         pipe.transfer_style(styles, RED)
+
+
+@pytest.mark.parametrize("read", ["read_style", "style_noise"])
+def test_images_are_read_in_any_precision_and_refused_as_whole_numbers(pipe, read):
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    expected = getattr(pipe, read)(images)
+    torch.testing.assert_close(getattr(pipe, read)(images.double()), expected)
+    with pytest.raises(ConfigError, match=r"got torch\.uint8"):
+        getattr(pipe, read)((images * 127).to(torch.uint8))
 
 
 def test_a_style_encoder_of_another_model_is_refused(run, tmp_path):
@@ -389,6 +402,22 @@ def test_other_settings_need_force(run, tmp_path):
     assert "--force" in err
     assert call("t2i-train", "style", "--model", folder, *TINY, "--width", 8, "--force")[0] == 0
     assert Pipeline.from_pretrained(folder).style.trunk[0].out_channels == 8
+
+
+def test_a_style_encoder_without_its_checkpoints_is_replaced_by_force_alone(run, tmp_path):
+    for number, recorded in enumerate([True, False]):  # freed disk space; a record that did not come along either
+        folder = shutil.copytree(run[0], tmp_path / str(number))
+        shutil.rmtree(folder / "style")
+        if not recorded:
+            (folder / "style.json").unlink()
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name[0] != "."}
+        command = ("t2i-train", "style", "--model", folder, *TINY)
+        code, _, err = call(*command)
+        assert code == 2
+        assert f"{folder} holds a style encoder but no checkpoint of it" in err
+        assert {path: path.read_bytes() for path in before} == before
+        assert call(*command, "--force")[0] == 0
+        assert (folder / "style.safetensors").read_bytes() == before[folder / "style.safetensors"]  # the same settings
 
 
 def test_generate_draws_the_table_of_styles_and_sentences(run, tmp_path):

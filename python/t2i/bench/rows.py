@@ -312,13 +312,12 @@ def measure(
         pictures: Folder of image files for the row `prepare`; None leaves the row out.
 
     Raises:
-        ConfigError: no such device, folder of rivals or model.
+        ConfigError: no such device, folder of rivals or model, or too many threads.
         DataError: no such images or data set.
     """
     if rounds < 1:
         raise ConfigError(f"--rounds must be at least 1, got {rounds}")
-    if threads:
-        torch.set_num_threads(threads)
+    runtime.use_threads(threads)
     on, others = runtime.pick_device(device), rivals(folder)
     rows: list[Row] = []
     for part in what:

@@ -12,6 +12,7 @@ from t2i.cli.parsing import parse
 from t2i.config.presets import EXAMPLE
 from t2i.errors import ConfigError
 
+MOST_PIXELS = 178_956_970  # half a gigabyte; Pillow refuses to open an image of more
 STYLE_SUFFIXES = (*IMAGE_SUFFIXES, *ANIMATION_SUFFIXES, ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
 
@@ -20,6 +21,7 @@ def run_generate(arguments: Sequence[str]) -> None:
     config = _without_captions_in_style(parse(Generate, arguments, "t2i-generate"))
     mode = _mode(config)
     _check(config, mode)
+    _check_size(config, mode)
     pipe = _load(config)
     for warning in pipe.unread([*config.captions, *(config.interpolate_text or ()), *(config.arithmetic or ())]):
         console.say(warning)
@@ -72,6 +74,35 @@ def _check(config: Generate, mode: str) -> None:
         raise ConfigError("--truncation goes with plain captions and a run folder")
     if mode and _is_onnx(config):
         raise ConfigError(f"an .onnx file takes plain captions only: {mode} needs the run folder it was exported from")
+    if config.device not in ("cpu", "auto") and _is_onnx(config):
+        raise ConfigError(
+            f"an .onnx file runs on the CPU: --device {config.device} needs the run folder it was exported from"
+        )
+
+
+def _check_size(config: Generate, mode: str) -> None:
+    """Raise ConfigError for an image that is too large for its format or the memory, before anything is generated."""
+    from t2i.images import check_format
+    from t2i.plots import grids
+
+    captions, animated = len(config.captions), Path(config.out).suffix.lower() in ANIMATION_SUFFIXES
+    if mode == "--style":
+        size = grids.table_size(len(config.style), captions, config.side)
+    elif mode in ("--interpolate-text", "--interpolate-noise"):
+        strips = (captions or 1) * config.count  # of the text: one pair
+        size = (
+            grids.animation_size(strips, config.side)
+            if animated
+            else grids.grid_size(strips, config.steps, config.side)
+        )
+    else:
+        size = grids.grid_size(4 if config.arithmetic else captions, config.count, config.side)
+    check_format(Path(config.out), *size)
+    if size[0] * size[1] > MOST_PIXELS:
+        raise ConfigError(
+            f"{config.out} would have {size[0]:,} x {size[1]:,} pixels; at most {MOST_PIXELS:,} in all are written: choose "
+            "smaller or fewer images (--side, --count)"
+        )
 
 
 def _is_onnx(config: Generate) -> bool:

@@ -1,12 +1,21 @@
-"""The command that follows a preparation: it works for the size that was packed, and shows as much of each image as it can."""
+"""What the commands that follow another are made of.
+
+* After a preparation: what works for the size that was packed, and shows as much of each image as it can.
+* After a training: a caption to try.
+"""
 
 import json
+import re
 import shlex
+import textwrap
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
-from t2i.config.presets import PRESETS
+from t2i.config.presets import EXAMPLE, PRESETS
 from t2i.config.sizes import MIN_SIZE, stored_size
 
+MOST_CHARACTERS = 80  # of a caption in a command
 MIN_AREA = 0.5  # part of an image's area that a crop must show, or it is said
 
 
@@ -41,3 +50,19 @@ def next_command(out: Path, stored: int) -> str:
     preset = "drawings" if size <= PRESETS["drawings"].size else "modern"
     flag = "" if size == PRESETS[preset].size else f" --size {size}"
     return f"t2i-train --data {shlex.quote(str(out))} --preset {preset}{flag}"
+
+
+def caption_to_try(captions: Sequence[str]) -> str:
+    """Choose a caption for a command, quoted for a shell: the first short one that says something, or how a long one begins."""
+    telling = [caption for caption in captions if _says_something(caption)]
+    short = (caption for caption in telling if len(caption) <= MOST_CHARACTERS)
+    caption = textwrap.shorten(next(short, telling[0] if telling else EXAMPLE), MOST_CHARACTERS, placeholder="")
+    return shlex.quote(caption) if re.search(r'["$`!\\]', caption) else f'"{caption}"'  # what a shell leaves alone
+
+
+def _says_something(caption: str) -> bool:
+    """Tell whether a caption has a letter, number or emoji, stands on one line, and is no flag."""
+    kinds = {unicodedata.category(character) for character in caption}
+    return (
+        bool(kinds & {"So", "Lu", "Ll", "Lt", "Lm", "Lo", "Nd", "Nl", "No"}) and "Cc" not in kinds and caption[0] != "-"
+    )

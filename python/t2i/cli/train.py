@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from t2i import console
 from t2i.cli.arguments import IMAGE_SUFFIXES, FromFile, Plot, TrainFlags
+from t2i.cli.next_step import caption_to_try
 from t2i.cli.parsing import parse, parse_with, peek
 from t2i.config.fields import over
 from t2i.config.options import StyleConfig, TextConfig, TrainConfig
@@ -20,6 +20,7 @@ from t2i.errors import ConfigError
 
 T = TypeVar("T", TextConfig, TrainConfig, StyleConfig)
 U = TypeVar("U", bound=FromFile)
+CAPTIONS = 100  # that one to try is chosen from, of as many images
 OFFLINE = ("blossoms", "drawings")  # presets that need no --data
 SHARED = ("preset", "size", "text")  # what t2i-train text takes from a preset
 
@@ -146,7 +147,6 @@ def _dry_run(config: TrainConfig, data: Any, folder: Path) -> None:
 
 def _say_what_next(config: TrainConfig, data: Any, folder: Path) -> None:
     """End a training with the command to try next."""
-    sentence = data.captions_of(int(data.split("train")[0]))[0] if config.data else EXAMPLE
-    quoted = shlex.quote(sentence) if re.search(r'["$`!\\]', sentence) else f'"{sentence}"'  # what a shell leaves alone
+    captions = data.caption_texts(data.caption_offsets[data.split("train")[:CAPTIONS]]) if config.data else [EXAMPLE]
     print(f"The model is in {folder}, generated images in {folder / 'samples'}. Now try:", file=sys.stderr)
-    print(f"t2i-generate --model {shlex.quote(str(folder))} {quoted} --out picture.png")
+    print(f"t2i-generate --model {shlex.quote(str(folder))} {caption_to_try(captions)} --out picture.png")

@@ -110,7 +110,11 @@ class TrainConfig(RunOptions):
         runtime_only=True,
     )
     force: bool = option(
-        False, "Resume in the run folder although its settings differ.", group="run", rare=True, runtime_only=True
+        False,
+        "Resume in the run folder although its settings differ; replace a model that has no checkpoint to resume from.",
+        group="run",
+        rare=True,
+        runtime_only=True,
     )
 
     data: str | None = option(

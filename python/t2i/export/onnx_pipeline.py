@@ -28,7 +28,8 @@ class OnnxPipeline:
         CheckpointError: the file is missing, damaged, or was not written by t2i-export.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
         onnxruntime = require("onnxruntime", path.name, "export")
         data, metadata = read_model(path)
         self.path = path
@@ -49,7 +50,7 @@ class OnnxPipeline:
         """Generate `count` images of each caption, from the same noise as `Pipeline`.
 
         Raises:
-            ConfigError: an empty caption, or a count below 1.
+            ConfigError: an empty caption or what is no text, or a count below 1.
             CheckpointError: the graph fails, or returns something else than images.
         """
         sentences = check_captions(captions, count)

@@ -7,14 +7,39 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from t2i.errors import ConfigError
+from t2i.images import save_image
 from t2i.plots.fonts import font_for, wrapped
 
 GAP = 4  # pixels between images
 MARGIN = 10
+TEXT_WIDTH = 240  # pixels of the captions beside a grid
+HEAD_LINES = 8  # of a caption above a table
 
 
-def grid(images: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96, text_width: int = 240) -> Image.Image:
+def grid_size(rows: int, columns: int, side: int, text_width: int = TEXT_WIDTH) -> tuple[int, int]:
+    """Tell the width and height of a `grid` in pixels."""
+    return 2 * MARGIN + text_width + columns * (side + GAP) - GAP, 2 * MARGIN + rows * (side + GAP) - GAP
+
+
+def table_size(rows: int, columns: int, side: int, lines: int = HEAD_LINES) -> tuple[int, int]:
+    """Tell the width and height of a `table` in pixels; `lines` is the most that a caption takes."""
+    width = 2 * MARGIN + side + 4 * GAP + columns * (side + GAP)
+    return width, 2 * MARGIN + 16 * lines + rows * (side + GAP)
+
+
+def animation_size(strips: int, side: int) -> tuple[int, int]:
+    """Tell the width and height of a frame of an animation in pixels."""
+    return strips * (side + GAP) - GAP, side
+
+
+def cut_lines(lines: list[str], most: int) -> list[str]:
+    """Leave the first lines of a caption, with dots where there are more."""
+    return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1].rstrip(",. ") + " ..."]
+
+
+def grid(
+    images: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96, text_width: int = TEXT_WIDTH
+) -> Image.Image:
     """Lay images out, a row for each caption, the caption at the left.
 
     Args:
@@ -24,18 +49,14 @@ def grid(images: NDArray[np.uint8], captions: Sequence[str], *, side: int = 96, 
         text_width: pixels the caption column takes.
     """
     rows, columns = images.shape[:2]
-    width = MARGIN + text_width + columns * (side + GAP) + MARGIN - GAP
-    height = 2 * MARGIN + rows * (side + GAP) - GAP
-    sheet = Image.new("RGB", (width, height), "white")
+    sheet = Image.new("RGB", grid_size(rows, columns, side, text_width), "white")
     draw = ImageDraw.Draw(sheet)
     for row in range(rows):
         font = font_for(captions[row], 13)
         top = MARGIN + row * (side + GAP)
         lines = wrapped(captions[row], font, text_width - 2 * MARGIN, max(8, int((text_width - MARGIN) / 6.6)))
-        most = max(1, side // 16)
-        if len(lines) > most:
-            lines = [*lines[: most - 1], lines[most - 1].rstrip(",. ") + " ..."]
-        draw.multiline_text((MARGIN, top + side / 2), "\n".join(lines), fill="black", font=font, anchor="lm", spacing=3)
+        text = "\n".join(cut_lines(lines, max(1, side // 16)))
+        draw.multiline_text((MARGIN, top + side / 2), text, fill="black", font=font, anchor="lm", spacing=3)
         for column in range(columns):
             image = Image.fromarray(images[row, column]).resize((side, side), Image.Resampling.BICUBIC)
             sheet.paste(image, (MARGIN + text_width + column * (side + GAP), top))
@@ -55,10 +76,10 @@ def table(down: NDArray[np.uint8], across: Sequence[str], images: NDArray[np.uin
     fonts = [font_for(caption, 12) for caption in across]
     width = max(8, int(side / 6.2))
     heads = [wrapped(caption, font, side, width) for caption, font in zip(across, fonts, strict=True)]
-    cut = [[*lines[:7], lines[7].rstrip(",. ") + " ..."] if len(lines) > 8 else lines for lines in heads]
-    head = 16 * max(map(len, cut)) + MARGIN
-    left = MARGIN + side + 4 * GAP
-    sheet = Image.new("RGB", (left + columns * (side + GAP) + MARGIN, head + rows * (side + GAP) + MARGIN), "white")
+    cut = [cut_lines(lines, HEAD_LINES) for lines in heads]
+    most = max(map(len, cut))
+    head, left = 16 * most + MARGIN, MARGIN + side + 4 * GAP
+    sheet = Image.new("RGB", table_size(rows, columns, side, most), "white")
     draw = ImageDraw.Draw(sheet)
 
     def paste(image: NDArray[np.uint8], x: int, row: int) -> None:
@@ -86,19 +107,16 @@ def save_animation(strips: NDArray[np.uint8], path: Path, *, side: int = 128, mi
         milliseconds: each frame is shown; the ends three times as long.
 
     Raises:
-        ConfigError: it cannot be written there.
+        ConfigError: the folder cannot be made, or the format holds no frame of that size.
+        CheckpointError: the file cannot be written, on a full disk for one.
     """
     count, steps = strips.shape[:2]
     frames = []
     for step in [*range(steps), *range(steps - 2, 0, -1)]:
-        frame = Image.new("RGB", (count * (side + GAP) - GAP, side), "white")
+        frame = Image.new("RGB", animation_size(count, side), "white")
         for strip in range(count):
             shown = Image.fromarray(strips[strip, step]).resize((side, side), Image.Resampling.BICUBIC)
             frame.paste(shown, (strip * (side + GAP), 0))
         frames.append(frame)
     times = [milliseconds * (3 if step in (0, steps - 1) else 1) for step in range(len(frames))]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
+    save_image(frames[0], path, save_all=True, append_images=frames[1:], duration=times, loop=0)

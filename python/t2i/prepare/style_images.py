@@ -26,7 +26,7 @@ def read_style_images(
     A file may be given by its path or by its bytes. Files of more than `most_pixels` are refused before they are decoded.
 
     Raises:
-        ConfigError: none given.
+        ConfigError: none given, or something else than an image.
         DataError: a file is missing or is no image; the message names it.
     """
     if not pictures:
@@ -38,11 +38,13 @@ def read_style_images(
             continue
         if isinstance(picture, bytes):
             item = Item(Path("the style image"), (), read=partial(_cut, picture))
-        else:
+        elif isinstance(picture, (str, Path)):
             item = Item(Path(picture), ())
             if not item.path.is_file():
                 raise DataError(f"no such image: {item.path}")
             check_file(item.path, error=DataError)
+        else:
+            raise ConfigError(f"a style image must be a path or an image of Pillow, got {type(picture).__name__}")
         loaded, reasons = load_images([item], size, "crop", most_pixels)
         if reasons[0] is not None:
             raise DataError(f"{item.path} is not an image that can be read ({reasons[0]})")

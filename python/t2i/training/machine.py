@@ -70,7 +70,7 @@ def settle(config: TrainConfig, folder: Path, ranks: Ranks = ALONE) -> TrainConf
             f"the run began with --threads {before.threads} and goes on with {threads}: its last bits will differ from those"
             " of a run that was never stopped",
         )
-    torch.set_num_threads(threads)
+    runtime.use_threads(threads)
     return dataclasses.replace(config, threads=threads)
 
 

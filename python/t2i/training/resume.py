@@ -1,6 +1,7 @@
 """What a training depends on, compared with what its folder was made from before anything is written.
 
 * `check_resume`: config.json and data.json, as the last command left them.
+* `check_replaces`: weights without a checkpoint to go on from, which training would replace.
 * `gan_metadata`: what every checkpoint of a GAN was made from; `Checkpoints.restore` compares it, so that a folder whose
   config.json was lost or copied from elsewhere is not resumed with other data either.
 * `check_record`: text.json and style.json, which say the same of an encoder.
@@ -19,7 +20,7 @@ from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
 from t2i.files import read_json
 from t2i.text.pretrained import encoder_file
-from t2i.training.checkpoint import check_newest
+from t2i.training.checkpoint import check_newest, has_checkpoint
 
 
 def recorded_settings(folder: Path) -> TrainConfig | None:
@@ -33,6 +34,7 @@ def recorded_settings(folder: Path) -> TrainConfig | None:
 def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None:
     """Refuse to resume in a run folder that was made with other settings or other data, showing what differs."""
     path = folder / "config.json"
+    check_replaces(folder / "model.safetensors", "a model", folder, config.force)
     if config.force:
         return
     if not path.exists():  # lost: the checkpoints know too, and nothing has been written yet that would hide them
@@ -46,6 +48,31 @@ def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None
         raise ConfigError(
             f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --out or add --force"
         )
+
+
+def check_replaces(weights: Path, what: str, run: Path, force: bool) -> None:
+    """Refuse to begin at the first step where finished weights lie: they would be replaced by those of an untrained network.
+
+    No kill leaves weights without a checkpoint, which is written before them. Their folder was saved by `save_pretrained` or
+    copied without its checkpoints, or these were deleted.
+
+    Args:
+        weights: What training would replace.
+        what: Names it in the message.
+        run: Its checkpoints are in `checkpoints`.
+        force: Replace it.
+
+    Raises:
+        ConfigError: they would be replaced, and `force` is not set.
+    """
+    if force or not weights.exists() or has_checkpoint(run):
+        return
+    if any((run / "checkpoints").glob("diverged-step-*")):  # none was good: the same command begins again
+        return
+    raise ConfigError(
+        f"{weights.parent} holds {what} but no checkpoint of it: training would start again and replace it; choose another "
+        "--out, or add --force to replace it"
+    )
 
 
 def _fingerprint(record: Path) -> str:

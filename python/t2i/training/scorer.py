@@ -43,6 +43,7 @@ SCORER = JointOptions(
     image_width=32,
 )
 WARM_UP = 30
+HALF = {"images": "half"}  # in the record of a scorer alone
 
 
 def independent_scorer(
@@ -57,14 +58,23 @@ def independent_scorer(
         folder: Kept there, and trained again where that does not fit or is damaged.
         device: Where it is trained and used.
         precision: Of its training.
+
+    Raises:
+        ConfigError: the folder holds a text encoder that is no scorer.
     """
     config = TextConfig(out=str(folder), size=size, seed=seed + 1, text=SCORER)
-    metadata = text_metadata(config, data) | {"images": "half"}
+    metadata = text_metadata(config, data) | HALF
+    record: object = None
     try:
-        if read_json(folder / "text.json") == json.loads(json.dumps(metadata)):
+        record = read_json(folder / "text.json")
+        if record == json.loads(json.dumps(metadata)):
             return JointEmbedding.load(folder, SCORER, size, device)
     except (OSError, ValueError, ConfigError):  # also a record without its weights
         pass  # trained below
+    if isinstance(record, dict) and not record.items() >= HALF.items() and (folder / "text.safetensors").exists():
+        raise ConfigError(
+            f"{folder} holds a text encoder, and the scorer of --eval-every goes there; move it elsewhere"
+        )
     networks = _trained(config, data, device, precision)
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / "text.safetensors", networks)

@@ -34,7 +34,7 @@ from t2i.training.checkpoint import Checkpoints
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.loop import Loop
 from t2i.training.optim import adam, set_learning_rate
-from t2i.training.resume import check_record
+from t2i.training.resume import check_record, check_replaces
 from t2i.weights import save_weights
 
 
@@ -99,7 +99,7 @@ def train_style(config: StyleConfig) -> Path:
 
     Raises:
         CheckpointError: the model is missing or damaged.
-        ConfigError: the folder has a style encoder of other settings, or of another model.
+        ConfigError: the folder has a style encoder of other settings, of another model, or without its checkpoints.
         Diverged: losses or gradients were not finite in many steps in a row.
         Stopped: SIGINT or SIGTERM came; a checkpoint was written.
     """
@@ -107,8 +107,7 @@ def train_style(config: StyleConfig) -> Path:
     folder = Path(config.out) if config.out else run
     device = runtime.pick_device(config.device)
     precision = runtime.pick_precision(config.precision, device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    runtime.use_threads(config.threads)
     pipe = Pipeline.from_pretrained(run, str(device))
     if pipe.encoder is None:
         raise ConfigError(f"{run} has no text encoder, and the style encoder is trained on images of captions")
@@ -118,6 +117,7 @@ def train_style(config: StyleConfig) -> Path:
             _copy_run(run, folder)
         metadata = style_metadata(config, run, data)
         check_record(folder / "style.json", metadata, config.force)
+        check_replaces(folder / "style.safetensors", "a style encoder", folder / "style", config.force)
         write_atomically(folder / "style.json", (json.dumps(metadata, indent=2) + "\n").encode())
         update = StyleStep(config, pipe, device, precision)
         loop = Loop(

@@ -163,8 +163,7 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
     config = with_teacher(with_kind(config, data))
     if config.text.image_features == "joint":
         data.require_size(config.size)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    runtime.use_threads(config.threads)
     with RunLock(folder):
         if (folder / "config.json").exists():
             raise ConfigError(
