@@ -297,13 +297,15 @@ def test_every_control_of_the_page_does_what_it_says(server, pipe, opened, pictu
 def test_sentences_of_any_language_reach_the_model_as_they_were_written(opened, pipe):
     studio, (page, _, complaints) = DemoModel(pipe), opened
     driven = Driven(page)
-    for sentence in ("一朵红色的花，五片花瓣", "زهرة حمراء", "красный цветок 🌻", '<b>red</b> & "blue"'):
+    for sentence in ("一朵红色的花，五片花瓣", "زهرة حمراء", "красный цветок 🌻", '<b>rot</b> & "été"'):
         sheet = driven.changes(
             lambda sentence=sentence: (page.fill("#sentence", sentence), page.press("#sentence", "Enter"))
         )
         expected = np.asarray(studio.draw(sentence))
         assert np.abs(sheet.astype(int) - expected).max() <= 1
         assert page.locator("#images img").get_attribute("alt") == sentence
+        page.get_by_text(studio.unread(sentence)).wait_for(timeout=60_000)  # what the model does not know of it
+        assert studio.unread(sentence)
     assert complaints == []
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import urllib.parse
 import urllib.request
 
 import numpy as np
@@ -40,6 +41,8 @@ def test_the_demo_draws_what_the_pipeline_draws(kind, tmp_path):
             asked = urllib.request.Request(f"{server.url}/api/generate", body, {"Content-Type": "application/json"})
             with urllib.request.urlopen(asked, timeout=60) as answer:
                 sheet = np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"))
+                said = urllib.parse.unquote(answer.headers.get("T2I-Unread", ""))
+            assert said == "".join(line.removeprefix("warning: ") for line in pipe.unread([sentence]))
             found = sheet[MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE].astype(int)
             image = pipe(sentence, count=1, seed=3).images[0]
             expected = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))

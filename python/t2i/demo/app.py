@@ -18,6 +18,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 from t2i.demo.guard import MAX_STYLE_BYTES, RequestFilter
 from t2i.demo.model import EXAMPLES, MAX_CAPTION_CHARACTERS, MAX_IMAGES, DemoModel
@@ -61,6 +62,9 @@ def values_of(body: bytes) -> dict[str, Any]:
     return values
 
 
+UNREAD = "T2I-Unread"  # header: what the model does not know of the sentences, percent-encoded
+
+
 def application(model: DemoModel, page: str) -> Any:
     """Build the ASGI application: three addresses."""
     require("starlette", "t2i-demo", "demo")
@@ -72,10 +76,11 @@ def application(model: DemoModel, page: str) -> Any:
     worker = ThreadPoolExecutor(1, "t2i-demo-model")  # the model draws one grid at a time
     waiting = 0
 
-    def draw(values: dict[str, Any]) -> bytes:
+    def draw(values: dict[str, Any]) -> Response:
         content = io.BytesIO()
         model.draw(**values).save(content, "PNG")
-        return content.getvalue()
+        unread = model.unread(values["sentence"], values.get("other"))
+        return Response(content.getvalue(), media_type="image/png", headers={UNREAD: quote(unread)} if unread else None)
 
     async def generate(request: Request) -> Response:
         nonlocal waiting
@@ -94,7 +99,7 @@ def application(model: DemoModel, page: str) -> Any:
                 left.cancel()
                 if not done.done() and drawing.cancel():  # the client has disconnected before the drawing began
                     return Response(status_code=400)
-                return Response(await done, media_type="image/png")
+                return await done
             finally:
                 waiting -= 1
         except (ConfigError, DataError) as error:

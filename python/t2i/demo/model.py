@@ -90,6 +90,11 @@ class DemoModel:
         cells = padded.reshape(-1, columns, *images.shape[1:])
         return grids.grid(cells, [""] * len(cells), side=self.side, text_width=0)
 
+    def unread(self, *sentences: Any) -> str:
+        """Say what the model does not know of sentences that `draw` has taken; empty where it reads all."""
+        shown = [sentence[:MAX_CAPTION_CHARACTERS] for sentence in sentences if sentence]
+        return "; ".join(warning.removeprefix("warning: ") for warning in self.pipe.unread(shown))
+
     def _style(self, content: Any) -> torch.Tensor:
         if not self.has_style:
             raise ConfigError("this model reads no style yet: t2i-train style --model RUN")
