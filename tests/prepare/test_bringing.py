@@ -394,10 +394,14 @@ def test_names_with_dots_are_named_one_by_one(tmp_path, count):
 
 
 def test_a_file_without_an_ending_is_an_image_by_its_bytes(tmp_path):
-    files = {"0001": PNG, "0001.txt": "x", "b.img": PNG, "b.txt": "y", "c.dat": "no image", "c.txt": "z"}
+    files = {"0001": PNG, "0001.txt": "x", "b.img": PNG, "b.txt": "y", "c.dat": b"\0\1\2", "c.txt": "z"}
+    files |= {"LICENSE": "MIT", "LICENSE.txt": "MIT", "script.js": "let x", "script.txt": "a script"}
     data, report = packed("folder", write(tmp_path / "mine", files), tmp_path)
     assert captions(data) == {"0001": ["x"], "b.img": ["y"]}
-    assert report.account.record()["ignored"] == {"text files without an image of the same name": 1}
+    assert report.account.record()["ignored"] == {
+        "of other kinds": 2,
+        "text files without an image of the same name": 3,
+    }
     assert [reason for _, reason in report.skipped] == ["no image of a known format, though c.txt may be its caption"]
 
 

@@ -171,8 +171,8 @@ def test_flickr8k_is_read_as_published_with_its_split_and_without_its_lemmas(tmp
     assert held_out(data) == {"2_ab.jpg", "3_ab.jpg"}
     lists = "Flickr_8k.devImages.txt, Flickr_8k.testImages.txt, Flickr_8k.trainImages.txt"
     assert report.notes == [
-        f"2 images are held out by the lists {lists}",
-        f"1 images are in none of {lists}, which leaves their split as it is",
+        "2 images are held out by Flickr_8k.devImages.txt, Flickr_8k.testImages.txt",
+        f"1 images are not found in {lists}, which leaves their split as it is",
     ]
     assert report.skipped == [
         (str(text / "Flickr8k.lemma.token.txt"), "not read: the lemmatised captions of a table beside it")
@@ -274,3 +274,48 @@ def test_karpathys_form_is_found_in_the_only_folder_of_a_source(tmp_path):
         else:  # and where it is not, no command is suggested that cannot work
             with pytest.raises(t2i.DataError, match=message):
                 packed("coco", archive, tmp_path)
+
+
+ROWS = "file_name,text\n" + "".join(f"train/00{number}.jpg,kite {number}\n" for number in range(6))
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"test.txt": "test/000.jpg\ntest/001.jpg\n"},  # other images of the source
+        {
+            "train.txt": "".join(f"00{n}.jpg\n" for n in range(6)),
+            "test.txt": "000.jpg\n001.jpg\n",
+        },  # by their own folders
+    ],
+)
+def test_a_list_of_other_images_holds_out_none_of_the_same_name(tmp_path, kind, lists):
+    files = {f"{split}/00{number}.jpg": JPEG for split, count in (("train", 6), ("test", 2)) for number in range(count)}
+    files |= {"train.csv": ROWS} if kind == "csv" else {f"train/00{n}.txt": f"kite {n}" for n in range(6)}
+    data, _ = packed(kind, write(tmp_path / "source", files | lists), tmp_path)
+    assert data.images == 6
+    assert held_out(data) == set()
+
+
+def test_lists_that_hold_out_every_image_are_not_used_and_training_lists_are_not_said_to_hold_out(tmp_path):
+    files = {f"{number}.jpg": JPEG for number in range(3)} | {f"{number}.txt": f"kite {number}" for number in range(3)}
+    names = "0.jpg\n1.jpg\n2.jpg\n"
+    data, report = packed("folder", write(tmp_path / "yolo", files | {"train.txt": names, "val.txt": names}), tmp_path)
+    assert held_out(data) == set()
+    assert report.notes == ["val.txt would hold out every image: not used"]
+    data, report = packed("folder", write(tmp_path / "one", files | {"train.txt": names}), tmp_path / "b")
+    assert held_out(data) == set()
+    assert report.notes == []
+
+
+def test_tables_of_another_kind_are_read_for_a_missing_split_alone(tmp_path):
+    rows = {split: f"file_name,text\n{number}.jpg,kite {number}\n" for number, split in enumerate(("train", "test"))}
+    lines = {
+        f"{s}_captions.jsonl": f'{{"file_name": "{n}.jpg", "text": "again"}}\n' for n, s in enumerate(("train", "test"))
+    }
+    files = {"train.csv": rows["train"], "test.csv": rows["test"], "0.jpg": JPEG, "1.jpg": JPEG} | lines
+    files |= {"test_predictions.json": '[{"image": "1.jpg", "caption": "predicted"}]'}
+    data, _ = packed("csv", write(tmp_path / "both", files), tmp_path)
+    assert sorted(data.captions_of(row) for row in range(2)) == [["kite 0"], ["kite 1"]]
+    assert held_out(data) == {"1.jpg"}

@@ -79,7 +79,10 @@ def account_for(
             counts.add(BESIDE)
         else:
             fate = _fate(tree, name, report)
-            if fate[0] == NO_IMAGE and ending(name) not in TEXT_ENDINGS and _stem(name) in texts:
+            binary = ending(name) not in TEXT_ENDINGS and b"\0" in head(
+                tree, name
+            )  # LICENSE beside LICENSE.txt is none
+            if fate[0] == NO_IMAGE and _stem(name) in texts and binary:
                 fate = "skipped", f"no image of a known format, though {texts[_stem(name)]} may be its caption"
             if fate[1] is not None:
                 report.skip(place, fate[1])

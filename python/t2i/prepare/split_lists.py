@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from t2i.errors import DataError
 from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import ending, looks_like_image
 from t2i.prepare.lines import MAX_WHOLE_BYTES, decode, split_lines
-from t2i.prepare.splits import split_of_file
+from t2i.prepare.splits import split_of_file, split_of_folders
 from t2i.prepare.tree import Tree, read_text_file, top_level
 
 
@@ -32,33 +33,52 @@ def with_listed_splits(tree: Tree, report: Report, items: Sequence[Item], read: 
     if not lists or not items:
         return list(items)
     read.update(lists)
-    found = _as_in_lists([item.named or item.member or "" for item in items], splits)
-    shown = ", ".join(map(_base, lists))
-    held_out = sum(splits[name] for name in found if name is not None)
-    report.notes.append(f"{held_out} images are held out by the lists {shown}")
-    unlisted, unknown = found.count(None), splits.keys() - set(found)
+    names = [item.named or item.member or "" for item in items]
+    found = _as_in_lists(tree, names, splits)
+    held_out = [name is not None and splits[name] for name in found]
+    shown = ", ".join(_base(name) for name in lists if split_of_file(_base(name)))
+    if all(held_out):
+        report.notes.append(f"{shown} would hold out every image: not used")
+        return list(items)
+    if shown:
+        report.notes.append(f"{sum(held_out)} images are held out by {shown}")
+    unlisted, unknown, every = found.count(None), splits.keys() - set(found), ", ".join(map(_base, lists))
     if unlisted:
-        report.notes.append(f"{unlisted} images are in none of {shown}, which leaves their split as it is")
+        report.notes.append(f"{unlisted} images are not found in {every}, which leaves their split as it is")
     if unknown:
         report.notes.append(
-            f"{len(unknown)} names in {shown} are of no captioned image, such as {min(unknown)[:100]!r}"
+            f"{len(unknown)} names in {every} are of no captioned image, such as {min(unknown)[:100]!r}"
         )
-    return [
-        replace(item, test=True) if name is not None and splits[name] else item
-        for item, name in zip(items, found, strict=True)
-    ]
+    return [replace(item, test=True) if test else item for item, test in zip(items, held_out, strict=True)]
 
 
-def _as_in_lists(images: Sequence[str], listed: Collection[str]) -> list[str | None]:
-    """Return how each image is called in the lists: by its path, or by a path whose end is as unique as its own."""
-    ends, count = {_base(name): name for name in listed}, Counter(map(_base, listed))
+def _as_in_lists(tree: Tree, images: Sequence[str], listed: Collection[str]) -> list[str | None]:
+    """Return how each image is called in the lists: by its path, or by a path whose last part is as unique as its own.
+
+    The last part alone counts neither for an image whose folder says its split, nor for a path that leads to a folder of the
+    source: that is of another image.
+    """
+    folders = {
+        str(parent) for name in {_folder(name) for name in tree.names} for parent in PurePosixPath(name, "_").parents
+    }
+    elsewhere = [name for name in listed if _folder(name) == "" or _folder(name) not in folders]
+    ends, count = {_base(name): name for name in elsewhere}, Counter(map(_base, listed))
     of_images = Counter(map(_base, images))
     unique = {end: name for end, name in ends.items() if count[end] == 1 and of_images[end] == 1}
-    return [name if name in listed else unique.get(_base(name)) for name in images]
+    return [name if name in listed else _unless_told(name, unique.get(_base(name))) for name in images]
+
+
+def _unless_told(image: str, found: str | None) -> str | None:
+    """Return what was found, unless the folder of the image says its split."""
+    return found if split_of_folders(tuple(image.split("/")[:-1]))[0] is None else None
 
 
 def _base(name: str) -> str:
     return name.rpartition("/")[2]
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _image_names(tree: Tree, name: str) -> list[str]:

@@ -122,7 +122,7 @@ class FolderTree:
     def within(self, name: str) -> Path:
         """Return the path of a file, which may be missing. DataError where a link leads out of the source."""
         if not self.has(name) and inside(self.path, name, self._report.follow_links) is None:
-            raise DataError(LEADS_OUT)
+            raise DataError(LEADS_OUT if self._report.follow_links else f"{LEADS_OUT}; --follow-links reads it")
         return self.path / name
 
     def real(self, name: str) -> str:

@@ -46,7 +46,7 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
 def _tables(tree: Tree) -> list[str]:
     """Find the tables at the top of a source: .csv and .tsv, otherwise those of other known names, otherwise JSON.
 
-    Where each of them is of a split by its name, so are others by theirs: test.jsonl beside train.csv.
+    Where all are of one split by their names, tables of another kind are read for the other one: test.jsonl beside train.csv.
     """
     top = top_level(tree)
     images = {_stem(name) for name in top if looks_like_image(name)}  # a.json beside a.jpg describes that one
@@ -56,10 +56,12 @@ def _tables(tree: Tree) -> list[str]:
         [name for name in top if _stem(name) not in images and _is_json(tree, name)],
     )
     found = next(filter(None, kinds), [])
-    if all(_split(name) is not None for name in found):
-        stems = {_stem(name) for name in found}
-        others = [name for names in kinds for name in names if _split(name) is not None and _stem(name) not in stems]
-        found = sorted({*found, *others})
+    splits = {_split(name) for name in found}
+    if len(splits) == 1 and None not in splits:
+        missing = not splits.pop()
+        found = sorted(
+            {*found, *next(filter(None, ([n for n in names if _split(n) is missing] for names in kinds)), [])}
+        )
     return found
 
 
