@@ -147,7 +147,8 @@ def test_a_published_layout_may_be_put_together_from_links_inside_of_the_source(
         (source / folder).symlink_to(source / "archives" / folder)
     data, report = packed(kind, source, tmp_path, options=options)
     assert len(data) == 3  # and `packed` sees that all are in the account
-    assert not any("no line names it" in reason for _, reason in report.skipped)
+    assert not any("no line names it" in reason or "followed" in reason for _, reason in report.skipped)
+    assert not any("followed" in note for note in report.notes)
 
 
 @pytest.mark.promise(14)

@@ -132,6 +132,14 @@ class FolderTree:
         except ValueError:  # elsewhere
             return name
 
+    def enter(self, name: str) -> str:
+        """Return the name in the listing of a folder that is read by its name; a link to it is no longer reported."""
+        link = (self.place(name), NOT_FOLLOWED)
+        if self.names and link in self._report.skipped:  # reported while the files were listed
+            self._report.skipped.remove(link)
+            self.refused -= 1
+        return self.real(name)
+
     def again(self) -> "FolderTree":
         """Return the same folder, to be listed once more without another entry in the report."""
         return FolderTree(self.path, self._report.again())

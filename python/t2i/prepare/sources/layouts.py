@@ -32,7 +32,7 @@ class _Layout:
         """Return the first of these folders that is there. DataError where none is."""
         for name in names:
             if (self.source / name).is_dir():
-                return self.tree.real(name)
+                return self.tree.enter(name)
         path = self.source / names[0]
         if path.exists():
             raise DataError(f"{path} must be a folder ({what})")
@@ -139,10 +139,11 @@ def _class_names(layout: _Layout) -> dict[str, str]:
 def cub(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
     """List CUB-200-2011 as published, with text_c10/ and the class lists beside or inside CUB_200_2011/."""
     layout = _Layout(source, report)
-    root = layout.tree.real("CUB_200_2011") if (source / "CUB_200_2011").is_dir() else ""
+    root = layout.tree.enter("CUB_200_2011") if (source / "CUB_200_2011").is_dir() else ""
     texts = layout.folder("captions", "text_c10", join(root, "text_c10"))
     listed = {number: name for number, (name,) in layout.columns(join(root, "images.txt"), "list of images", 2).items()}
     boxes = _boxes(layout, join(root, "bounding_boxes.txt")) if options.boxes else {}
+    layout.tree.enter(join(root, "images"))
     images = {number: joined(join(root, "images"), name) for number, name in listed.items()}
     held_out = layout.held_out(["", root], {_class_of(name) for name in images.values() if name is not None})
     test = _held_out_images(layout, join(root, "train_test_split.txt"), set(images)) if held_out is None else set()

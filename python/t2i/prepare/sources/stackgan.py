@@ -103,6 +103,8 @@ def _images(
     originals = [name for name in IMAGES if (tree.path / name).is_dir()]
     arrays = None if originals else _optional(tree, split, ARRAYS, len(names), report)
     texts = next((name for name in TEXTS if (tree.path / name).is_dir()), None)
+    for name in filter(None, (*originals, texts)):
+        tree.enter(name)
     each = len(words) // len(names) if words and names else 0
     if words is not None and (not each or len(words) != each * len(names)):
         raise DataError(f"captions.pickle has {len(words)} captions for the {len(names)} names of {folder}")
