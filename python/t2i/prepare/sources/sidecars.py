@@ -32,6 +32,7 @@ class Texts:
     """
 
     def __init__(self, names: Iterable[str], images: list[str]) -> None:
+        """Sort the files of a source; `images` are those of which no table has captions."""
         names = list(names)
         self._present = set(names)
         # The stem of an image by its name without case; None where several images have that name.
@@ -51,12 +52,13 @@ class Texts:
                 self._add_text(name, claims)
         for name in images:
             self._images.setdefault(base_of(name), {}).setdefault(folder_of(name), set()).add(stem_of(name))
-        self._captioned = {folder_of(name) for name in images if self._own(name)}
+        seen, alone = [name for name in names if looks_like_image(name) and not is_hidden(name)], set(images)
+        self._captioned = {folder_of(name) for name in (*images, *seen) if name not in alone or self._own(name)}
         for base, texts in self._lonely.items():
             for text in texts:
                 if folder_of(text) not in self._captioned:
                     self._elsewhere.setdefault(base, {}).setdefault(folder_of(text), []).append(text)
-        with_images = {folder_of(name) for name in (*images, *filter(looks_like_image, names)) if not is_hidden(name)}
+        with_images = {folder_of(name) for name in (*images, *seen)}
         self._homes = frozenset(part for folder in with_images for part in _home(folder))
         self._mirror(sorted({folder_of(name) for name in images}))
         self._trusted = frozenset(self._one_to_one(images))
