@@ -62,7 +62,7 @@ def test_a_text_of_another_class_or_split_is_no_caption_and_is_named(tmp_path, f
     [(place, reason)] = report.skipped
     assert place == str(tmp_path / image)
     assert reason.startswith("no captions: ")
-    assert reason.endswith(f": {text}")
+    assert reason.endswith(f": {text.rpartition('/')[0]}")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_text_that_another_image_may_have_meant_is_not_taken(tmp_path, image, 
     assert found == {"dogs/images/b.png": ["y"], "b/a.png": ["z"], "cats/c.png": ["c"]}
     reasons = dict(report.skipped)
     assert set(reasons) == {str(tmp_path / image), str(tmp_path / "thumbs/a.png")}
-    assert reasons[str(tmp_path / image)].endswith(f": {text}")
+    assert reasons[str(tmp_path / image)].endswith(f": {text.rpartition('/')[0]}")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,146 @@ def test_a_text_that_two_images_may_mean_is_no_ones(tmp_path):
     found, report = listed("folder", tmp_path, files)
     assert found == {"test/b.png": ["y"]}
     assert len(report.skipped) == 2
-    assert all(reason.endswith(": captions/a.txt") for _, reason in report.skipped)
+    assert all(reason.endswith(": captions") for _, reason in report.skipped)
+
+
+def parallel(pairs, *more, unique=False):
+    """Write what each image of a folder has as its text in another, by pairs of these; `unique`: names of one image each."""
+    files, expected = {}, {}
+    for place, (images, texts) in enumerate(pairs):
+        for number in range(3):
+            name = number + 3 * place if unique else number
+            image, text = f"{images}/{name}.jpg".lstrip("/"), f"{texts}/{name}.txt".lstrip("/")
+            files |= {image: "", text: f"of {image}"}
+            expected[image] = [f"of {image}"]
+    return files | dict.fromkeys(more, ""), expected
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("2024/01/02", "2024/02/01"),
+        ("1/1", "1/2", "2/1", "2/2"),
+        ("00/01", "01/00", "00/00"),
+        ("A+", "A-", "A"),
+        ("c", "c++", "c#"),
+        ("\N{GRINNING FACE}", "\N{SMILING FACE WITH SUNGLASSES}"),
+        ("फूल", "फील", "बिल्ली", "बल्ला"),
+        ("text", "picture", "table", "title"),
+        ("train/images", "test/text"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("images", "texts"), [("images", "captions"), ("my/img", "my/text_c10"), ("images1", "captions1")]
+)
+def test_a_tree_of_texts_that_mirrors_that_of_images_is_read(tmp_path, folders, images, texts):
+    files, expected = parallel([(f"{images}/{folder}", f"{texts}/{folder}") for folder in folders])
+    found, report = listed("folder", tmp_path, files)
+    assert (found, report.skipped) == (expected, [])
+
+
+@pytest.mark.parametrize("folders", [("1/2", "2/1"), ("A+", "A-"), ("text", "picture"), ("बिल्ली", "बल्ला")])
+def test_a_text_whose_image_is_missing_in_the_mirrored_tree_is_no_other_ones(tmp_path, folders):
+    first, second = folders
+    files, expected = parallel([(f"images/{folder}", f"captions/{folder}") for folder in folders])
+    del files[f"images/{first}/1.jpg"], files[f"captions/{second}/1.txt"]
+    del expected[f"images/{first}/1.jpg"], expected[f"images/{second}/1.jpg"]
+    found, report = listed("folder", tmp_path, files)
+    assert found == expected
+    assert [place for place, _ in report.skipped if place.endswith(".jpg")] == [
+        str(tmp_path / f"images/{second}/1.jpg")
+    ]
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        *(
+            [("images", name)]
+            for name in (
+                "blip",
+                "desc",
+                "caps",
+                "cap",
+                "alt",
+                "meta",
+                "titles",
+                "notes",
+                "gt",
+                "recaption",
+                "joycaption",
+                "wd14",
+            )
+        ),
+        *(
+            [("images", name)]
+            for name in ("文本", "标注", "描述", "キャプション", "텍스트", "descripción", "images/blip")
+        ),
+        [("", "meta")],
+        [("images1", "captions1"), ("images2", "captions2")],
+        [("train_pics", "train_text"), ("test_pics", "test_text")],
+        [("bird_pics", "bird_text")],
+        [("my_photo", "my_text")],
+        [("dogs_photo", "dogs_captions")],
+        [("raw_images", "clean_captions")],
+        [("images_512x512", "captions_512")],
+        [("img_align_celeba", "celeba_captions")],
+        [("Flicker8k_Dataset", "Flickr8k_text")],
+        [("images", "captions/train"), ("images", "captions/test")],
+        [("images/train", "captions/training"), ("images/val", "captions/validation")],
+        [("batch1/img", "batch1/cap"), ("batch2/img", "batch2/cap")],
+        [("cat", "cat/blip"), ("dog", "dog/blip")],
+        [("images/cat", "texts/cats"), ("images/dog", "texts/dogs")],
+    ],
+)
+def test_a_folder_with_one_text_for_each_image_may_have_any_name(tmp_path, pairs):
+    files, expected = parallel(pairs, "README.txt", unique=True)
+    found, report = listed("folder", tmp_path, files)
+    assert (found, report.skipped) == (expected, [])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "more"),
+    [
+        ([("images", "docs")], ["images/3.jpg", "images/4.jpg", "images/5.jpg"]),  # texts of a few images only
+        ([("images", "docs")], ["docs/a.txt", "docs/b.txt", "docs/c.txt"]),  # and other texts
+        ([("images", "blip")], ["masks/1.png"]),  # a name of two images
+        ([("images", "blip")], ["images/x.png", "images/x.txt"]),  # images whose texts are beside them
+        ([("cats", "cats_dogs/dogs")], ["dogs/x.png"]),  # another class
+        ([("train_images", "test_captions")], []),
+        ([("images/train", "blip/val")], []),
+        ([("images", "blip"), ("images", "llava")], []),  # two texts of each image
+    ],
+)
+def test_a_folder_of_texts_that_may_be_of_something_else_is_not_read(tmp_path, pairs, more):
+    files, expected = parallel(pairs, *more)
+    files |= {name: "x" for name in more if name.endswith(".txt")}
+    found, report = listed("folder", tmp_path, files)
+    assert found.keys().isdisjoint(expected)
+    reasons = {reason for place, reason in report.skipped if place in {str(tmp_path / image) for image in expected}}
+    assert len(reasons) == 1  # in the same words, which say what to do
+    assert "name the folders images and captions" in reasons.pop()
+
+
+@pytest.mark.parametrize(("texts", "other"), [("captions", "captions/preview.png"), ("", "cover.png")])
+def test_an_image_of_another_name_in_the_folder_of_texts_takes_nothing(tmp_path, texts, other):
+    files, expected = parallel([("images", texts)], other)
+    found, report = listed("folder", tmp_path, files)
+    assert found == expected
+    assert [place for place, _ in report.skipped] == [str(tmp_path / other)]
+
+
+@pytest.mark.parametrize(("images", "others"), [("images_512", "masks"), ("originals", "thumbnails")])
+def test_images_of_the_same_names_in_two_folders_are_refused_with_a_way_out(tmp_path, images, others):
+    files, expected = parallel([(images, "captions")], *(f"{others}/{number}.png" for number in range(3)))
+    found, report = listed("folder", tmp_path / "a", files)
+    assert found == {}
+    [reason] = {reason for _, reason in report.skipped}
+    assert "or name the folders images and captions" in reason
+    assert "move away other images of the same name" in reason
+    assert listed("folder", tmp_path / "b", {name.replace(images, "images"): text for name, text in files.items()})[
+        0
+    ] == {name.replace(images, "images"): texts for name, texts in expected.items()}
 
 
 @pytest.mark.parametrize(
