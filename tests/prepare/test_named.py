@@ -376,7 +376,7 @@ def test_an_index_that_begins_like_an_image_is_none(source, tmp_path):
         tar_file(place / "a.tar", *files.items())
     data, report = packed(source, place, tmp_path)
     assert captions(data) == {"0.png": ["good"]}
-    assert not any(reason for _, reason in report.skipped if "TGA" in reason or "no line names it" in reason)
+    assert [reason for _, reason in report.skipped] == ["no image in its sample"] * (source == "webdataset")
     assert image_kind(index) == "TGA"
     assert image_kind(index[:8] + b"\3\0\1\0" + index[12:]) is None  # a picture that lies beside its origin
 
