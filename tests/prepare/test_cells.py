@@ -11,7 +11,7 @@ from PIL import Image
 from t2i import prepare
 from t2i.errors import DataError
 from t2i.prepare.collect import SourceOptions
-from t2i.prepare.columns import captions_of_cell, distinct, find_columns
+from t2i.prepare.columns import captions_of_cell, class_of, distinct, find_columns
 from t2i.prepare.languages import are_languages
 
 
@@ -117,6 +117,12 @@ def listed(root, form, header, rows, **options):
         ({"text": "", "caption": "a kite"}, ["a kite"]),
         ({"text": "a kite", "score": 0.3}, ["a kite"]),
         ({"caption_1": "b", "caption_0": "a", "source": "x"}, ["a", "b"]),
+        ({"caption": "a", "caption_cn": "b", "caption_model": "blip"}, ["a", "b"]),
+        ({"text": "a", "text_zh": "b", "prompt": "describe it"}, ["a", "b"]),
+        ({"short_caption": "a", "detailed_caption": "b", "url": "x"}, ["a", "b"]),
+        ({"caption_short": "a", "caption_long": ["b"], "caption_score": 3}, ["a", "b"]),
+        ({"text": "a", "negative_prompt": "b", "alt_text": "c"}, ["a"]),
+        ({"10": "c", "2": "b", "0": "a"}, ["a", "b", "c"]),
         ([{"raw": "a kite", "tokens": ["a", "kite"]}, {"raw": "a toy", "tokens": []}], ["a kite", "a toy"]),
         (["a kite", None, "nan", " "], ["a kite"]),
         ('["a kite", "None"]', ["a kite"]),
@@ -133,6 +139,28 @@ def test_the_captions_of_a_cell(cell, captions):
 @pytest.mark.parametrize(
     "keys",
     [
+        ("en", "cn"),
+        ("en", "jp", "kr"),
+        ("chs", "cht", "ua", "chn"),
+        ("simplified chinese", "Traditional_Chinese", "Chinese (Simplified)", "Brazilian Portuguese"),
+        ("caption_en", "caption_cn"),
+        ("br", "gr", "cz", "dk", "se", "zh_cn", "zh-hans", "hant", "en_us", "eng", "zho", "chi", "jpn", "kor"),
+    ],
+)
+def test_keys_that_are_languages(keys):
+    assert are_languages(keys, ("caption",))
+    assert captions_of_cell(dict.fromkeys(keys, "x")) == ["x"] * len(keys)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("traditional", "simplified"),
+        ("blip", "human"),
+        ("us", "uk"),
+        ("en", "alt"),
+        ("en", "by"),
+        ("cat", "dog"),
         ("title", "author"),
         ("en", "url"),
         ("alt", "src"),
@@ -189,9 +217,40 @@ def test_columns_that_are_no_captions_are_listed(tmp_path, form):
     found, report = listed(tmp_path, form, list(TITLES[0]), rows)
     assert found == {}
     says = "no column of captions; the columns are file_name, title, author, licence: choose one with --caption-column"
-    assert [why for _, why in report.skipped if says in why] == [f"broken line: {says}"] * 2
+    says += ", or several with commas"
+    said = says if form == "by image.json" else f"broken line: {says}"
+    assert [why for _, why in report.skipped if says in why] == [said] * 2
     found, _ = listed(tmp_path, form, list(TITLES[0]), rows, caption_column="title")
     assert found == {0: (["Kite 0"], None), 1: (["Kite 1"], None)}
+    found, _ = listed(tmp_path, form, list(TITLES[0]), rows, caption_column="author,title")
+    assert found == {0: (["Ann Lee", "Kite 0"], None), 1: (["Ann Lee", "Kite 1"], None)}
+    assert listed(tmp_path, form, list(TITLES[0]), rows, caption_column="title,name")[0] == {}
+
+
+@pytest.mark.parametrize("form", OBJECTS)
+def test_several_keys_of_an_object_are_chosen_with_commas(tmp_path, form):
+    rows = [[{"short": "a", "long": "b", "by": "Ann"}], [{"short": "c", "long": None}]]
+    found, report = listed(tmp_path, form, ["text"], rows)
+    assert found == {}
+    assert any("or several, as in text.short,long" in why for _, why in report.skipped)
+    for chosen in ("text.short,long", "text.short, text.long"):
+        found, _ = listed(tmp_path, form, ["text"], rows, caption_column=chosen)
+        assert found == {0: (["a", "b"], None), 1: (["c"], None)}
+    found, report = listed(tmp_path, form, ["text"], rows, caption_column="text.short,middle")
+    assert found == {}
+    assert any("no 'middle' in text" in why for _, why in report.skipped)
+
+
+@pytest.mark.parametrize(
+    "keys", [("0", "1"), ("caption", "caption_cn"), ("short_caption", "detailed_caption"), ("caption_en", "caption_cn")]
+)
+def test_the_captions_of_an_object_by_image(tmp_path, keys):
+    header, rows = [*keys, "label"], [["a", "b", "sky"], ["c", "d", "toy"]]
+    if keys[0] == "0" or keys[0] == "caption_en":
+        header, rows = header[:2], [row[:2] for row in rows]
+    found, report = listed(tmp_path, "by image.json", header, rows)
+    assert found == {n: (row[:2], row[2] if len(row) > 2 else None) for n, row in enumerate(rows)}
+    assert report.notes == []
 
 
 def test_an_object_by_image_may_hold_class_and_split(tmp_path):
@@ -227,7 +286,9 @@ def test_columns_that_may_hold_captions_and_are_not_read_are_named(tmp_path, for
     rows = [["a", "b", "c", "d"], ["e", "f", "g", "h"]]
     found, report = listed(tmp_path, form, ["text", "caption", "prompt_2", "author"], rows)
     assert found == {0: (["a"], None), 1: (["e"], None)}
-    assert report.notes == ["not read for captions: caption, prompt_2; --caption-column takes one of them instead"]
+    assert report.notes == [
+        "not read for captions beside others: caption, prompt_2; --caption-column takes one of them instead"
+    ]
     found, report = listed(tmp_path, form, ["text", "caption", "prompt_2", "author"], rows, caption_column="prompt_2")
     assert found == {0: (["c"], None), 1: (["g"], None)}
     assert report.notes == []
@@ -265,6 +326,7 @@ def test_an_image_that_a_json_object_names_twice_has_both_captions(tmp_path):
 
 # Empty cells.
 
+NO_CLASS = [None, "", " ", "nan", "NaN", "<NA>", "N/A", "#N/A"]
 EMPTY = [None, "", " ", "nan", "NaN", "None", "null", "<NA>", "N/A", "#N/A"]
 
 
@@ -278,9 +340,36 @@ def test_an_empty_caption_is_none_in_every_source(tmp_path, form):
 
 @pytest.mark.parametrize("form", [form for form in KINDS if form != "sidecars"])
 def test_an_empty_class_is_none_in_every_source(tmp_path, form):
-    found, report = listed(tmp_path, form, ["text", "label"], [["a kite", "sky"], *(["x", cell] for cell in EMPTY)])
-    assert found == {0: (["a kite"], "sky"), **{number: (["x"], None) for number in range(1, len(EMPTY) + 1)}}
+    found, report = listed(tmp_path, form, ["text", "label"], [["a kite", "sky"], *(["x", cell] for cell in NO_CLASS)])
+    assert found == {0: (["a kite"], "sky"), **{number: (["x"], None) for number in range(1, len(NO_CLASS) + 1)}}
     assert report.skipped == []
+
+
+@pytest.mark.parametrize("form", [form for form in KINDS if form != "sidecars"])
+def test_a_class_may_be_called_none(tmp_path, form):
+    names = ["none", "None", "Null", "One"]
+    found, _ = listed(tmp_path, form, ["text", "label"], [["x", name] for name in names])
+    assert [name for _, name in found.values()] == names
+
+
+def test_a_numbered_class_may_have_any_name():
+    names = ("cat", "none", "n/a", " ")
+    assert [class_of({"label": number}, "label", names) for number in range(4)] == ["cat", "none", "n/a", None]
+
+
+@pytest.mark.parametrize("form", KINDS)
+def test_an_empty_column_hides_no_full_one(tmp_path, form):
+    rows = [["", "comment", "a kite"], [None, None, "a ball"], ["a toy", "x", "y"]]
+    found, report = listed(tmp_path, form, ["text", "comment", "caption"], rows)
+    assert {number: found[number][0] for number in found} == {0: ["a kite"], 1: ["a ball"], 2: ["a toy"]}
+    assert report.skipped == []
+
+
+@pytest.mark.parametrize("form", ["tar", "sidecars"])
+def test_an_empty_name_beside_an_empty_column_hides_no_caption(tmp_path, form):
+    header, rows = ["file_name", "text", "caption", "class", "label"], [[None, None, "cap", None, "sky"]]
+    found, _ = listed(tmp_path, form, header, rows)
+    assert found == {0: (["cap"], "sky" if form == "tar" else None)}
 
 
 def test_an_empty_split_is_no_unknown_one(tmp_path):
@@ -293,9 +382,9 @@ def test_an_empty_split_is_no_unknown_one(tmp_path):
 
 def test_a_class_file_that_is_empty_is_no_class(tmp_path):
     with tarfile.open(tmp_path / "t.tar", "w") as tar:
-        for number, name in enumerate((b"3", b"N/A", b"nan\n", b" ")):
+        for number, name in enumerate((b"3", b"N/A", b"nan\n", b" ", b"none")):
             add_to_tar(tar, f"{number}.png", encoded(number))
             add_to_tar(tar, f"{number}.txt", b"x")
             add_to_tar(tar, f"{number}.cls", name)
     items = prepare.SOURCES["webdataset"](tmp_path, prepare.Report(), SourceOptions())
-    assert [item.class_name for item in items] == ["3", None, None, None]
+    assert [item.class_name for item in items] == ["3", None, None, None, "none"]

@@ -82,15 +82,31 @@ def test_a_value_that_says_no_split_is_named_whatever_the_column_and_the_source(
     data, report = packed(kind, source, tmp_path)
     assert sorted(data.splits.tolist()) == [0, 0, 0, 1]
     (note,) = report.notes
-    assert note.startswith("3 rows have the set '1', '2', which is no known name: read as training")
+    what = "samples" if kind == "webdataset" else "rows"
+    assert note.startswith(f"3 {what} have the set '1', '2', which is no known name: read as training")
+    assert "table" not in note
+
+
+@pytest.mark.parametrize("column", ["set", "subset", "phase"])
+@pytest.mark.parametrize("kind", ["csv", "webdataset"])
+def test_a_set_that_is_never_a_split_is_something_else(column, kind, tmp_path):
+    sets = ["Base Set", "Jungle", "Fossil"]
+    files = {"list.csv": f"file_name,text,{column}\n" + "".join(f"{n}.png,x,{name}\n" for n, name in enumerate(sets))}
+    source = source_of(tmp_path, files, images=3) if kind == "csv" else tmp_path / "mine"
+    if kind == "webdataset":
+        for n, name in enumerate(sets):
+            facts = json.dumps({"text": "x", column: name}).encode()
+            tar_file(source / f"{n}.tar", (f"{n}.png", PNG), (f"{n}.json", facts))
+    data, report = packed(kind, source, tmp_path)
+    assert (data.splits.tolist(), report.notes) == ([0, 0, 0], [])
 
 
 def test_many_values_that_say_no_split_are_one_line(tmp_path):
     rows = "".join(f"{n}.png,x,Lego {n},perhaps\n" for n in range(9))
-    source = source_of(tmp_path, {"list.csv": f"file_name,text,set,is_val\n{rows}"}, images=9)
+    source = source_of(tmp_path, {"list.csv": f"file_name,text,partition,is_val\n{rows}"}, images=9)
     _, report = packed("csv", source, tmp_path)
     assert [note.partition(":")[0] for note in report.notes] == [
-        "9 rows have the set 'Lego 0', 'Lego 1', 'Lego 2', 'Lego 3', 'Lego 4' and 4 more, which is no known name",
+        "9 rows have the partition 'Lego 0', 'Lego 1', 'Lego 2', 'Lego 3', 'Lego 4' and 4 more, which is no known name",
         "9 rows have the is_val 'perhaps', which is neither true nor false",
     ]
 
@@ -111,7 +127,7 @@ def test_a_split_of_save_to_disk_that_has_no_known_name_is_named(tmp_path):
 
 
 def test_a_column_of_lists_is_no_split_and_no_reason_to_stop(tmp_path):
-    source = source_of(tmp_path, {"a.parquet": parquet_rows([{"set": ["a", "b"]}])})
+    source = source_of(tmp_path, {"a.parquet": parquet_rows([{"partition": ["a", "b"]}])})
     _, report = packed("parquet", source, tmp_path)
     assert (report.train, report.skipped) == (1, [])
     assert "which is no known name" in report.notes[0]
@@ -172,9 +188,21 @@ def test_a_table_of_two_bytes_a_character_without_a_mark_is_refused_as_a_whole(t
     )
 
 
-@pytest.mark.parametrize("text", ["ma~{n}ana ~ {kite}", "~{a kite~}", "~}~{", "a ~{kite}", "{~kite~}", "海 ~{kite~}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("ma~{n}ana ~ {kite}", "~{a kite~}", "~}~{", "a ~{kite}", "{~kite~}", "海 ~{kite~}"),
+        *("a ~{ab~} b", "~{kite~}", "a ~{Kite~}", "~{'_'~}"),
+    ],
+)
 def test_tildes_and_braces_are_no_other_encoding(text):
     assert decode(text.encode()) == text
+
+
+@pytest.mark.parametrize("text", ["中文", "风筝", "一只红色的风筝", "a kite: 风筝"])
+def test_hz_is_another_encoding(text):
+    with pytest.raises(t2i.DataError, match="as in HZ"):
+        decode(text.encode("hz"))
 
 
 def test_lists_of_classes_are_read_with_a_byte_order_mark(tmp_path):
@@ -337,6 +365,20 @@ def test_an_image_of_a_format_that_is_not_read_is_named_with_it(kind, source, tm
     assert captions(data) == {"0.png": ["good"]}
     said = {"ICNS": "icon", "EPS": "PostScript"}.get(kind, kind.removeprefix("mapped "))
     assert f"unsupported: {said} is not read; convert it to JPEG or PNG" in [reason for _, reason in report.skipped]
+
+
+@pytest.mark.parametrize("source", ["folder", "webdataset"])
+def test_an_index_that_begins_like_an_image_is_none(source, tmp_path):
+    index = b"\0\0\2" + bytes(9) + b"\x20\0\x20\0\x20\x08" + bytes(30)
+    files = {"0.png": PNG, "0.txt": b"good", "features.idx": index}
+    place = source_of(tmp_path, files) if source == "folder" else tmp_path / "mine"
+    if source == "webdataset":
+        tar_file(place / "a.tar", *files.items())
+    data, report = packed(source, place, tmp_path)
+    assert captions(data) == {"0.png": ["good"]}
+    assert [reason for _, reason in report.skipped] == ["no image in its sample"] * (source == "webdataset")
+    assert image_kind(index) == "TGA"
+    assert image_kind(index[:8] + b"\3\0\1\0" + index[12:]) is None  # a picture that lies beside its origin
 
 
 @pytest.mark.parametrize("source", ["folder", "csv", "webdataset"])

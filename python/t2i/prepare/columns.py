@@ -8,13 +8,13 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.languages import are_languages
+from t2i.prepare.languages import are_languages, is_kind_of_caption
 from t2i.prepare.splits import split_of_value
 
 FILES = (
@@ -63,9 +63,9 @@ SPLITS = ("split", "data_split", "dataset_split", "set", "subset", "partition", 
 FLAGS = {"is_train": False, "is_training": False, "is_test": True, "is_val": True, "is_validation": True}
 TRUE = frozenset({"1", "1.0", "true", "t", "yes", "y"})
 FALSE = frozenset({"0", "0.0", "false", "f", "no", "n"})
-NO_VALUE = frozenset(
-    {"nan", "none", "null", "<na>", "n/a", "#n/a"}
-)  # cells that pandas and Excel write for an empty one
+NO_CLASS = frozenset({"nan", "<na>", "n/a", "#n/a"})  # cells that pandas and Excel write for an empty one
+NO_VALUE = NO_CLASS | {"none", "null"}  # also words, and so names of classes
+OF_ANYTHING = ("set", "subset", "phase")  # columns that may be of something else than splits
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,18 @@ class Columns:
             DataError, TypeError: a cell holds neither a string nor a list, nor an object of captions.
         """
         cells = ((name, row.get(name)) for name in (self.caption, *self.more))
-        return [text for name, cell in cells for text in captions_of_cell(cell, name, self.key)]
+        found = [text for name, cell in cells for text in captions_of_cell(cell, name, self.key)]
+        return found or self._instead(row)
+
+    def _instead(self, row: Mapping[str, Any]) -> list[Any]:
+        """Read the columns that are not read otherwise: an empty `text` does not hide a `caption`."""
+        rest = tuple(name for name in self.unread if isinstance(row.get(name), (str, list)))
+        while names := caption_columns(rest):
+            found = [text for name in names for text in captions_of_cell(row[name], name)]
+            if found and all(isinstance(text, str) for text in found):
+                return found
+            rest = tuple(name for name in rest if name not in names)
+        return []
 
 
 def plain(name: object) -> str:
@@ -129,9 +140,12 @@ def find_columns(
     if not texts and caption is not None and "." in caption:
         column, _, key = caption.partition(".")
         texts = caption_columns(rest, column)
+    if not texts and caption is not None and "," in caption:
+        several, key = [caption_columns(rest, part) for part in caption.split(",")], None
+        texts = tuple(dict.fromkeys(name for names in several for name in names)) if all(several) else ()
     if not texts:
         what = "no column of captions" if caption is None else f"no column {caption!r}"
-        raise DataError(f"{what}; the columns are {listed}: choose one with --caption-column")
+        raise DataError(f"{what}; the columns are {listed}: choose one with --caption-column, or several with commas")
     others = [name for name in rest if name not in texts]
     unread = tuple(str(name) for name in others if caption is None and _parts(name)[0] in CAPTIONS)
     return Columns(found, texts[0], find_column(others, CLASSES), split_columns(others), texts[1:], key, unread)
@@ -167,7 +181,9 @@ def _parts(name: object) -> tuple[str, str, int]:
 def unread_note(names: Iterable[str]) -> list[str]:
     """Return the note on columns that may hold captions and are not read; none where there is no such column."""
     listed = ", ".join(sorted(set(names)))[:300]
-    return [f"not read for captions: {listed}; --caption-column takes one of them instead"] if listed else []
+    return (
+        [f"not read for captions beside others: {listed}; --caption-column takes one of them instead"] if listed else []
+    )
 
 
 def distinct(names: Sequence[str]) -> list[str]:
@@ -192,14 +208,18 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 def filled(row: Mapping[Any, Any]) -> tuple[Any, ...]:
     """List the keys of a row whose cells are not empty."""
-    return tuple(name for name, value in row.items() if not is_empty(value) and value != [])
+    return tuple(
+        name
+        for name, value in row.items()
+        if value != [] and not is_empty(value, NO_CLASS if plain(name) in CLASSES else NO_VALUE)
+    )
 
 
-def is_empty(value: object) -> bool:
+def is_empty(value: object, words: Container[str] = NO_VALUE) -> bool:
     """Return whether a cell is empty, or is what programs write for an empty one: `nan`, `None`, `null`, `N/A`."""
     if isinstance(value, str):
         word = value.strip()
-        return not word or (len(word) < 10 and word.casefold() in NO_VALUE)
+        return not word or (len(word) < 10 and word.casefold() in words)
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -232,7 +252,9 @@ class SplitCells:
     """Reads the splits of rows, and counts the values that say nothing known."""
 
     def __init__(self) -> None:
+        self.what = "rows"  # that have them
         self._unknown: dict[str, Counter[str]] = {}
+        self._known: set[str] = set()  # columns of which some value names a split
 
     def read(self, row: Mapping[str, Any], columns: Sequence[str]) -> bool | None:
         """Read the split of a row: of the first column that names one, otherwise held out where any flag says so."""
@@ -244,26 +266,30 @@ class SplitCells:
             if plain(column) in FLAGS:
                 flags.append(split)
             elif split is not None:
+                self._known.add(plain(column))
                 return split
         return True if True in flags else False if False in flags else None
 
     def notes(self) -> list[str]:
-        """Say in a line for each column what was not known."""
+        """Say in a line for each column what was not known; of a `set` only where another of its values names a split."""
         lines = []
         for column, values in self._unknown.items():
+            if plain(column) in OF_ANYTHING and plain(column) not in self._known:
+                continue
             shown = ", ".join(map(repr, list(values)[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
             what = "neither true nor false" if plain(column) in FLAGS else "no known name"
             lines.append(
-                f"{values.total()} rows have the {column.strip()} {shown}, which is {what}: read as training, unless the "
-                "name of the table or of a folder says otherwise"
+                f"{values.total()} {self.what} have the {column.strip()} {shown}, which is {what}: read as training, "
+                "unless the name of the file or of a folder says otherwise"
             )
         return lines
 
 
 def class_of(row: Mapping[str, Any], column: str | None, names: Sequence[str] = ()) -> str | None:
-    """Read the class of a row: a string, or an index into `names`; None for an empty cell."""
-    value = named(row.get(column), names) if column is not None else None
-    if is_empty(value):
+    """Read the class of a row: a string, or an index into `names`; None for an empty cell. `none` is a class."""
+    cell = row.get(column) if column is not None else None
+    value = named(cell, names)
+    if is_empty(value, NO_CLASS if value is cell else ()):
         return None
     if isinstance(value, (list, dict)):
         raise TypeError(f"{column} must be a string or a number")
@@ -298,8 +324,7 @@ def captions_in_cell(cell: object) -> object:
 def captions_of_cell(cell: object, column: str = "text", key: str | None = None) -> list[Any]:
     """Read the captions of a cell: a string, a list of strings, an object of strings, or a list of such objects.
 
-    Of an object, what counts is the user's key, otherwise a key that is the usual name of a column of captions; otherwise
-    all of its strings if its keys are languages, `{"en": "a kite", "zh": "风筝"}`.
+    Of an object, what counts are the user's keys, otherwise those that `caption_keys` knows.
 
     Args:
         cell: Its content.
@@ -330,19 +355,43 @@ def _captions_of_object(part: dict[str, Any], column: str, key: str | None) -> l
     keys, there = tuple(part), filled(part)
     listed = ", ".join(map(str, keys))[:300]
     if key is not None:
-        name = find_column(keys, (), key)
-        if name is None:
-            raise DataError(f"no {key!r} in {column}, which holds an object of {listed}")
-        return [part[name]]
-    names = caption_columns(there) or caption_columns(keys)
-    if names or not there:
-        return [part[name] for name in names]
-    if are_languages(keys, CAPTIONS):
-        return list(part.values())
-    text = next((name for name in there if isinstance(part[name], (str, list))), None)
-    if text is None:
+        whole = find_column(keys, (), key)
+        wanted = [key] if whole is not None else [each.strip().removeprefix(f"{column}.") for each in key.split(",")]
+        names = [find_column(keys, (), each) for each in wanted]
+        if None in names:
+            raise DataError(f"no {wanted[names.index(None)]!r} in {column}, which holds an object of {listed}")
+        return [part[name] for name in names if name is not None]
+    found = caption_keys(part)
+    if found or not there:
+        return [part[name] for name in found]
+    texts = [str(name)[:100] for name in there if isinstance(part[name], (str, list))]
+    if not texts:
         raise TypeError(f"{column} must be a string or a list of strings, and holds an object of {listed}")
+    several = f", or several, as in {column}.{','.join(texts[:2])}" if len(texts) > 1 else ""
     raise DataError(
         f"{column} holds an object of {listed}, none of which is known to be a caption: "
-        f"choose one, as in --caption-column {column}.{str(text)[:100]}"
+        f"choose one, as in --caption-column {column}.{texts[0]}{several}"
     )
+
+
+def caption_keys(part: Mapping[str, Any]) -> tuple[str, ...]:
+    """List the keys of an object that hold captions; none where that is not known.
+
+    Known are numbers, `{"0": "a kite", "1": "a toy"}`, languages, `{"en": "a kite", "zh": "风筝"}`, the usual name of a column
+    of captions, and kinds of captions: `caption_cn`, `short_caption`.
+    """
+    keys, there = tuple(part), filled(part)
+    if keys and all(str(name).isascii() and str(name).isdigit() for name in keys):
+        return tuple(sorted(keys, key=lambda name: (len(str(name)), str(name))))
+    names = caption_columns(there) or caption_columns(keys)
+    if not names and are_languages(keys, CAPTIONS):
+        return keys
+    kinds = [
+        name
+        for name in there
+        if name not in names
+        and plain(name) not in CAPTIONS
+        and isinstance(part[name], (str, list))
+        and is_kind_of_caption(plain(name), CAPTIONS)
+    ]
+    return (*names, *kinds)

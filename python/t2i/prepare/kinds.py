@@ -59,6 +59,8 @@ TEXT_ENDINGS = frozenset(CAPTION_ENDINGS) | frozenset(
         ".sh",
         ".log",
         ".mat",
+        ".idx",
+        ".index",
     }
 )
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
@@ -137,7 +139,7 @@ def image_kind(head: bytes) -> str | None:
 
 def _is_targa(head: bytes) -> bool:
     """Return whether a file begins as a TGA, which has no mark of its own: every field of its header must make sense."""
-    if len(head) < 18 or head[16] not in (8, 15, 16, 24, 32) or head[17] >= 64:
+    if len(head) < 18 or head[16] not in (8, 15, 16, 24, 32) or head[17] >= 64 or any(head[8:10]):
         return False
     colours = (head[1] == 0 and head[2] in (2, 3, 10, 11) and not any(head[3:8])) or (
         head[1] == 1 and head[2] in (1, 9) and head[7] in (15, 16, 24, 32)

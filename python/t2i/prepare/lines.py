@@ -11,7 +11,7 @@ from t2i.errors import DataError
 MAX_LINE_BYTES = 2_000_000  # bytes: of a line of metadata, of a whole caption file
 MAX_WHOLE_BYTES = 64 << 20  # of a file whose lines cannot be found without decoding all of it
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_HZ = re.compile(r"~\{(?:[!-w][!-~])+~\}")  # a run of Chinese, two bytes a character
+_HZ = re.compile(r"~\{((?:[!-w][!-~])+)~\}")  # a run of Chinese, two bytes a character
 
 
 def decode(data: bytes) -> str:
@@ -40,13 +40,19 @@ def _other_encoding(text: str) -> str | None:
         return "byte 0x00, as in UTF-32, or in UTF-16 without a byte order mark"
     if "\x1b" in text:
         return "byte 0x1b, as in ISO-2022-JP"
-    if "~{" in text and text.isascii() and _HZ.search(text):
-        try:
-            text.encode().decode("hz")
-        except UnicodeDecodeError:
-            return None
+    if "~{" in text and text.isascii() and any(map(_is_chinese, _HZ.findall(text))):
         return "characters between ~{ and ~}, as in HZ"
     return None
+
+
+def _is_chinese(run: str) -> bool:
+    """Return whether a run between ~{ and ~} is HZ: two or more characters, and no word as people write it in braces."""
+    try:
+        characters = f"~{{{run}~}}".encode().decode("hz")
+    except UnicodeDecodeError:
+        return False
+    word = run.isalnum() and (run.islower() or run.istitle())
+    return len(characters) > 1 and not word and any("\u4e00" <= each <= "\u9fff" for each in characters)
 
 
 def split_lines(text: str) -> list[str]:

@@ -30,6 +30,7 @@ from t2i.prepare.sources.rows import (
     distinct_schema,
     import_pyarrow,
     read_listing,
+    texts_of,
 )
 from t2i.prepare.sources.webdataset import is_shard, webdataset
 from t2i.prepare.splits import split_of_file, split_of_folders, split_of_value
@@ -279,8 +280,8 @@ class _Rows:
     def __init__(self, file: Path, name: str, schema: Any, test: bool, report: Report, options: SourceOptions) -> None:
         self.columns: Columns = find_columns(schema.names, options.image_column, options.caption_column, IMAGES)
         columns = self.columns
-        roles = (columns.caption, *columns.more, columns.label, *columns.splits)
-        self.wanted = [column for column in roles if column is not None]
+        roles = (columns.caption, *columns.more, *texts_of(schema, columns.unread), columns.label, *columns.splits)
+        self.wanted = list(dict.fromkeys(column for column in roles if column is not None))
         self._class_names = class_names(schema, columns.label)
         self._splits = {column: class_names(schema, column) for column in columns.splits}
         self._file, self._name, self._test, self._report = file, name, test, report

@@ -127,7 +127,7 @@ def _read_captions(tree: Tree, name: str, options: SourceOptions, unread: set[st
         content = parse_json(text)
         if not isinstance(content, dict):
             raise TypeError("an object was expected")
-        columns = find_in({"file_name": name} | content, "file_name", options.caption_column)
+        columns = find_in(content | {"file_name": name}, "file_name", options.caption_column)
         unread.update(columns.unread)
         return checked_captions(columns.captions(content))
     except (ValueError, TypeError, RecursionError) as error:

@@ -1,14 +1,14 @@
 """Read the rows of a file that lists images: CSV, TSV, JSON lines, a JSON list or Parquet."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from t2i.errors import ConfigError, DataError
 from t2i.prepare.collect import SourceOptions
-from t2i.prepare.columns import CAPTIONS, FILES, Columns, distinct, filled, find_columns
+from t2i.prepare.columns import CAPTIONS, FILES, Columns, caption_keys, distinct, filled, find_columns
 from t2i.prepare.items import Report
 from t2i.prepare.kinds import ending, looks_like_image
 from t2i.prepare.languages import are_languages
@@ -106,14 +106,16 @@ def _json_lines(tree: Tree, name: str, report: Report, options: SourceOptions) -
             yield from _json_row(f"{place}:{number}", row, report, options)
 
 
-def _json_row(where: str, row: Any, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
+def _json_row(
+    where: str, row: Any, report: Report, options: SourceOptions, fault: str = "broken line: "
+) -> Iterator[ListedRow]:
     if not isinstance(row, dict):
         report.skip(where, "broken line: an object was expected")
         return
     try:
         yield ListedRow(where, row, find_in(row, options.image_column, options.caption_column))
     except DataError as error:
-        report.skip(where, f"broken line: {error}")
+        report.skip(where, f"{fault}{error}")
 
 
 def _json_list(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
@@ -140,7 +142,11 @@ def rows_of_json(content: Any, place: str, report: Report, options: SourceOption
         for key, value in content.items():
             where = f"{place}: {key[:200]}"
             if isinstance(value, dict) and not are_languages(tuple(value), CAPTIONS):  # as in kohya's meta_cap.json
-                yield from _json_row(where, {"file_name": key} | value | {"file_name": key}, report, by_name)
+                keys = caption_keys(value) if options.caption_column is None else ()
+                if len(keys) > 1:
+                    rest = {name: cell for name, cell in value.items() if name not in keys}
+                    value = rest | {"text": {name: value[name] for name in keys}}
+                yield from _json_row(where, {"file_name": key} | value | {"file_name": key}, report, by_name, "")
             else:
                 yield ListedRow(where, {"file_name": key, "text": value}, columns)
     elif isinstance(content, list):
@@ -172,6 +178,12 @@ def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
+def texts_of(schema: Any, names: Sequence[str]) -> list[str]:
+    """List those of some columns that hold strings or lists of strings."""
+    kinds = ((name, schema.field(name).type) for name in names)
+    return [name for name, kind in kinds if str(getattr(kind, "value_type", kind)) in ("string", "large_string")]
+
+
 def distinct_schema(schema: Any) -> Any:
     """Number the names that a schema repeats."""
     fields = zip(schema, distinct(schema.names), strict=True)
@@ -201,7 +213,14 @@ def _parquet_rows(tree: Tree, name: str, report: Report, options: SourceOptions)
             stored = dict(zip(schema.names, opened.schema_arrow.names, strict=True))
             columns = find_columns(schema.names, options.image_column, options.caption_column, FILES)
             names = class_names(schema, columns.label)
-            roles = (columns.image, columns.caption, *columns.more, columns.label, *columns.splits)
+            roles = (
+                columns.image,
+                columns.caption,
+                *columns.more,
+                *texts_of(schema, columns.unread),
+                columns.label,
+                *columns.splits,
+            )
             wanted = list(dict.fromkeys(stored[each] for each in roles if each))
             for batch in opened.iter_batches(batch_size=1024, columns=wanted):
                 for row in distinct_columns(batch).to_pylist():

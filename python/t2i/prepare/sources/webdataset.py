@@ -15,7 +15,7 @@ from typing import Any
 from t2i.errors import DataError
 from t2i.prepare.accounting import HIDDEN, NO_IMAGE, OTHER_KEY, Account
 from t2i.prepare.collect import DEFAULTS, SourceOptions
-from t2i.prepare.columns import CLASSES, class_of, find_column, split_columns, unread_note
+from t2i.prepare.columns import CLASSES, class_of, filled, find_column, split_columns, unread_note
 from t2i.prepare.items import Item, Report, caption_lines, checked_captions
 from t2i.prepare.kinds import CAPTION_ENDINGS, HEAD, TEXT_ENDINGS, ending, image_kind, is_hidden, looks_like_image
 from t2i.prepare.leftovers import account_for
@@ -41,6 +41,7 @@ def webdataset(source: Path, report: Report, options: SourceOptions = DEFAULTS) 
     .json's label. A folder or shard named after a split (test-000.tar) is held out.
     """
     counts = Account()
+    report.splits.what = "samples"
     if source.is_file():
         counts.add("read")
         yield from _Shard(source, source.name, report, counts, options).items()
@@ -124,7 +125,7 @@ class _Shard:
 
     def _is_image(self, member: Member) -> bool:
         kind = ending(member.name)
-        if looks_like_image(member.name) or kind in TEXT_ENDINGS or kind in (".cls", ".index"):
+        if looks_like_image(member.name) or kind in TEXT_ENDINGS or kind == ".cls":
             return looks_like_image(member.name)
         return (
             image_kind(self._bytes(member)[:HEAD] if member.size <= MAX_LINE_BYTES else self._head(member)) is not None
@@ -226,7 +227,7 @@ class _Shard:
         if fault is not None:
             raise DataError(fault)
         try:
-            columns = find_in({"file_name": "json"} | facts, "file_name", self.options.caption_column)
+            columns = find_in(facts | {"file_name": "json"}, "file_name", self.options.caption_column)
         except DataError as error:
             raise DataError(f"no captions in its .json: {error}") from error
         self.unread.update(columns.unread)
@@ -235,7 +236,7 @@ class _Shard:
     def _class(self, sample: dict[str, Member], facts: dict[str, Any]) -> str | None:
         if "cls" in sample:
             return class_of({"cls": decode(self._text(sample["cls"]))}, "cls")
-        value = facts.get(find_column(facts, CLASSES) or "")
+        value = facts.get(find_column(filled(facts), CLASSES) or "")
         return class_of({"class": value}, "class") if isinstance(value, (str, int)) else None
 
     def _text(self, member: Member) -> bytes:
