@@ -63,8 +63,11 @@ class Part:
 
 PARTS = {
     "base": Part("`modern`"),
-    "features": Part("without the feature discriminator", {"feature_weight": 0.0, "feature_diversity_weight": 0.0}),
-    "pixels": Part("without the pixel discriminator", {"pixel_weight": 0.0}),
+    "features": Part(
+        "without the feature discriminator",
+        {"feature_weight": 0.0, "feature_diversity_weight": 0.0, "pixel_weight": 0.5},
+    ),
+    "pixels": Part("with the pixel discriminator", {"pixel_weight": 0.5}),
     "augmentation": Part("without augmentation", patch=_without_augmentation),
     "fusion": Part("text in the first layer alone", patch=_text_in_the_first_layer_alone),
     "ramp": Part("with a text that comes in over 200 steps", {"condition_ramp": 200}),

@@ -139,7 +139,7 @@ PRESETS: dict[str, TrainConfig] = {
             image_size=32,
         ),
     ),
-    # Photographs: discriminators on frozen ImageNet features and on pixels, text in every block.
+    # Photographs: a discriminator on frozen ImageNet features, averages of pixels, text in every block.
     "modern": TrainConfig(
         preset="modern",
         network="modern",
@@ -152,7 +152,7 @@ PRESETS: dict[str, TrainConfig] = {
         interpolation_weight=0.0,
         feature_weight=1.0,
         feature_size=128,
-        pixel_weight=0.5,
+        pixel_weight=0.0,  # averages of pixels and the directions of features say what it said (docs/method.md)
         diversity_weight=1.0,
         feature_diversity_weight=0.4,
         moment_weight=0.13,
