@@ -139,7 +139,8 @@ def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler, j
             values = loop.record(step, gan(batch, step))
             if values:
                 watch.speed(loop.done, loop.progress.speed)
-            ranks.write(watch.scores, loop.done, values)
+            if config.pixel_weight:  # otherwise the generator does not learn from what is scored
+                ranks.write(watch.scores, loop.done, values)
             if loop.due(config.sample_every):
                 watch.images(loop.done, ranks.write(samples, loop.done))
             if config.eval_every and loop.due(config.eval_every):
