@@ -8,7 +8,7 @@ from functools import cached_property
 
 from t2i.errors import DataError
 from t2i.prepare.items import Report, inside
-from t2i.prepare.kinds import ENDINGS, ending, is_hidden, looks_like_image
+from t2i.prepare.kinds import ENDINGS, ending, is_hidden, looks_like_image, stem_of
 from t2i.prepare.tree import FolderTree, Tree, ZipTree, is_folder, joined, shown
 
 
@@ -87,7 +87,7 @@ class Finder:
         return [
             other
             for other in self._index.get(_stem(name), [])
-            if _plain(other) in wanted or (not looks_like_image(name) and _plain(_without_ending(other)) in wanted)
+            if _plain(other) in wanted or (not looks_like_image(name) and _plain(stem_of(other)) in wanted)
         ]
 
     def _of_another_machine(self, folder: str, tails: list[str]) -> str | None:
@@ -162,10 +162,6 @@ class Finder:
 
 def _plain(path: str) -> str:
     return unicodedata.normalize("NFC", path).casefold()
-
-
-def _without_ending(name: str) -> str:
-    return name[: len(name) - len(ending(name))]
 
 
 def _tail_of_absolute(name: str) -> list[str]:

@@ -170,6 +170,16 @@ def ending(name: str) -> str:
     return f".{last.lower()}" if dot and stem else ""
 
 
+def stem_of(name: str) -> str:
+    """Return a name without its last ending."""
+    return name[: len(name) - len(ending(name))]
+
+
+def folder_of(name: str) -> str:
+    """Return the folder of a file, which is empty at the top."""
+    return name.rpartition("/")[0]
+
+
 def looks_like_image(name: str) -> bool:
     """Return whether a name has the extension of an image."""
     return ending(name) in ENDINGS

@@ -17,9 +17,11 @@ from t2i.prepare.kinds import (
     TEXT_ENDINGS,
     archive_kind,
     ending,
+    folder_of,
     image_kind,
     is_hidden,
     looks_like_image,
+    stem_of,
 )
 from t2i.prepare.lines import decode
 from t2i.prepare.tables import find_delimiter
@@ -60,11 +62,13 @@ def account_for(
     counts = Account()
     counts.add("skipped", tree.refused)
     skipped = {place for place, _ in report.skipped}
-    folders = {name.rpartition("/")[0] for name in packed}  # img2dataset keeps 00000.parquet beside the folder 00000
+    folders = set(map(folder_of, packed))  # img2dataset keeps 00000.parquet beside the folder 00000
     stems = (
-        folders | {_stem(name) for name in packed} | {_stem(name) for name in read if ending(name) not in TEXT_ENDINGS}
+        folders
+        | {stem_of(name) for name in packed}
+        | {stem_of(name) for name in read if ending(name) not in TEXT_ENDINGS}
     )
-    texts = {_stem(name): name for name in tree.names if ending(name) in CAPTION_ENDINGS and name not in read}
+    texts = {stem_of(name): name for name in tree.names if ending(name) in CAPTION_ENDINGS and name not in read}
     for name in tree.names:
         place = tree.place(name)
         if name in packed:
@@ -75,15 +79,15 @@ def account_for(
             counts.add("skipped")
         elif is_hidden(name):
             counts.add(HIDDEN)
-        elif ending(name) in TEXT_ENDINGS and (_stem(name) in stems or _stem(name) in packed):
+        elif ending(name) in TEXT_ENDINGS and (stem_of(name) in stems or stem_of(name) in packed):
             counts.add(BESIDE)
         else:
             fate = _fate(tree, name, report)
             binary = ending(name) not in TEXT_ENDINGS and b"\0" in head(
                 tree, name
             )  # LICENSE beside LICENSE.txt is none
-            if fate[0] == NO_IMAGE and _stem(name) in texts and binary:
-                fate = "skipped", f"no image of a known format, though {texts[_stem(name)]} may be its caption"
+            if fate[0] == NO_IMAGE and stem_of(name) in texts and binary:
+                fate = "skipped", f"no image of a known format, though {texts[stem_of(name)]} may be its caption"
             if fate[1] is not None:
                 report.skip(place, fate[1])
             counts.add(fate[0])
@@ -123,10 +127,6 @@ def _packed_name(tree: Tree, item: Item) -> str:
     """Return the name of an image in a source; of one in another folder, which may be inside of the source, its path."""
     name = item.named or item.member or ""
     return name if item.path in (tree.path, tree.path / name) else str(item.path.absolute())
-
-
-def _stem(name: str) -> str:
-    return name[: len(name) - len(ending(name))]
 
 
 def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:

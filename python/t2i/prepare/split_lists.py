@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from t2i.errors import DataError
 from t2i.prepare.items import Item, Report
-from t2i.prepare.kinds import ending, looks_like_image
+from t2i.prepare.kinds import ending, folder_of, looks_like_image
 from t2i.prepare.lines import MAX_WHOLE_BYTES, decode, split_lines
 from t2i.prepare.splits import split_of_file, split_of_folders
 from t2i.prepare.tree import Tree, read_text_file, top_level
@@ -25,7 +25,7 @@ def with_listed_splits(tree: Tree, report: Report, items: Sequence[Item], read: 
     splits: dict[str, bool] = {}
     lists = list[str]()
     for name in top_level(tree):
-        split = split_of_file(name.rpartition("/")[2])
+        split = split_of_file(_base(name))
         if name not in read and ending(name) == ".txt" and split is not None:
             images = _image_names(tree, name)
             splits |= {image: split or splits.get(image, False) for image in images}
@@ -58,10 +58,8 @@ def _as_in_lists(tree: Tree, images: Sequence[str], listed: Collection[str]) -> 
     The last part alone counts neither for an image whose folder says its split, nor for a path that leads to a folder of the
     source: that is of another image.
     """
-    folders = {
-        str(parent) for name in {_folder(name) for name in tree.names} for parent in PurePosixPath(name, "_").parents
-    }
-    elsewhere = [name for name in listed if _folder(name) == "" or _folder(name) not in folders]
+    folders = {str(parent) for name in set(map(folder_of, tree.names)) for parent in PurePosixPath(name, "_").parents}
+    elsewhere = [name for name in listed if folder_of(name) not in folders]
     ends, count = {_base(name): name for name in elsewhere}, Counter(map(_base, listed))
     of_images = Counter(map(_base, images))
     unique = {end: name for end, name in ends.items() if count[end] == 1 and of_images[end] == 1}
@@ -75,10 +73,6 @@ def _unless_told(image: str, found: str | None) -> str | None:
 
 def _base(name: str) -> str:
     return name.rpartition("/")[2]
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
 
 
 def _image_names(tree: Tree, name: str) -> list[str]:

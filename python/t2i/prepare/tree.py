@@ -181,23 +181,24 @@ class ZipTree:
             name = name.replace("\\", "/")
             if name.endswith("/"):
                 continue
-            if fault is not None:
-                pass
-            elif unusable(name):
-                fault = unusable(name)
-            elif stat.S_ISLNK(member.external_attr >> 16):
-                fault = "a symbolic link, not a file"
-            elif member.flag_bits & 1:
-                fault = "it is encrypted"
-            elif name in self._members:
-                fault = "a second member of this name"
-            elif member.file_size > MAX_RATIO * member.compress_size + RATIO_FREE:
-                fault = f"a decompression bomb: {member.file_size} bytes out of {member.compress_size}"
+            fault = fault or unusable(name) or self._fault(member, name)
             if fault is None:
                 self._members[name] = member
             else:
                 report.skip(self.place(name), fault)
                 self.refused += 1
+
+    def _fault(self, member: zipfile.ZipInfo, name: str) -> str | None:
+        """Return why a member is not read, or None."""
+        if stat.S_ISLNK(member.external_attr >> 16):
+            return "a symbolic link, not a file"
+        if member.flag_bits & 1:
+            return "it is encrypted"
+        if name in self._members:
+            return "a second member of this name"
+        if member.file_size > MAX_RATIO * member.compress_size + RATIO_FREE:
+            return f"a decompression bomb: {member.file_size} bytes out of {member.compress_size}"
+        return None
 
     @cached_property
     def names(self) -> list[str]:

@@ -18,6 +18,7 @@ from t2i.prepare.kinds import (
     RAW_ENDINGS,
     TEXT_ENDINGS,
     ending,
+    folder_of,
     image_kind,
     is_hidden,
     looks_like_image,
@@ -25,7 +26,7 @@ from t2i.prepare.kinds import (
 from t2i.prepare.leftovers import account_for_collected
 from t2i.prepare.lines import decode
 from t2i.prepare.sources.rows import METADATA, find_in, parse_json, read_listing
-from t2i.prepare.sources.sidecars import CONTAINERS, Texts, base_of, folder_of
+from t2i.prepare.sources.sidecars import CONTAINERS, Texts, base_of
 from t2i.prepare.split_lists import with_listed_splits
 from t2i.prepare.splits import split_of_folders, splits_of_names
 from t2i.prepare.tree import FolderTree, Tree, head, open_tree, read_text_file

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from t2i.prepare.finder import Finder
-from t2i.prepare.kinds import CAPTION_ENDINGS, ending, is_hidden, looks_like_image
+from t2i.prepare.kinds import CAPTION_ENDINGS, ending, folder_of, is_hidden, looks_like_image, stem_of
 from t2i.prepare.splits import split_of_folder
 
 # Words in the name of a folder that holds texts of images: text_c10, train_captions.
@@ -205,19 +205,9 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def stem_of(name: str) -> str:
-    """Return a name without its extension."""
-    return name[: len(name) - len(ending(name))]
-
-
 def base_of(name: str) -> str:
     """Return the name of a file without its folders and its extension; of a file that has none, all of it."""
     return stem_of(name.rpartition("/")[2]) if looks_like_image(name) else name.rpartition("/")[2]
-
-
-def folder_of(name: str) -> str:
-    """Return the folder of a file, which is empty at the top."""
-    return name.rpartition("/")[0]
 
 
 def _fold(name: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report
-from t2i.prepare.kinds import ending, looks_like_image
+from t2i.prepare.kinds import ending, folder_of, looks_like_image, stem_of
 from t2i.prepare.leftovers import JSON, account_for_collected, json_content
 from t2i.prepare.sources.rows import read_listing
 from t2i.prepare.split_lists import with_listed_splits
@@ -30,7 +30,7 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
     collector = Collector(Finder(tree, report, images), report)
     lemmatised = _lemmatised(files)
     for name in (name for name in files if name not in lemmatised):
-        folder, split = name.rpartition("/")[0], _split(name)
+        folder, split = folder_of(name), _split(name)
         for row in read_listing(tree, name, report, options):
             collector.add(row.where, folder, row.cells, row.columns, split=split, class_names=row.class_names)
     items = list(collector.items())
@@ -49,19 +49,18 @@ def _tables(tree: Tree) -> list[str]:
     Where all are of one split by their names, tables of another kind are read for the other one: test.jsonl beside train.csv.
     """
     top = top_level(tree)
-    images = {_stem(name) for name in top if looks_like_image(name)}  # a.json beside a.jpg describes that one
+    images = {stem_of(name) for name in top if looks_like_image(name)}  # a.json beside a.jpg describes that one
     kinds = (
         [name for name in top if name.casefold().endswith(TABLES)],
         [name for name in top if name.casefold().endswith(OTHER_TABLES)],
-        [name for name in top if _stem(name) not in images and _is_json(tree, name)],
+        [name for name in top if stem_of(name) not in images and _is_json(tree, name)],
     )
     found = next(filter(None, kinds), [])
     splits = {_split(name) for name in found}
     if len(splits) == 1 and None not in splits:
         missing = not splits.pop()
-        found = sorted(
-            {*found, *next(filter(None, ([n for n in names if _split(n) is missing] for names in kinds)), [])}
-        )
+        others = ([name for name in names if _split(name) is missing] for names in kinds)
+        found = sorted([*found, *next(filter(None, others), [])])
     return found
 
 
@@ -74,10 +73,6 @@ def _lemmatised(tables: list[str]) -> set[str]:
 
 def _split(name: str) -> bool | None:
     return split_of_file(name.rpartition("/")[2])
-
-
-def _stem(name: str) -> str:
-    return name[: len(name) - len(ending(name))]
 
 
 def _is_json(tree: Tree, name: str) -> bool:
