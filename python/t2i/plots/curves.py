@@ -23,7 +23,14 @@ PANELS: Sequence[tuple[str, str, Mapping[str, str]]] = (
     (
         "gan",
         "losses",
-        {"d_loss": "discriminator", "g_loss": "generator", "alignment": "alignment", "recovery": "recovery"},
+        {
+            "d_loss": "discriminator",
+            "g_loss": "generator",
+            "feature_loss": "discriminator, features",
+            "feature_g_loss": "generator, features",
+            "alignment": "alignment",
+            "recovery": "recovery",
+        },
     ),
     ("gan", "scores of the discriminator", {"matching": "matching", "mismatched": "mismatched", "fake": "fake"}),
     ("gan", "images a second", {"images_per_second": "images/s"}),

@@ -33,6 +33,13 @@ from t2i.training.steps import Step, make_step
 
 ROWS = 4  # of the step that is measured: the smallest batch
 SHOWN = 8  # rows of the batch in the image
+LEARNED = {  # networks of a step that are listed with their parameters, beside those of the text
+    "generator": "generator",
+    "discriminator": "discriminator",
+    "feature_discriminator": "feature discriminator",
+    "recovery": "noise reader",
+    "text_head": "text head",
+}
 
 
 def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
@@ -96,7 +103,8 @@ def _measured(config: TrainConfig, data: PackedDataset, device: torch.device) ->
     shapes: dict[str, str] = {}
     hooks = [
         layer.register_forward_hook(partial(_note_shape, shapes, f"{of}.{name}" if name else of))
-        for of, net in (("generator", step.generator), ("discriminator", step.discriminator))
+        for of, net in step.modules().items()
+        if of in ("generator", "discriminator")
         for name, layer in net.named_modules()
         if not name or (isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.Linear)) and "residual." not in name)
     ]
@@ -134,13 +142,9 @@ def _flop(count: float) -> str:
 
 
 def _networks(step: Step) -> list[str]:
-    nets: list[tuple[str, nn.Module | None]] = [
-        ("generator", step.generator),
-        ("discriminator", step.discriminator),
-        ("noise reader", step.recovery),
-        ("text encoder", step.text.encoder),
-        ("alignment encoder", step.alignment_encoder),
-    ]
+    learned = step.modules()
+    nets = [(name, learned.get(key)) for key, name in LEARNED.items()]
+    nets += [("text encoder", step.text.encoder), ("alignment encoder", step.alignment_encoder)]
     lines = [f"{name}: {sum(w.numel() for w in net.parameters()):,}" for name, net in nets if net is not None]
     return [f"{'parameters' if not row else '':12}{line}" for row, line in enumerate(lines)]
 

@@ -1,38 +1,38 @@
-"""One step of the modern GAN: two discriminators, on frozen features and on pixels, and a generator that learns from both.
+"""One step of the modern GAN: discriminators on frozen features, on pixels or on both, and a generator that learns from them.
 
-* Frozen ImageNet features score texture and parts; the paper's discriminator, on reduced images, scores colour, contrast and
-  layout. Alone, the first repeats a few layouts and fails on drawings, the second draws fog (`docs/method.md`). Averages
-  of pixels say what all images share (`pixel_moments`).
+* Frozen ImageNet features score texture and parts, of photographs; averages of pixels say what all images share
+  (`pixel_moments`). Of drawings the features know little: there the paper's discriminator scores reduced images
+  (`pixel_losses`, docs/method.md).
 * Fakes are generated once a step and run through the frozen trunk once: the discriminators read them detached, the generator's
   gradient goes back through the same pass. Order D then G.
 * Some rows repeat another row's text with other noise (the diversity losses).
 * Everything random is sampled before the update, from (seed, step, purpose); the update itself waits for nothing on a GPU.
 
 Source: Projected GAN (Sauer et al. 2021) for the frozen features; Reed et al. 2016 for the three kinds of pair, at each tap and
-on pixels; InfoGAN (Chen et al. 2016) for the noise that is read back.
+on pixels.
 """
 
 import copy
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i import runtime
 from t2i.config.options import TrainConfig
 from t2i.data.loader import Batch
 from t2i.distributed import ALONE, Ranks
-from t2i.models.build import discriminator, generator
+from t2i.models.build import generator
 from t2i.models.efficientnet import EfficientNetLite0
 from t2i.models.feature_discriminator import FeatureDiscriminator, FrozenTaps
 from t2i.models.image_features import network
 from t2i.models.modern import ModernGenerator
-from t2i.training import losses, modern_losses
-from t2i.training.augment import DIFFAUGMENT, NONE, Augmentation, augment, reduce_to
+from t2i.training import modern_losses
+from t2i.training.augment import DIFFAUGMENT, Augmentation, augment
 from t2i.training.graph import Captured, Inputs, scalar_input
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.optim import Move, adam, ema_rate, set_learning_rate, towards, update_ema
+from t2i.training.pixel_losses import RATE, PixelLosses
 from t2i.training.pixel_moments import PixelMoments
 from t2i.training.reference import Reference
 from t2i.training.text_mixing import TextMixing
@@ -40,13 +40,12 @@ from t2i.training.text_source import FrozenText
 
 BANK = 512  # texts that an image's own is told from, beside the batch's
 REPEATED = 0.375  # part of a batch whose text repeats another row's
-PIXEL_RATE, PIXEL_BETAS = 0.6, (0.5, 0.999)  # of the pixel discriminator: part of the learning rate, and Adam's moments
 TEMPERATURE = 0.1
 HEAD_DROPOUT = 0.2  # of pooled features, when the map to the text learns
 
 
 class ModernStep:
-    """One update of both discriminators and one of the generator.
+    """One update of each discriminator and one of the generator.
 
     Args:
         config: Weights of the losses, widths, learning rates; whether to compile, and to capture a CUDA graph.
@@ -74,15 +73,11 @@ class ModernStep:
         self.config, self.text, self.device, self.precision = config, text, device, precision
         self.alignment_encoder, self.ranks = alignment_encoder, ranks
         self.strength = Augmentation().towards(DIFFAUGMENT, config.augmentation)
-        self.pixel_strength = NONE.towards(DIFFAUGMENT, config.augmentation)
         self.ramp = config.condition_ramp
         made = generator(config)
         assert isinstance(made, ModernGenerator)
         self.generator = made.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.discriminator = discriminator(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.recovery: nn.Linear | None = None
-        if config.recovery_weight:
-            self.recovery = nn.Linear(self.discriminator.to_logit.weight[0].numel(), config.noise_dim).to(device)
+        self.pixels = PixelLosses(config, device) if PixelLosses.wanted(config) else None
         self.taps: FrozenTaps | None = None
         self.feature_discriminator: FeatureDiscriminator | None = None
         self.text_head: nn.Linear | None = None
@@ -123,9 +118,9 @@ class ModernStep:
 
     def _add_optimizers(self) -> None:
         config = self.config
-        generating = [*self.generator.parameters(), *(self.recovery.parameters() if self.recovery else ())]
+        recovery = self.pixels.recovery if self.pixels else None
+        generating = [*self.generator.parameters(), *(recovery.parameters() if recovery else ())]
         self.generator_adam = adam(generating, config.learning_rate, config.beta1, config.beta2)
-        self.pixel_adam = adam(self.discriminator.parameters(), PIXEL_RATE * config.learning_rate, *PIXEL_BETAS)
         self.feature_adam: torch.optim.Adam | None = None
         if self.feature_discriminator is not None:
             learned = [
@@ -141,7 +136,8 @@ class ModernStep:
         if config.compile == "on" or (config.compile == "auto" and on_gpu):
             self.draw = runtime.compiled(self.render, "the generator")
             self.move = runtime.compiled(self.move, "the EMA")
-            self.score_pixels = runtime.compiled(self.score_pixels, "the pixel discriminator's update")  # type: ignore[method-assign]
+            if pixels := self.pixels:
+                pixels.score = runtime.compiled(pixels.score, "the pixel discriminator's update")  # type: ignore[method-assign]
             self.score_features = runtime.compiled(self.score_features, "the feature discriminator's update")  # type: ignore[method-assign]
             self.score_fakes = runtime.compiled(self.score_fakes, "the generator's update")  # type: ignore[method-assign]
         self.captured: Captured | None = None
@@ -150,25 +146,30 @@ class ModernStep:
 
     def _discriminators(self) -> list[nn.Module]:
         """List what scores: networks that learn, and averages that follow."""
-        found = (self.discriminator, self.feature_discriminator, self.text_head, self.moments)
+        on_pixels = self.pixels.discriminator if self.pixels else None
+        found = (on_pixels, self.feature_discriminator, self.text_head, self.moments)
         return [module for module in found if module is not None]
 
     def modules(self) -> dict[str, nn.Module]:
         """Name everything that learns or is kept, for checkpoints."""
-        names = ("taps", "feature_discriminator", "text_head", "recovery", "moments")
-        optional: dict[str, nn.Module | None] = {name: getattr(self, name) for name in names}
-        always = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
-        return always | {name: module for name, module in optional.items() if module is not None}
+        named: dict[str, nn.Module | None] = {"generator": self.generator, "ema": self.ema}
+        if self.pixels is not None:
+            named |= {"discriminator": self.pixels.discriminator, "recovery": self.pixels.recovery}
+        for name in ("taps", "feature_discriminator", "text_head", "moments"):
+            named[name] = getattr(self, name)
+        return {name: module for name, module in named.items() if module is not None}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Name the optimizers, for checkpoints."""
-        named: dict[str, torch.optim.Optimizer] = {"generator_adam": self.generator_adam, "pixel_adam": self.pixel_adam}
+        named: dict[str, torch.optim.Optimizer] = {"generator_adam": self.generator_adam}
+        if self.pixels is not None:
+            named["pixel_adam"] = self.pixels.optimizer
         return named if self.feature_adam is None else named | {"feature_adam": self.feature_adam}
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set every network's learning rate; the pixel discriminator's is a part of it."""
         for name, optimizer in self.optimizers().items():
-            set_learning_rate(optimizer, learning_rate * (PIXEL_RATE if name == "pixel_adam" else 1.0))
+            set_learning_rate(optimizer, learning_rate * (RATE if name == "pixel_adam" else 1.0))
 
     def _uniform(self, columns: int, step: int, purpose: str) -> Tensor:
         """Draw this process's rows of (B, columns), uniform in 0..1."""
@@ -199,7 +200,7 @@ class ModernStep:
         return found
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Update all networks and the average; returns losses and the pixel discriminator's mean scores, on the device.
+        """Update all networks and the average; returns losses and a pixel discriminator's mean scores, on the device.
 
         An update whose loss or gradient is not finite is skipped and counted (`guard`).
         """
@@ -256,11 +257,6 @@ class ModernStep:
         mean = self.generator.text_mean
         return torch.lerp(mean, text, inputs["text_weight"].to(text.device))
 
-    def _pixels(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Reduce images to what the pixel discriminator reads, augmented where the settings say so."""
-        reduced = reduce_to(images, self.discriminator.size)
-        return reduced if self.pixel_strength == NONE else augment(reduced, self.pixel_strength, draws)
-
     def update_discriminators(
         self,
         inputs: Inputs,
@@ -272,11 +268,13 @@ class ModernStep:
         fake_taps: list[Tensor],
     ) -> dict[str, Tensor]:
         """Learn to tell the three kinds of pair apart, by pixels and by features."""
-        loss, scores = self.score_pixels(inputs, own, wrong, fakes.detach(), said)
-        self.pixel_adam.zero_grad(set_to_none=True)
-        loss.backward()
-        self.guard.step(self.pixel_adam, loss)
-        measured = {"d_loss": loss.detach()} | {k: torch.sigmoid(v.detach()).mean() for k, v in scores.items()}
+        measured: dict[str, Tensor] = {}
+        if pixels := self.pixels:
+            loss, scores = pixels.score(inputs, own, wrong, fakes.detach(), said)
+            pixels.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.guard.step(pixels.optimizer, loss)
+            measured = {"d_loss": loss.detach()} | scores
         if self.feature_adam is not None:
             detached = [tap.detach() for tap in fake_taps]
             loss, parts = self.score_features(inputs, own, wrong, said, real_taps, detached)
@@ -285,16 +283,6 @@ class ModernStep:
             self.guard.step(self.feature_adam, loss)
             measured |= parts
         return measured
-
-    def score_pixels(
-        self, inputs: Inputs, own: Tensor, wrong: Tensor, fakes: Tensor, said: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Score three kinds of pair by pixels, each with its own batch statistics: the loss, and logits (B,) by kind."""
-        net, weight = self.discriminator, self.config.mismatch_weight
-        real = net.features(self._pixels(inputs["images"], inputs["real_augmentation"]))
-        fake = net.features(self._pixels(fakes, inputs["fake_augmentation"]))
-        scores = {"matching": net.score(real, own), "mismatched": net.score(real, wrong), "fake": net.score(fake, said)}
-        return losses.discriminator_loss(scores["matching"], scores["mismatched"], scores["fake"], weight), scores
 
     def score_features(
         self, inputs: Inputs, own: Tensor, wrong: Tensor, said: Tensor, real_taps: list[Tensor], fake_taps: list[Tensor]
@@ -338,7 +326,7 @@ class ModernStep:
         real_taps: list[Tensor],
         fake_taps: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Learn from both discriminators' scores."""
+        """Learn from the discriminators' scores."""
         learned = [weight for module in self._discriminators() for weight in module.parameters()]
         for weight in learned:  # their gradients would be computed and thrown away
             weight.requires_grad_(False)
@@ -372,9 +360,8 @@ class ModernStep:
         Returns:
             The generator's loss, and its parts.
         """
-        config, parts = self.config, {}
-        features = self.discriminator.features(self._pixels(fakes, given["fake_augmentation"]))
-        parts["g_loss"] = (config.pixel_weight, losses.generator_loss(self.discriminator.score(features, said)))
+        config = self.config
+        parts = self.pixels.of_generator(given, fakes, said) if self.pixels else {}
         if self.feature_discriminator is not None:
             heads = self.feature_discriminator
             scores = heads.score(heads.features(fake_taps), said[:, None])
@@ -393,8 +380,5 @@ class ModernStep:
             parts["feature_diversity"] = (weight, modern_losses.feature_diversity_loss(fake_taps, repeats))
         if self.moments is not None:
             parts["moments"] = (config.moment_weight, self.moments(fakes, given["images"]))
-        if self.recovery is not None:
-            read = self.recovery(features.flatten(1)).float()
-            parts["recovery"] = (config.recovery_weight, F.mse_loss(read, given["noise"]))
         total = torch.stack([weight * loss for weight, loss in parts.values()]).sum()
         return total, {name: loss.detach() for name, (_, loss) in parts.items()}

@@ -24,8 +24,9 @@ from t2i.config.options import TrainConfig
 from t2i.extras import require
 from t2i.pretrained.folder import data_metadata
 
-SCORES = ("matching", "mismatched", "fake")  # of D, for the three kinds of pair
-LOSSES = ("d_loss", "g_loss", "alignment", "recovery")
+GROUPS = dict.fromkeys(("matching", "mismatched", "fake"), "scores")  # of D, for the three kinds of pair
+GROUPS |= dict.fromkeys(("d_loss", "g_loss", "feature_loss", "feature_g_loss", "text_fit", "contrastive"), "losses")
+GROUPS |= dict.fromkeys(("alignment", "diversity", "feature_diversity", "moments", "recovery"), "losses")
 
 
 class Tracker(Protocol):
@@ -188,9 +189,7 @@ def named(record: Mapping[str, Any]) -> dict[str, float]:
             continue
         group = phase
         if phase == "gan":
-            group = (
-                "scores" if name in SCORES else "losses" if name in LOSSES else "speed" if "second" in name else "gan"
-            )
+            group = GROUPS.get(name, "speed" if "second" in name else "gan")
         out[f"{group}/{name}"] = float(value)
     return out
 
