@@ -376,3 +376,22 @@ def test_a_dry_run_counts_parameters_and_operations(tiny_blossoms, tmp_path):
     work = [float(re.search(r"([\d.]+) MFLOP a step", text)[1]) for text in (said, double)]
     assert work[0] > 0
     assert work[1] == pytest.approx(2 * work[0], rel=0.01)  # three digits are shown
+
+
+def test_a_dry_run_lists_the_discriminators_that_there_are(tiny_blossoms, tmp_path):
+    config = dataclasses.replace(
+        PRESETS["modern"],
+        size=16,
+        pixel_size=16,
+        generator_width=4,
+        discriminator_width=8,
+        batch=8,
+        precision="float32",
+    )
+    said = dry_run(config, tiny_blossoms, tmp_path)
+    assert re.search(r"feature_discriminator\.heads\.1\.first +64 x 8 x 8\n", said)
+    assert "feature discriminator: " in said
+    assert " discriminator: " not in said.replace("feature discriminator", "")
+    both = dry_run(dataclasses.replace(config, pixel_weight=0.5), tiny_blossoms, tmp_path)
+    assert re.search(r"^ +discriminator: [\d,]+$", both, re.MULTILINE)
+    assert re.search(r"^ +discriminator\.\S+ +\d+ x", both, re.MULTILINE)

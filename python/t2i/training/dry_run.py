@@ -33,6 +33,8 @@ from t2i.training.steps import Step, make_step
 
 ROWS = 4  # of the step that is measured: the smallest batch
 SHOWN = 8  # rows of the batch in the image
+LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.Linear)
+SHOWN_LAYERS = {"generator": LAYERS, "discriminator": LAYERS, "feature_discriminator": (nn.Conv2d,)}
 LEARNED = {  # networks of a step that are listed with their parameters, beside those of the text
     "generator": "generator",
     "discriminator": "discriminator",
@@ -104,9 +106,8 @@ def _measured(config: TrainConfig, data: PackedDataset, device: torch.device) ->
     hooks = [
         layer.register_forward_hook(partial(_note_shape, shapes, f"{of}.{name}" if name else of))
         for of, net in step.modules().items()
-        if of in ("generator", "discriminator")
         for name, layer in net.named_modules()
-        if not name or (isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.Linear)) and "residual." not in name)
+        if of in SHOWN_LAYERS and (not name or (isinstance(layer, SHOWN_LAYERS[of]) and "residual." not in name))
     ]
     saved: dict[int, int] = {}
     weights = {weight.untyped_storage().data_ptr() for net in step.modules().values() for weight in net.parameters()}
