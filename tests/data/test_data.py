@@ -153,6 +153,12 @@ def test_a_pack_of_the_old_form_is_refused_with_the_command_that_renews_it(uneve
     assert str(caught.value).endswith(f": t2i-prepare folder flowers --out {folder} --size 16 --fit crop --force")
 
 
+@pytest.mark.parametrize("images", [[], [0], [3, 1, 3], [47, 0, 12]], ids=str)
+def test_the_caption_rows_of_images_are_listed_image_by_image(uneven, images):
+    rows = uneven.caption_rows(np.array(images, np.int64))
+    assert uneven.caption_texts(rows) == [caption for image in images for caption in uneven.captions_of(image)]
+
+
 def test_an_independent_reader_sees_what_the_native_one_does(blossoms, blossoms_folder):
     record = json.loads((blossoms_folder / "pack.json").read_text())
     shards = [load_file(blossoms_folder / shard["file"]) for shard in record["shards"]]
