@@ -151,3 +151,17 @@ def packed(kind, source, tmp_path, **options):
     report = prepare.pack(kind, source, tmp_path / "pack", size=16, show_progress=False, force=True, **options)
     assert_all_accounted(report)
     return PackedDataset(tmp_path / "pack", verify=True), report
+
+
+def write_pack(folder, rows, size=16, classes=True):
+    """Pack rows of (class name, captions, test) with pictures of random pixels."""
+    from t2i import prepare  # only here: they import torch
+    from t2i.data.dataset import PackedDataset
+
+    rng = np.random.default_rng(0)
+    writer = prepare.PackWriter(folder, "made", size, {})
+    for number, (name, captions, test) in enumerate(rows):
+        image = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        writer.add(image, captions, name if classes else None, test, f"picture {number}")
+    writer.close()
+    return PackedDataset(folder, verify=True)

@@ -21,7 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from judge import judge_images
+from judge import SAMPLE_SEED, judge_images
 from torch import Tensor
 
 from t2i import runtime
@@ -30,6 +30,7 @@ from t2i.config.presets import preset
 from t2i.data.dataset import PackedDataset
 from t2i.metrics.images import images_of_pipeline
 from t2i.metrics.inception import FeatureNetwork
+from t2i.metrics.scoring import sample_images
 from t2i.models.modern import ModernGenerator
 from t2i.pipeline import Pipeline
 from t2i.training import gan, modern_step
@@ -112,8 +113,10 @@ def settings_of(part: str, seed: int, folder: Path, args: argparse.Namespace) ->
 def evaluate(folder: Path, data: PackedDataset, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Measure one run and, by the same measures, real images: {"generated": figures, "real": figures}."""
     pipe = Pipeline.from_pretrained(folder, str(runtime.pick_device(args.device)))
-    found = images_of_pipeline(pipe, data, count=args.count, features=args.features).figures
-    judged = judge_images(pipe, data, FeatureNetwork.load(args.features).to(pipe.device), args.count)
+    sample = sample_images(pipe, data, "test", args.count, SAMPLE_SEED)
+    measures = {"split": "test", "count": args.count, "features": args.features, "seed": SAMPLE_SEED}
+    found = images_of_pipeline(pipe, data, sample=sample, **measures).figures
+    judged = judge_images(sample, data, FeatureNetwork.load(args.features).to(pipe.device))
     measured = [name for name in COLUMNS if name in found]
     return {
         "generated": {name: found[name]["value"] * SCALE.get(name, 1.0) for name in measured} | judged["generated"],

@@ -26,7 +26,7 @@ from t2i.data.dataset import PackedDataset
 from t2i.metrics.inception import BLOCKS, FeatureNetwork, resize_as_tensorflow
 from t2i.metrics.inputs import middle
 from t2i.metrics.retrieval import captions_of_split, mismatched_rows, r_precision
-from t2i.metrics.scoring import sample_images
+from t2i.metrics.scoring import ImageSample, sample_images
 from t2i.models.encoders import WhitenedEncoder
 from t2i.pipeline import Pipeline
 from t2i.text.build import text_encoder
@@ -38,6 +38,7 @@ from t2i.weights import load_weights, save_weights
 
 SIDE = 149  # pixels that FID's network reads here: a quarter of the work of 299
 STEPS, BATCH, CAPTIONS, COMPONENTS, SEED = 500, 256, 5, 256, 77
+SAMPLE_SEED = 0  # of the images that are judged
 OPTIONS = JointOptions(kind="ngrams", dim=128, objective="class-contrastive")
 CPU = torch.device("cpu")
 
@@ -103,7 +104,7 @@ class Judge:
         rows = np.sort(np.concatenate([self.data.split("train"), self.known]))
         torch.manual_seed(SEED)
         self.fit(self.real[torch.from_numpy(rows)])
-        self.inputs.fit(self.text, captions_of_split(self.data, rows)[0])
+        self.inputs.fit(self.text, self.data.caption_rows(rows))
         adam = torch.optim.AdamW([*self.text.parameters(), *self.image.parameters()], weight_decay=1e-2, fused=True)
         groups, counts = torch.from_numpy(self.data.groups()), np.diff(self.data.caption_offsets)
         for step in range(STEPS):
@@ -145,12 +146,9 @@ class Judge:
         }
 
 
-def judge_images(
-    pipe: Pipeline, data: PackedDataset, network: FeatureNetwork, count: int
-) -> dict[str, dict[str, float]]:
-    """Generate `count` images of held-out captions and score them: {"generated": figures, "real": figures}."""
-    judge = Judge(data, network, pipe.config.size)
-    sample = sample_images(pipe, data, "test", count, 0)
+def judge_images(sample: ImageSample, data: PackedDataset, network: FeatureNetwork) -> dict[str, dict[str, float]]:
+    """Score a sample of the held-out classes: {"generated": figures, "real": figures}."""
+    judge = Judge(data, network, sample.generated.shape[1])
     images = sample.chosen[sample.own]
     unknown = np.isin(images, judge.unknown)
     real = judge.score(judge.real[torch.from_numpy(images[unknown])], images[unknown], sample.captions[unknown])
@@ -169,7 +167,8 @@ def main() -> None:
     data, network = PackedDataset(args.data), FeatureNetwork.load(args.features).to(device)
     for model in args.model:
         pipe = Pipeline.from_pretrained(model, args.device)
-        print(json.dumps({"model": model} | judge_images(pipe, data, network, args.count)), flush=True)
+        sample = sample_images(pipe, data, "test", args.count, SAMPLE_SEED)
+        print(json.dumps({"model": model} | judge_images(sample, data, network)), flush=True)
 
 
 if __name__ == "__main__":

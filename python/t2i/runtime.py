@@ -6,8 +6,8 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -213,6 +213,14 @@ def generator(device: torch.device, seed: int, step: int, purpose: str) -> torch
     """Make the random generator of one draw: a pure function of (seed, step, purpose), so that resuming needs no state."""
     digest = hashlib.sha256(f"{seed}/{step}/{purpose}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int, step: int, purpose: str) -> Iterator[None]:
+    """Seed torch's own generators inside by (seed, step, purpose), for what takes no other (dropout); restored after it."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(generator(torch.device("cpu"), seed, step, purpose).initial_seed())
+        yield
 
 
 def noise(shape: tuple[int, ...], device: torch.device, seed: int, step: int, purpose: str) -> Tensor:

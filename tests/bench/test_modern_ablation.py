@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers import load_script
+from t2i.metrics.images import ImageResult
 from t2i.models.modern import ModernGenerator
 from t2i.training import modern_step
 
@@ -49,6 +50,28 @@ def test_without_augmentation_nothing_is_drawn_stronger_than_zero(ablation):
     assert modern_step.Augmentation().translation > 0
     with ablation.PARTS["augmentation"].patch():
         assert set(vars(modern_step.Augmentation()).values()) == {0.0}
+
+
+def test_both_measures_are_of_images_that_were_generated_once(ablation, tiny_run, tiny_blossoms, monkeypatch):
+    seen = []
+
+    def measured(pipe, data, *, sample, **how):
+        seen.append((sample, how["split"], how["count"]))
+        return ImageResult({"kid_pixels": {"value": 0.002, "real": 0.001}})
+
+    def judged(sample, data, network):
+        seen.append((sample, "test", len(sample.generated)))
+        return {"generated": {"caption": 0.5}, "real": {"caption": 0.75}}
+
+    monkeypatch.setattr(ablation, "images_of_pipeline", measured)
+    monkeypatch.setattr(ablation, "judge_images", judged)
+    monkeypatch.setattr(ablation.FeatureNetwork, "load", lambda path: torch.nn.Identity())
+    args = argparse.Namespace(device="cpu", count=7, features="any.safetensors")
+    found = ablation.evaluate(tiny_run, tiny_blossoms, args)
+    assert found == {"generated": {"kid_pixels": 2.0, "caption": 0.5}, "real": {"kid_pixels": 1.0, "caption": 0.75}}
+    (one, *how), (two, *other) = seen
+    assert one is two
+    assert how == other == ["test", 7]
 
 
 def test_the_table_has_mean_and_range_over_seeds(ablation, tmp_path):

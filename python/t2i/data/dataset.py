@@ -1,9 +1,4 @@
-"""The packed data set, the sampler over it, and the loader that turns a plan into a batch.
-
-* `PackedDataset`: a folder of safetensors shards that `t2i-prepare` wrote, read by the native module, never mapped.
-* `Sampler.plan(step)`: a few hundred integers, a pure function of (data set, seed, step): resuming needs only the step.
-* `Loader.batch(step)`: the plan carried out, as tensors on the device.
-"""
+"""The packed data set: a folder of safetensors shards that `t2i-prepare` wrote, read by the native module, never mapped."""
 
 import hashlib
 import json
@@ -112,6 +107,12 @@ class PackedDataset:
         """Return the captions of one image as they were written."""
         first, last = self.caption_offsets[image : image + 2]
         return self.caption_texts(np.arange(first, last))
+
+    def caption_rows(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        """List the caption rows of images (n,), image by image: (m,), counted over the whole set."""
+        first = self.caption_offsets[images]
+        counts = self.caption_offsets[images + 1] - first
+        return np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
 
     def groups(self) -> NDArray[np.int64]:
         """Return the group of each image (N,), its class or, without one, its number; mismatched pairs never share one."""

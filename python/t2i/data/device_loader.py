@@ -1,6 +1,6 @@
 """Loaders that keep a GPU busy: both carry out the same plan, to the byte.
 
-* `Loader` (`data.py`), the host loader: Rust fills pinned buffers, a ring of them, and copies run beside the computation. Its
+* `Loader` (`loader.py`), the host loader: Rust fills pinned buffers, a ring of them, and copies run beside the computation. Its
   memory does not grow with the data set. For sets larger than the card.
 * `DeviceLoader`: the whole data set lies on the device as uint8; a step uploads the plan, a few hundred integers, and gathers,
   crops, mirrors and scales there.
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i import _native
-from t2i.data.dataset import PackedDataset, Tokenizer
+from t2i._native import CAPTION_LENGTH
+from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Batch, Loader
 from t2i.data.sampler import Sampler
 from t2i.ops.crop_flip_normalise import Impl, crop_flip_normalise
@@ -31,13 +31,11 @@ class DeviceLoader:
     Args:
         sampler: Decides.
         device: Where the data set is copied to, and batches are made; the CPU serves for tests.
-        batch: Rows.
+        batch: B, this process's rows.
         crop: Side of the images.
         captions_per_image: K.
         mismatched_images: Also make the mismatched images.
-        characters: Also give the captions as ids (learned text encoder).
-        tokenizer: How they are encoded, see `PackedDataset.read_captions`.
-        caption_length: L, ids per caption.
+        characters: Also give the captions as ids of the paper's alphabet (learned text encoder).
         kernels: "reference" or "triton", see `crop_flip_normalise`.
     """
 
@@ -51,8 +49,6 @@ class DeviceLoader:
         captions_per_image: int = 1,
         mismatched_images: bool = False,
         characters: bool = False,
-        tokenizer: Tokenizer = "alphabet",
-        caption_length: int = _native.CAPTION_LENGTH,
         kernels: Impl = "reference",
     ) -> None:
         data = sampler.data
@@ -63,7 +59,7 @@ class DeviceLoader:
             self.stored[rows[0] : rows[-1] + 1] = torch.from_numpy(data.read_images(rows)).to(device)
         self.characters: Tensor | None = None
         if characters:
-            ids = data.read_captions(np.arange(data.captions), tokenizer, caption_length)
+            ids = data.read_captions(np.arange(data.captions))
             self.characters = torch.from_numpy(ids).to(device)
         self.groups = torch.from_numpy(data.groups()).to(device)
         b = batch
@@ -134,14 +130,12 @@ class DeviceLoader:
         )
 
 
-def fits(
-    data: PackedDataset, device: torch.device, characters: bool, caption_length: int = _native.CAPTION_LENGTH
-) -> bool:
+def fits(data: PackedDataset, device: torch.device, characters: bool) -> bool:
     """Say whether a data set leaves a GPU enough room for the networks."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    bytes_ = len(data) * data.image_size**2 * 3 + (data.captions * caption_length if characters else 0)
+    bytes_ = len(data) * data.image_size**2 * 3 + (data.captions * CAPTION_LENGTH if characters else 0)
     return bytes_ < SHARE * free
 
 
@@ -155,8 +149,6 @@ def make_loader(
     captions_per_image: int,
     mismatched_images: bool,
     characters: bool,
-    tokenizer: Tokenizer = "alphabet",
-    caption_length: int = _native.CAPTION_LENGTH,
     kernels: Impl = "reference",
 ) -> Loader | DeviceLoader:
     """Make the loader that `--loader` asks for; the arguments are `DeviceLoader`'s."""
@@ -166,9 +158,7 @@ def make_loader(
         "captions_per_image": captions_per_image,
         "mismatched_images": mismatched_images,
         "characters": characters,
-        "tokenizer": tokenizer,
-        "caption_length": caption_length,
     }
-    if kind == "device" or (kind == "auto" and fits(sampler.data, device, characters, caption_length)):
+    if kind == "device" or (kind == "auto" and fits(sampler.data, device, characters)):
         return DeviceLoader(sampler, device, **options, kernels=kernels)
     return Loader(sampler, device, **options)

@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from t2i import _native
-from t2i.data.dataset import Tokenizer
+from t2i._native import CAPTION_LENGTH
 from t2i.data.sampler import Sampler
 from t2i.images import normalise
 
@@ -25,7 +24,7 @@ class Batch:
     classes: Tensor  # (B,) int64 class of each image; without classes, the image's own number
     captions: Tensor  # (B, K) int64 caption rows
     mismatched_captions: Tensor  # (B, K) int64, of the mismatched images
-    caption_ids: Tensor | None  # (B, K, L) uint8, L = 201 for the paper's alphabet
+    caption_ids: Tensor | None  # (B, K, 201) uint8, of the paper's alphabet
     mismatched_caption_ids: Tensor | None
     interpolation_partner: Tensor  # (B/2,) int64 rows of the batch of all processes
     interpolation_weight: Tensor  # (B/2,) float32
@@ -37,12 +36,11 @@ class Loader:
     Args:
         sampler: Decides.
         device: Where the batch goes; to a GPU from pinned memory, without waiting.
+        batch: B, this process's rows.
         crop: Side of the images.
         captions_per_image: K.
         mismatched_images: Also read the mismatched images.
-        characters: Also encode the captions to ids (learned text encoder).
-        tokenizer: How, see `PackedDataset.read_captions`.
-        caption_length: L, ids per caption.
+        characters: Also encode the captions to ids of the paper's alphabet (learned text encoder).
     """
 
     def __init__(
@@ -55,14 +53,12 @@ class Loader:
         captions_per_image: int = 1,
         mismatched_images: bool = False,
         characters: bool = False,
-        tokenizer: Tokenizer = "alphabet",
-        caption_length: int = _native.CAPTION_LENGTH,
     ) -> None:
-        self.sampler, self.device, self.tokenizer = sampler, device, tokenizer
+        self.sampler, self.device = sampler, device
         self._groups = sampler.data.groups()
         pinned = device.type == "cuda"
         pixels = (batch, crop, crop, 3)
-        letters = (batch, captions_per_image, caption_length)
+        letters = (batch, captions_per_image, CAPTION_LENGTH)
 
         def buffers() -> dict[str, Tensor]:
             shapes: dict[str, tuple[int, ...]] = {"images": pixels}
@@ -72,9 +68,8 @@ class Loader:
                 shapes |= {"captions": letters, "mismatched_captions": letters}
             return {name: torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for name, shape in shapes.items()}
 
-        self.ring = [
-            buffers() for _ in range(RING if pinned else 1)
-        ]  # one is filled while others are still being copied
+        # One is filled while others are still being copied.
+        self.ring = [buffers() for _ in range(RING if pinned else 1)]
         self.sent: list[torch.cuda.Event | None] = [None] * len(self.ring)
         self._filling = threading.Lock()  # threads that share a loader wait for each other: the buffers are one batch's
 
@@ -92,7 +87,7 @@ class Loader:
         if event is not None:
             event.synchronize()  # the copy out of these buffers, RING steps ago
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in buffers.items()}
-        self.sampler.data.native.fill(plan, **arrays, tokenizer=self.tokenizer)
+        self.sampler.data.native.fill(plan, **arrays)
         sent = {name: tensor.to(self.device, non_blocking=True, copy=True) for name, tensor in buffers.items()}
         if self.device.type == "cuda":
             event = torch.cuda.Event()

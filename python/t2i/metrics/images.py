@@ -118,6 +118,7 @@ def images_of_pipeline(
     batch: int = 32,
     full: bool = False,
     accuracy: dict[str, Any] | None = None,
+    sample: ImageSample | None = None,
 ) -> ImageResult:
     """Evaluate the images of a model in memory: a pipeline, or what has its `config`, `device`, `encoder` and `draw`.
 
@@ -132,6 +133,7 @@ def images_of_pipeline(
         batch: Images at once in the feature network.
         full: Also the figures of torch-fidelity.
         accuracy: Arguments of `caption_accuracy_of_run` for a run folder of blossoms; without them it is not measured.
+        sample: What `sample_images` made of this model with the same data set, split, count and seed; None makes it.
 
     Raises:
         ConfigError: arguments that cannot work.
@@ -140,7 +142,7 @@ def images_of_pipeline(
     if count < MIN_IMAGES or batch < 1:
         raise ConfigError(f"--count must be at least {MIN_IMAGES} and --batch at least 1, got {count} and {batch}")
     network = FeatureNetwork.load(features).to(pipe.device) if features else None
-    sample = sample_images(pipe, pack, split, count, seed)
+    sample = sample_images(pipe, pack, split, count, seed) if sample is None else sample
     protocol = _protocol(pack, sample, pipe.config.size, split, seed, pipe.device.type)
     found: dict[str, Any] = {"measure": "images"}
     skipped: dict[str, str] = {}

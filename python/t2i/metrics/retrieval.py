@@ -135,9 +135,7 @@ def r_precision(images: Tensor, captions: Tensor, own: NDArray[np.int64], others
 def captions_of_split(pack: PackedDataset, images: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """List the caption rows of images (n,), and the class of each; without classes, each image is its own class."""
     counts = np.diff(pack.caption_offsets)[images]
-    rows = np.concatenate([np.arange(*pack.caption_offsets[[image, image + 1]]) for image in images])
-    labels = pack.classes[images].astype(np.int64)
-    return rows, np.repeat(np.where(labels < 0, images, labels), counts)
+    return pack.caption_rows(images), np.repeat(pack.groups()[images], counts)
 
 
 def ranked_captions(

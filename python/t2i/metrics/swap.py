@@ -6,7 +6,6 @@ same noise, and the probe of `attributes.py` reads both images: an encoder that 
 Source: none; after the word-order probes of Thrush et al. 2022 (Winoground).
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,8 +85,3 @@ def swap_test(pipe: Pipeline, *, pairs: int = 200, seed: int = 0) -> dict[str, A
         "both": float(right.all(axis=1).mean()),
         "protocol": {"pairs": pairs, "seed": seed, "colours": sorted(set(PETAL_COLOURS) & set(CENTRE_COLOURS))},
     }
-
-
-def swap_test_of_run(run: Path, *, pairs: int = 200, seed: int = 0, device: str = "auto") -> dict[str, Any]:
-    """Load a run and measure it; see `swap_test`."""
-    return swap_test(Pipeline.from_pretrained(run, str(runtime.pick_device(device))), pairs=pairs, seed=seed)

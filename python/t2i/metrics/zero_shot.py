@@ -132,7 +132,7 @@ def _embed_captions(
 ) -> tuple[Tensor, NDArray[np.int64]]:
     """Embed all captions of images (n,): (M, T) on the CPU, and how many each image has (n,)."""
     counts = np.diff(data.caption_offsets)[rows]
-    captions = np.concatenate([np.arange(*data.caption_offsets[[row, row + 1]]) for row in rows])
+    captions = data.caption_rows(rows)
     inputs = CaptionInputs(encoder, data, device)
     parts = np.array_split(captions, -(-len(captions) // 512))
     return torch.cat([encoder(inputs(part)).cpu() for part in parts]), counts

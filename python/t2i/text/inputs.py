@@ -90,5 +90,4 @@ def minilm_vectors(encoder: MiniLmEncoder, captions: Sequence[str], device: torc
 
 def train_rows(data: PackedDataset) -> NDArray[np.int64]:
     """List the caption rows of the training images."""
-    counts = np.diff(data.caption_offsets)
-    return np.flatnonzero(np.repeat(np.isin(np.arange(len(data)), data.split("train")), counts))
+    return data.caption_rows(data.split("train"))

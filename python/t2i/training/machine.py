@@ -35,8 +35,8 @@ class AnyText(FrozenText):
         super().__init__(torch.empty(0, dim), None)
 
     def __call__(self, rows: Tensor, ids: Tensor | None) -> Tensor:
-        """Sample (B, T) for (B, K) caption rows."""
-        return torch.randn(len(rows), self.table.shape[1], device=self.table.device)
+        """Sample (B, T), on the device of the (B, K) caption rows."""
+        return torch.randn(len(rows), self.table.shape[1], device=rows.device)
 
 
 def settle(config: TrainConfig, folder: Path, ranks: Ranks = ALONE) -> TrainConfig:

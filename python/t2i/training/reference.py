@@ -8,6 +8,7 @@ from torch import Tensor
 
 from t2i.data.dataset import PackedDataset
 from t2i.images import normalise
+from t2i.metrics.inputs import middle
 
 REFERENCES = 64  # images
 
@@ -33,15 +34,11 @@ class Reference:
         """Collect them from a packed data set, at `size` pixels."""
         rows = data.split("train")
         chosen = rows[np.linspace(0, len(rows) - 1, min(REFERENCES, len(rows))).astype(np.int64)]
-        low = (data.image_size - size) // 2
-        images = data.read_images(chosen)[:, low : low + size, low : low + size]
-        counts = np.diff(data.caption_offsets)[rows]
-        first = np.repeat(data.caption_offsets[rows] - np.cumsum(counts) + counts, counts)
-        captions = first + np.arange(counts.sum())
-        classes = np.repeat(data.groups()[rows], counts)
+        images = middle(data.read_images(chosen), size)
+        owners = np.repeat(rows, np.diff(data.caption_offsets)[rows])
         return cls(
-            normalise(torch.from_numpy(np.ascontiguousarray(images))),
-            torch.from_numpy(captions),
-            torch.from_numpy(classes),
-            torch.from_numpy(np.repeat(rows, counts)),
+            normalise(torch.from_numpy(images)),
+            torch.from_numpy(data.caption_rows(rows)),
+            torch.from_numpy(data.groups()[owners]),
+            torch.from_numpy(owners),
         )

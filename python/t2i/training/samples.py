@@ -10,12 +10,11 @@ from t2i.data.dataset import PackedDataset
 from t2i.images import save_image, to_uint8
 from t2i.plots import grids
 from t2i.training.steps import Step
-from t2i.training.text_source import TextSource
 
 ROWS, COLUMNS = 8, 8  # captions and noise vectors of a grid
 
 
-def sample_captions(data: PackedDataset, source: TextSource) -> tuple[list[str], Tensor, Tensor]:
+def sample_captions(data: PackedDataset) -> tuple[list[str], Tensor, Tensor]:
     """Choose the captions of the grid, unseen ones where the data has a test split.
 
     Returns:
@@ -41,7 +40,7 @@ class SampleGrid:
 
     def __init__(self, gan: Step, data: PackedDataset, folder: Path) -> None:
         self.gan, self.folder = gan, folder / "samples"
-        self.captions, self.rows, self.ids = sample_captions(data, gan.text)
+        self.captions, self.rows, self.ids = sample_captions(data)
 
     @torch.no_grad()
     def __call__(self, step: int) -> Tensor:

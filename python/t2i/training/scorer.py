@@ -19,7 +19,7 @@ from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError
 from t2i.files import read_json, write_atomically
 from t2i.images import normalise
-from t2i.metrics.retrieval import JointEmbedding, captions_of_split
+from t2i.metrics.retrieval import JointEmbedding
 from t2i.models.build import image_encoder
 from t2i.text.build import text_encoder
 from t2i.text.inputs import CaptionInputs
@@ -94,7 +94,7 @@ def _trained(
         torch.manual_seed(config.seed)
         text, image = text_encoder(options), image_encoder(options, config.size)
         inputs = CaptionInputs(text, data, device)
-        inputs.fit(text, captions_of_split(data, rows)[0])
+        inputs.fit(text, data.caption_rows(rows))
         text = text.to(device)
         image = image.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         adam = torch.optim.AdamW(

@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +27,7 @@ from t2i.models.build import style_encoder
 from t2i.models.encoders import blurred
 from t2i.pipeline import Pipeline
 from t2i.pretrained.folder import model_hash
+from t2i.text.inputs import train_rows
 from t2i.text.table import caption_table
 from t2i.training import losses
 from t2i.training.checkpoint import Checkpoints
@@ -131,19 +131,15 @@ def train_style(config: StyleConfig) -> Path:
             metadata=metadata,
         )
         if loop.steps_left():
-            update.texts = caption_table(pipe.encoder, data, device, precision)[_training_captions(data).to(device)]
+            update.texts = caption_table(pipe.encoder, data, device, precision)[
+                torch.from_numpy(train_rows(data)).to(device)
+            ]
         with loop:
             for step in loop.steps_left():
                 loop.record(step, update(step))
                 loop.save_if_due()
             save_weights(folder / "style.safetensors", {"style": update.encoder})
     return folder
-
-
-def _training_captions(data: PackedDataset) -> Tensor:
-    """List the caption rows (M,) of the training split."""
-    offsets = data.caption_offsets
-    return torch.from_numpy(np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in data.split("train")]))
 
 
 def _copy_run(run: Path, folder: Path) -> None:

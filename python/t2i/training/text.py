@@ -41,10 +41,14 @@ class TextStep:
         device: Where it lives.
         precision: Of products and convolutions.
         steps: Steps in all, for the schedule.
+        seed: Of dropout.
     """
 
-    def __init__(self, objective: Objective, device: torch.device, precision: torch.dtype, steps: int) -> None:
-        self.objective, self.device, self.precision, self.steps = objective, device, precision, steps
+    def __init__(
+        self, objective: Objective, device: torch.device, precision: torch.dtype, steps: int, seed: int
+    ) -> None:
+        self.objective, self.device, self.precision = objective, device, precision
+        self.steps, self.seed = steps, seed
         self.guard = NonFiniteGuard([objective.text, objective.image], device)
         for module in [*self.kept().values(), *objective.learning.values()]:
             module.train(any(weight.requires_grad for weight in module.parameters()))
@@ -58,8 +62,9 @@ class TextStep:
         objective = self.objective
         set_learning_rate(objective.optimizer, objective.rate(step, self.steps))
         self.guard.begin()
-        with runtime.autocast(self.device, self.precision):
-            loss, measure = objective.loss(batch, step)
+        dropout = runtime.seeded(self.device, self.seed, step, "dropout")
+        with dropout, runtime.autocast(self.device, self.precision):
+            loss, measure = objective.loss(batch)
         objective.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if objective.clip is not None:
@@ -101,7 +106,7 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
     if init and not config.text.teacher:
         console.say(warm_start_text(init, config.text.kind, {"text": objective.text, "image": objective.image}))
     steps = steps_for(config.text, objective.epoch)
-    update = TextStep(objective, device, precision, steps)
+    update = TextStep(objective, device, precision, steps, config.seed)
     loop = Loop(
         "text",
         folder,

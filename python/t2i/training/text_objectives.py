@@ -64,8 +64,11 @@ class Objective(Protocol):
         """Read a step's batch, which another process may have damaged."""
         ...
 
-    def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, Tensor]:
-        """Compute the loss, and how often an image's own text is the nearest; for a student, the mean cosine."""
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Compute the loss, and how often an image's own text is the nearest; for a student, the mean cosine.
+
+        Dropout draws from torch's own generators, which `TextStep` seeds for each step.
+        """
         ...
 
     def end(self, step: int) -> None:
@@ -162,7 +165,7 @@ class JointObjective:
         assert self.features is not None
         return tokens, self.features.of(plan.image, plan.flip).to(self.device)
 
-    def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Compare every image with every caption."""
         texts, images = self.text(batch[0]), self.image(batch[1])
         own = (images @ texts.T).argmax(dim=1) == torch.arange(self.batch, device=self.device)
@@ -180,7 +183,7 @@ class ClassContrastiveObjective:
 
     def __init__(self, config: Config, data: PackedDataset, device: torch.device) -> None:
         options = config.text
-        self.options, self.device, self.seed = options, device, config.seed
+        self.options, self.device = options, device
         frozen = options.image_features != "joint"
         train = data.split("train")
         self.batch = min(options.batch, len(train))
@@ -233,16 +236,11 @@ class ClassContrastiveObjective:
         assert self.features is not None
         return tokens, self.features.of(plan.image).to(self.device), groups
 
-    def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Compare every image with the mean caption of every image."""
         tokens, seen, groups = batch
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(
-            devices
-        ):  # what is left out is a function of (seed, step), so that a run can be resumed
-            torch.manual_seed(runtime.generator(torch.device("cpu"), self.seed, step, "dropout").initial_seed())
-            texts = F.normalize(self.text(tokens), dim=1).unflatten(0, (self.batch, -1)).mean(dim=1)  # (B, T)
-            images = self.image(seen)
+        texts = F.normalize(self.text(tokens), dim=1).unflatten(0, (self.batch, -1)).mean(dim=1)  # (B, T)
+        images = self.image(seen)
         own = (images @ texts.T).argmax(dim=1) == torch.arange(self.batch, device=self.device)
         return class_contrastive_loss(images, texts, groups), own.float().mean()
 
@@ -291,7 +289,7 @@ class Distillation:
         rows = self.rows[sampled.numpy()]
         return self.inputs(rows), self.table[torch.from_numpy(rows).to(self.device)]
 
-    def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Compare directions: 1 - cos."""
         cosine = F.cosine_similarity(self.student(batch[0]), batch[1], dim=1).mean()
         return 1 - cosine, cosine.detach()

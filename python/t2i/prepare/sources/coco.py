@@ -36,7 +36,7 @@ def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Ite
     for name in files:
         stem = name.rpartition("/")[2].removesuffix(".json")
         for row in _rows(tree, name, report, options):
-            place = next((place for place in _places(tree, name, stem) if _there(tree, place, row)), "")
+            place = next((place for place in _places(name, stem) if _there(tree, place, row)), "")
             collector.add(row.where, place, row.cells, row.columns, split=split_of_file(stem))
     items = list(collector.items())
     if whole:
@@ -57,7 +57,7 @@ def _files(tree: Tree) -> list[str]:
     return []
 
 
-def _places(tree: Tree, name: str, stem: str) -> list[str]:
+def _places(name: str, stem: str) -> list[str]:
     """List the folders that images of an annotation file are looked for in."""
     folder = name.rpartition("/")[0]
     base = folder.removesuffix("annotations").rstrip("/") if folder.endswith("annotations") else folder

@@ -238,7 +238,7 @@ def _members(file: Any, length: int | None) -> Iterator[tuple[int, Member | Faul
     while True:
         name = "" if long_name is None else long_name
         try:
-            header = _block(file, at, length)
+            header = _block(file, at)
             if header is None:
                 behind = _behind_end(file, at + BLOCK)
                 if behind is not None:
@@ -290,7 +290,7 @@ def _behind_end(file: Any, at: int) -> int | None:
     return None
 
 
-def _block(file: Any, at: int, length: int | None) -> bytes | None:
+def _block(file: Any, at: int) -> bytes | None:
     """Read the header at `at`; None at the end of the archive."""
     header = _read(file, at, BLOCK)
     if len(header) < BLOCK:

@@ -1,0 +1,44 @@
+"""Tensors that are kept beside a pack: damaged ones are made again, old ones go."""
+
+import os
+
+import pytest
+import torch
+
+from t2i.data.cache import cached_tensor
+from t2i.weights import read_tensors
+
+
+def test_a_damaged_file_of_kept_tensors_is_replaced(tmp_path):
+    first = cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
+    (file,) = tmp_path.glob("things-*.safetensors")
+    file.write_bytes(file.read_bytes()[:-3])
+    second = cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([3.0, 4.0]))
+    assert (first.tolist(), second.tolist()) == ([1.0, 2.0], [3.0, 4.0])
+    assert cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: pytest.fail("kept")).tolist() == [3.0, 4.0]
+    assert cached_tensor(tmp_path, "things", {"a": 2}, (2,), lambda: torch.zeros(2)).tolist() == [0.0, 0.0]
+
+
+def test_a_flipped_bit_of_kept_tensors_is_noticed(tmp_path):
+    cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0]))
+    (file,) = tmp_path.glob("things-*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1  # the sign or the exponent of a number: still finite
+    file.write_bytes(data)
+    assert cached_tensor(tmp_path, "things", {"a": 1}, (2,), lambda: torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+def test_what_a_writer_that_was_killed_left_beside_a_pack_goes_when_it_is_old(tmp_path):
+    old, new = tmp_path / ".things-1.safetensors.7.partial", tmp_path / ".things-2.safetensors.8.partial"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    cached_tensor(tmp_path, "things", {"a": 1}, (1,), lambda: torch.zeros(1))
+    assert [old.exists(), new.exists()] == [False, True]  # another run may be writing the new one
+
+
+def test_only_the_newest_kept_tensors_stay(tmp_path):
+    for number in range(6):
+        cached_tensor(tmp_path, "things", {"a": number}, (1,), lambda value=number: torch.tensor([float(value)]))
+    stored = sorted(float(read_tensors(path)["things"]) for path in tmp_path.glob("things-*"))
+    assert stored == [2, 3, 4, 5]
