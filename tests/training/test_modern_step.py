@@ -416,3 +416,22 @@ def test_a_checkpoint_with_a_discriminator_that_no_one_hears_any_more_is_gone_on
         again(batch_of(number, size=32), number)
     one, other = weights(step), weights(again)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_discriminators_learn_on_after_an_update_of_the_generator_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording on a GPU may fail inside it; the step then runs as it is."""
+    step = made(settings())
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("not while recording")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(step, "score_fakes", failing)
+        with pytest.raises(RuntimeError, match="while recording"):
+            step(batch_of(0, size=32), 0)
+    before = weights(step)
+    step(batch_of(1, size=32), 1)
+    after = weights(step)
+    judges = [name for name in before if name.startswith(("discriminator.", "feature_discriminator."))]
+    assert any(not torch.equal(before[name], after[name]) for name in judges)
+    assert all(weight.requires_grad for judge in step._discriminators() for weight in judge.parameters())

@@ -330,12 +330,14 @@ class ModernStep:
         learned = [weight for module in self._discriminators() for weight in module.parameters()]
         for weight in learned:  # their gradients would be computed and thrown away
             weight.requires_grad_(False)
-        loss, measured = self.score_fakes(given, shown, said, fakes, real_taps, fake_taps)
-        self.generator_adam.zero_grad(set_to_none=True)
-        loss.backward()
-        self.guard.step(self.generator_adam, loss)
-        for weight in learned:
-            weight.requires_grad_(True)
+        try:
+            loss, measured = self.score_fakes(given, shown, said, fakes, real_taps, fake_taps)
+            self.generator_adam.zero_grad(set_to_none=True)
+            loss.backward()
+            self.guard.step(self.generator_adam, loss)
+        finally:  # a recording that failed runs as it is
+            for weight in learned:
+                weight.requires_grad_(True)
         return measured
 
     def score_fakes(
