@@ -13,9 +13,10 @@ import t2i
 from helpers import packed
 from t2i import prepare
 from t2i.prepare.collect import SourceOptions
-from t2i.prepare.columns import captions_in_cell, find_columns
+from t2i.prepare.columns import find_columns
 from t2i.prepare.kinds import archive_kind, image_kind, is_hidden
 from t2i.prepare.lines import numbered_lines
+from t2i.prepare.literals import captions_in_cell
 from t2i.prepare.splits import split_of_file, split_of_folder, split_of_value
 from t2i.prepare.tables import Fault, find_delimiter, read_rows
 from t2i.prepare.tree import joined
@@ -360,7 +361,24 @@ def test_rows_of_one_image_that_disagree_are_named(tmp_path):
     [
         ('["a", "b"]', ["a", "b"]),
         ("['a', 'b']", ["a", "b"]),
-        ("['a' 'b']", "['a' 'b']"),
+        ("['a' 'b']", ["a", "b"]),
+        ("['it\\'s'\n \"b, 'c' d\"]", ["it's", "b, 'c' d"]),
+        ('["a", null]', ["a", None]),
+        ("['a', None]", ["a", None]),
+        ("('a', \"b's\")", ["a", "b's"]),
+        ("('a' and b)", "('a' and b)"),
+        ("[]", []),
+        (" [ ] ", " [ ] "),
+        ('{"en": "a", "de": "b"}', {"en": "a", "de": "b"}),
+        (
+            "[{'raw': 'a', 'sentid': 3}, {'raw': 'b', 'sentid': 4}]",
+            [{"raw": "a", "sentid": 3}, {"raw": "b", "sentid": 4}],
+        ),
+        ("{'a', 'b'}", "{'a', 'b'}"),
+        ("{a kite}", "{a kite}"),
+        ('["Help" on a wall]', '["Help" on a wall]'),
+        ('{"x": 0.5}', '{"x": 0.5}'),
+        ("['\\d' 'b']", ["\\d", "b"]),
         ("['it\\'s']", ["it's"]),
         (f"['x', {'-' * 9999}1]", f"['x', {'-' * 9999}1]"),
         ("[a]", "[a]"),
