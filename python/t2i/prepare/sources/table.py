@@ -30,9 +30,11 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
     collector = Collector(Finder(tree, report, images), report)
     lemmatised = _lemmatised(files)
     for name in (name for name in files if name not in lemmatised):
-        folder, split = folder_of(name), _split(name)
+        folder, split, stem = folder_of(name), _split(name), stem_of(name.rpartition("/")[2])
         for row in read_listing(tree, name, report, options):
-            collector.add(row.where, folder, row.cells, row.columns, split=split, class_names=row.class_names)
+            collector.add(
+                row.where, folder, row.cells, row.columns, split=split, class_names=row.class_names, table=stem
+            )
     items = list(collector.items())
     for name in lemmatised:
         report.skip(tree.place(name), "not read: the lemmatised captions of a table beside it")
