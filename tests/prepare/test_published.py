@@ -1,0 +1,181 @@
+"""Data sets as they are published, or as their tools leave them: VizWiz, img2dataset on the Hub, tables beside train/ and val/."""
+
+import io
+import json
+import tarfile
+import zipfile
+
+import pytest
+from PIL import Image
+
+from t2i.errors import DataError
+from t2i.prepare import SOURCES, Report, SourceOptions
+
+
+def encoded(number=0):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (number * 20 % 256, 0, 200)).save(file, "PNG")
+    return file.getvalue()
+
+
+def fill(root, files):
+    """Write files: bytes, text, or what becomes JSON; an image where there is none."""
+    for number, (name, content) in enumerate(files.items()):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            content = encoded(number)
+        elif not isinstance(content, (str, bytes)):
+            content = json.dumps(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
+
+
+def listed(kind, source, **options):
+    """Return {name: (captions, held out)} and the report."""
+    report = Report()
+    items = list(SOURCES[kind](source, report, SourceOptions(**options)))
+    found = {item.member or item.named or item.path.name: (list(item.captions), item.test) for item in items}
+    assert len(found) == len(items)
+    return found, report
+
+
+def reasons(report):
+    return [reason for _, reason in report.skipped]
+
+
+def test_a_coco_file_of_images_without_captions_leaves_the_others_read(tmp_path):
+    def content(number, split):
+        return {
+            "images": [{"id": number, "file_name": f"{split}_{number}.png"}],
+            "annotations": [{"image_id": number, "caption": f"a {split}"}],
+        }
+
+    files = {f"annotations/{split}.json": content(n, split) for n, split in enumerate(("train", "val"))}
+    files |= {"train/train_0.png": None, "val/val_1.png": None, "test/test_2.png": None}
+    fill(tmp_path, files | {"annotations/test.json": {"images": [{"id": 2, "file_name": "test_2.png"}]}})
+    found, report = listed("coco", tmp_path)
+    assert found == {"train/train_0.png": (["a train"], False), "val/val_1.png": (["a val"], True)}
+    assert reasons(report) == ["not read: it lists images without captions", "no line names it"]
+    assert (report.account.images, report.account.read, report.account.skipped, report.account.files) == (2, 2, 2, 6)
+    with pytest.raises(DataError, match="lists images without captions"):
+        listed("coco", tmp_path / "annotations" / "test.json")
+
+
+TABLE = "image,caption\n{},a kite\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "images"),
+    [  # a table, and what it means of the files beside it
+        ({"train.csv": "1.png", "train/1.png": None, "test/1.png": None}, {"train/1.png": False}),
+        ({"val.csv": "1.png", "train/1.png": None, "val_images/1.png": None}, {"val_images/1.png": True}),
+        (
+            {"captions_test.csv": "1.png", "images/test/1.png": None, "images/train/1.png": None},
+            {"images/test/1.png": True},
+        ),
+        ({"kites.csv": "1.png", "kites/1.png": None, "boats/1.png": None}, {"kites/1.png": False}),
+        ({"train.csv": "1.png", "1.png": None, "train/1.png": None}, {"1.png": False}),
+        ({"train.csv": "1.png", "images/1.png": None, "train/1.png": None}, {"images/1.png": False}),
+        ({"train.csv": "1.PNG", "train/1.png": None}, {"train/1.png": False}),
+        ({"train.csv": "1.png", "test/1.png": None, "valid/1.png": None}, {}),
+        ({"a.csv": "my%20kite%C3%A9.png", "my kite\u00e9.png": None}, {"my kite\u00e9.png": False}),
+        ({"a.csv": "50%20.png", "50%20.png": None, "50 .png": None}, {"50%20.png": False}),
+        ({"a.csv": "..%2F..%2Fa.png", "a.png": None}, {}),
+    ],
+)
+def test_images_of_a_table_are_found_where_they_can_only_be_meant(tmp_path, files, images):
+    fill(tmp_path / "x", {name: TABLE.format(text) if text else None for name, text in files.items()})
+    found, report = listed("csv", tmp_path / "x")
+    assert {name: test for name, (_, test) in found.items()} == images
+    assert report.account.files == len(files)
+
+
+def test_no_folder_is_suggested_where_several_have_the_name(tmp_path):
+    files = {"a.csv": TABLE.format("1.png"), "left/1.png": None, "right/1.png": None}
+    _, report = listed("csv", fill(tmp_path, files))
+    assert reasons(report)[0] == "no such image: 1.png (there are left/1.png, right/1.png)"
+
+
+@pytest.mark.parametrize("name", ["one", "ONE.PNG", "/home/ann/one.png", "C:\\data\\one.png", "./one.png"])
+def test_the_users_folder_of_images_is_searched_like_the_source(tmp_path, name):
+    fill(tmp_path / "elsewhere", {"one.png": None, "two.png": None})
+    table = fill(tmp_path / "tables", {"a.jsonl": {"image": name, "caption": "a kite"}}) / "a.jsonl"
+    found, report = listed("csv", table, images=tmp_path / "elsewhere")
+    assert list(found) == ["one.png"], report.skipped
+
+
+def test_the_folder_that_a_message_suggests_makes_the_command_work(tmp_path):
+    source = fill(tmp_path, {"a.csv": TABLE.format("x/one"), "deep/er/x/one.png": None})
+    _, report = listed("csv", source)
+    [advice] = [reason for reason in reasons(report) if "--images" in reason]
+    assert f"--images {source / 'deep' / 'er'}" in advice
+    found, _ = listed("csv", source, images=source / "deep" / "er")
+    assert found == {"x/one.png": (["a kite"], False)}
+    _, report = listed("csv", fill(tmp_path / "url", {"a.csv": TABLE.format("http://a.org/p/1.png"), "i/1.png": None}))
+    assert reasons(report)[0] == "no such image: http://a.org/p/1.png (there is i/1.png)"
+
+
+def test_metadata_in_a_folder_may_name_images_from_the_top_of_the_source(tmp_path):
+    files = {f"{split}/{number}.png": None for split in ("train", "test") for number in range(2)}
+    for split in ("train", "test"):
+        rows = [json.dumps({"file_name": f"{split}/{number}.png", "text": f"{split} {number}"}) for number in range(2)]
+        files[f"{split}/metadata.jsonl"] = "\n".join(rows)
+    found, _ = listed("folder", fill(tmp_path, files))
+    assert found == {f"{s}/{n}.png": ([f"{s} {n}"], s == "test") for s in ("train", "test") for n in range(2)}
+
+
+@pytest.mark.parametrize("place", ["at the top", "in a zip", "in data"])
+def test_parquet_in_data_may_name_images_of_the_whole_repository(tmp_path, place):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    names = ["images/0.png", "images/1.png"]
+    (tmp_path / "data").mkdir()
+    for split, name in zip(("train", "test"), names, strict=True):
+        parquet.write_table(
+            pyarrow.table({"image": [name], "text": [split]}), tmp_path / "data" / f"{split}-00000-of-00001.parquet"
+        )
+    if place == "in a zip":
+        with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+            for number, name in enumerate(names):
+                archive.writestr(name, encoded(number))
+    else:
+        fill(tmp_path / "data" if place == "in data" else tmp_path, dict.fromkeys(names))
+    found, report = listed("huggingface", tmp_path)
+    start = "data/" if place == "in data" else ""
+    assert found == {f"{start}{names[0]}": (["train"], False), f"{start}{names[1]}": (["test"], True)}
+    assert report.skipped == []
+
+
+@pytest.mark.parametrize("form", ["webdataset", "files"])
+def test_a_repository_of_img2datasets_output_is_read_by_its_images_not_by_its_notes(tmp_path, form):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for shard in ("00000", "00001"):
+        files = {}
+        for number in range(2):
+            key = f"{shard}{number:04d}"
+            files |= {f"{key}.png": None, f"{key}.txt": f"kite {key}", f"{key}.json": {"caption": f"kite {key}"}}
+        fill(tmp_path / shard, files)
+        if form == "webdataset":
+            with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+                for path in sorted((tmp_path / shard).iterdir()):
+                    tar.add(path, path.name)
+                    path.unlink()
+            (tmp_path / shard).rmdir()
+        notes = {"url": ["u", "u"], "caption": ["a", "b"], "status": ["success", "success"]}
+        parquet.write_table(pyarrow.table(notes), tmp_path / f"{shard}.parquet")
+        fill(tmp_path, {f"{shard}_stats.json": {"count": 2}})
+    found, report = listed("huggingface", tmp_path)
+    start = ("", "") if form == "webdataset" else ("00000/", "00001/")
+    assert found == {
+        f"{start[shard]}0000{shard}000{number}.png": ([f"kite 0000{shard}000{number}"], False)
+        for shard in range(2)
+        for number in range(2)
+    }
+    assert report.skipped == []
+
+
+def test_a_data_set_saved_with_indices_is_refused_since_they_choose_its_rows(tmp_path):
+    pytest.importorskip("pyarrow")
+    state = {"_data_files": [{"filename": "dataset.arrow"}], "_indices_data_files": [{"filename": "indices.arrow"}]}
+    with pytest.raises(DataError, match=r"flatten_indices\(\)"):
+        listed("huggingface", fill(tmp_path, {"state.json": state}))
