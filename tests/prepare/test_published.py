@@ -1,4 +1,4 @@
-"""Data sets as they are published, or as their tools leave them: VizWiz, img2dataset on the Hub, tables beside train/ and val/."""
+"""Data sets as they are published, or as tools leave them: VizWiz, img2dataset on the Hub, YOLO, tables beside train/."""
 
 import io
 import json
@@ -179,3 +179,26 @@ def test_a_data_set_saved_with_indices_is_refused_since_they_choose_its_rows(tmp
     state = {"_data_files": [{"filename": "dataset.arrow"}], "_indices_data_files": [{"filename": "indices.arrow"}]}
     with pytest.raises(DataError, match=r"flatten_indices\(\)"):
         listed("huggingface", fill(tmp_path, {"state.json": state}))
+
+
+BOXES = "0 0.5 0.5 0.25 1\n12 0.1 0.2 0.3 0.4\n"
+
+
+@pytest.mark.parametrize("labels", ["labels/train/{}.txt", "images/train/{}.txt"])
+@pytest.mark.parametrize("captions", [True, False])
+def test_boxes_of_yolo_are_no_captions_and_are_noted(tmp_path, labels, captions):
+    files = {f"images/train/{number}.png": None for number in range(3)}
+    files |= {labels.format(number): BOXES if number else "" for number in range(3)}
+    files |= {f"captions/train/{number}.txt": f"kite {number}" for number in range(3) if captions}
+    found, report = listed("folder", fill(tmp_path, files))
+    assert found == ({f"images/train/{n}.png": ([f"kite {n}"], False) for n in range(3)} if captions else {})
+    note = f"3 text files hold numbers of boxes and no captions, such as {labels.format(0)}: not read"
+    assert report.notes == [note]
+    assert report.account.files == len(files)
+
+
+@pytest.mark.parametrize("text", ["7", "1 2 3 4 5", "0.5 0.5 0.5 0.5 0.5", "0 0.5 0.5 0.25 1\na kite", "5 0.5 m posts"])
+def test_captions_of_numbers_are_captions(tmp_path, text):
+    found, report = listed("folder", fill(tmp_path, {"a.png": None, "a.txt": text}))
+    assert found == {"a.png": (text.split("\n"), False)}
+    assert report.notes == []
