@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from t2i.errors import DataError
-from t2i.prepare import SOURCES, Report, SourceOptions
+from t2i.prepare import SOURCES, Report, SourceOptions, pack
 
 
 def encoded(number=0):
@@ -202,3 +202,59 @@ def test_captions_of_numbers_are_captions(tmp_path, text):
     found, report = listed("folder", fill(tmp_path, {"a.png": None, "a.txt": text}))
     assert found == {"a.png": (text.split("\n"), False)}
     assert report.notes == []
+
+
+@pytest.mark.parametrize("deeper", ["", "all/"])
+@pytest.mark.parametrize("name", ["captions.csv", "captions.txt", "labels.json"])
+def test_tables_in_folders_of_splits_are_read_where_none_is_at_the_top(tmp_path, name, deeper):
+    files = {}
+    for split in ("train", "valid"):
+        rows = [{"image": f"{number}.png", "caption": f"{split} {number}"} for number in range(2)]
+        table = "image,caption\n" + "".join(f"{row['image']},{row['caption']}\n" for row in rows)
+        files[f"{deeper}{split}/{name}"] = rows if name.endswith("json") else table
+        files |= {f"{deeper}{split}/{number}.png": None for number in range(2)}
+    source = fill(tmp_path, files)
+    found, report = listed("csv", source)
+    wanted = {f"{deeper}{s}/{n}.png": ([f"{s} {n}"], s == "valid") for s in ("train", "valid") for n in range(2)}
+    assert found == wanted
+    assert report.skipped == []
+    found, _ = listed("csv", fill(tmp_path, {f"{deeper}top.csv": TABLE.format("train/0.png")}))
+    assert found == {f"{deeper}train/0.png": (["a kite"], False)}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("captions.xlsx", "a spreadsheet; save it as CSV"),
+        ("fashion_train.h5", "HDF5, which no reader knows"),
+        ("b.tfrecord", "TFRecord"),
+        ("train.tfrecord-00000-of-00010", "TFRecord"),
+        ("train.lmdb/data.mdb", "LMDB"),
+        ("images.zip.001", "a piece of an archive"),
+        ("images.z01", "a piece of an archive"),
+        ("images.part1.rar", "a piece of an archive"),
+        ("images.tar.gz.aa", "a piece of an archive"),
+        ("images.tar.gz.part-aa", "a piece of an archive"),
+    ],
+)
+def test_stores_that_no_reader_knows_are_named_with_what_to_do(tmp_path, name, says):
+    source = fill(tmp_path / "x", {"a.png": None, "a.txt": "a kite", name: b"PK\3\4" + bytes(600)})
+    found, report = listed("folder", source)
+    assert list(found) == ["a.png"]
+    [reason] = reasons(report)
+    assert reason.startswith(f"not read: {says}")
+    with pytest.raises(DataError, match=says):
+        pack("folder", fill(tmp_path / "y", {name: b"PK\3\4" + bytes(600)}), tmp_path / "pack", show_progress=False)
+
+
+def test_arrays_beside_captions_of_their_name_are_not_worth_a_line(tmp_path):
+    files = {
+        "images/a.png": None,
+        "text/a.txt": "a kite",
+        "text/a.h5": b"x",
+        "data.7z.png": None,
+        "data.7z.txt": "a kite",
+    }
+    found, report = listed("folder", fill(tmp_path, files))
+    assert list(found) == ["data.7z.png", "images/a.png"]
+    assert report.skipped == []
