@@ -258,3 +258,21 @@ def test_arrays_beside_captions_of_their_name_are_not_worth_a_line(tmp_path):
     found, report = listed("folder", fill(tmp_path, files))
     assert list(found) == ["data.7z.png", "images/a.png"]
     assert report.skipped == []
+
+
+@pytest.mark.parametrize("column", ["evaluation_status", "Usage", "set_name", "fold", "stage", "mode"])
+def test_columns_of_splits_have_the_names_that_data_sets_give_them(tmp_path, column):
+    rows = [("train", "a"), ("test", "b"), ("val", "c")]
+    table = f"image,caption,{column}\n" + "".join(f"{name}.png,a kite,{split}\n" for split, name in rows)
+    files = {f"{name}.png": None for _, name in rows}
+    found, report = listed("csv", fill(tmp_path, files | {"list.csv": table}))
+    assert {name: test for name, (_, test) in found.items()} == {"a.png": False, "b.png": True, "c.png": True}
+    assert report.splits.notes() == []
+    other = f"image,caption,{column}\na.png,a kite,latest run\nb.png,a kite,2\nc.png,a kite,public\n"
+    found, report = listed("csv", fill(tmp_path, {"list.csv": other}))
+    assert not any(test for _, test in found.values())
+    assert report.splits.notes() == []
+    fer = f"image,caption,{column}\na.png,a kite,Training\nb.png,a kite,PublicTest\nc.png,a kite,test\n"
+    found, report = listed("csv", fill(tmp_path, {"list.csv": fer}))
+    assert [test for _, test in found.values()] == [False, False, True]
+    assert "'PublicTest'" in report.splits.notes()[0]

@@ -57,14 +57,26 @@ CAPTIONS = (
 )
 _NUMBERED = re.compile(r"(?P<base>.+?)(?P<mark>[_.]?)(?P<number>\d{1,9})")  # caption_0, caption0, pandas' caption.1
 CLASSES = ("class", "class_name", "label", "category")
-SPLITS = ("split", "data_split", "dataset_split", "set", "subset", "partition", "phase")
+# Columns that may be of something else than splits: their values count where they are nothing but a split's name.
+OF_ANYTHING = (
+    "set",
+    "subset",
+    "phase",
+    "set_name",
+    "evaluation_status",
+    "eval_status",
+    "usage",
+    "fold",
+    "stage",
+    "mode",
+)
+SPLITS = ("split", "data_split", "dataset_split", *OF_ANYTHING[:2], "partition", *OF_ANYTHING[2:])
 # Columns of true and false, and whether true is held out.
 FLAGS = {"is_train": False, "is_training": False, "is_test": True, "is_val": True, "is_validation": True}
 TRUE = frozenset({"1", "1.0", "true", "t", "yes", "y"})
 FALSE = frozenset({"0", "0.0", "false", "f", "no", "n"})
 NO_CLASS = frozenset({"nan", "<na>", "n/a", "#n/a"})  # cells that pandas and Excel write for an empty one
 NO_VALUE = NO_CLASS | {"none", "null"}  # also words, and so names of classes
-OF_ANYTHING = ("set", "subset", "phase")  # columns that may be of something else than splits
 
 
 @dataclass(frozen=True)
