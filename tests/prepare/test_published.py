@@ -105,6 +105,13 @@ def test_the_users_folder_of_images_is_searched_like_the_source(tmp_path, name):
     assert list(found) == ["one.png"], report.skipped
 
 
+def test_the_longest_end_of_an_absolute_path_counts_since_its_folders_say_the_split(tmp_path):
+    files = {"a.csv": "image,caption\n/content/x/test/1.png,a kite\n/content/x/train/2.png,a boat\n"}
+    source = fill(tmp_path, files | {"test/1.png": None, "train/2.png": None, "train/1.png": None})
+    found, _ = listed("csv", source, images=source / "train")
+    assert found == {"test/1.png": (["a kite"], True), "train/2.png": (["a boat"], False)}
+
+
 def test_the_folder_that_a_message_suggests_makes_the_command_work(tmp_path):
     source = fill(tmp_path, {"a.csv": TABLE.format("x/one"), "deep/er/x/one.png": None})
     _, report = listed("csv", source)

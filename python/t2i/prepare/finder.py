@@ -61,10 +61,11 @@ class Finder:
                     if path is not None and archive.has(path):
                         return archive, path
         elsewhere = _tail_of_absolute(candidates[-1])
-        for tree, _, path in self._paths(folder, elsewhere, table):
-            if path is not None and _has(tree, path):
-                self.absolute += 1
-                return tree, path
+        for tail in elsewhere:  # the longest first, since its folders may say a split
+            for tree, _, path in self._paths(folder, [tail], table):
+                if path is not None and _has(tree, path):
+                    self.absolute += 1
+                    return tree, path
         wanted = elsewhere[-1] if elsewhere else candidates[-1]
         if not inside_source or self._links_out(folder, candidates[-1]):
             raise DataError(f"{name[:200]!r} leads out of the source folder{self._near(wanted) if elsewhere else ''}")
