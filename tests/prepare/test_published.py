@@ -283,3 +283,26 @@ def test_columns_of_splits_have_the_names_that_data_sets_give_them(tmp_path, col
     found, report = listed("csv", fill(tmp_path, {"list.csv": fer}))
     assert [test for _, test in found.values()] == [False, False, True]
     assert "'PublicTest'" in report.splits.notes()[0]
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("folder", {"b.png": LFS, "b.txt": "a kite"}),
+        ("folder", {"b.png": None, "b.txt": LFS}),
+        ("folder", {"metadata.jsonl": LFS}),
+        ("csv", {"list.csv": LFS}),
+        ("csv", {"list.json": LFS}),
+        ("parquet", {"train.parquet": LFS}),
+    ],
+)
+def test_pointers_of_git_lfs_are_named_and_are_no_captions(tmp_path, kind, files):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    source = fill(tmp_path / "x", files)
+    source = source / "list.json" if "list.json" in files else source
+    with pytest.raises(DataError, match="git lfs pull"):
+        pack(kind, source, tmp_path / "pack", show_progress=False)

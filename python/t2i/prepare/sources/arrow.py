@@ -17,7 +17,7 @@ from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, named, unread_note
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
-from t2i.prepare.kinds import ending, folder_of, is_hidden, stem_of
+from t2i.prepare.kinds import HEAD, POINTER, ending, folder_of, is_hidden, is_pointer, stem_of
 from t2i.prepare.leftovers import account_for_items
 from t2i.prepare.lines import MAX_LINE_BYTES, decode
 from t2i.prepare.sources.folder import folder
@@ -116,6 +116,9 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report, options: S
     pyarrow = import_pyarrow()
     if not file.is_file():
         raise DataError("it is not a file")
+    with open(file, "rb") as begun:
+        if is_pointer(begun.read(HEAD)):
+            raise DataError(POINTER)
     opened = pyarrow.parquet.ParquetFile(file, memory_map=False)
     if _names_files(distinct_schema(opened.schema_arrow), options):
         yield from _listed_files(file, name, test, report, options)
