@@ -9,7 +9,8 @@ import t2i
 from helpers import packed
 from source_files import content, image
 from t2i.prepare.collect import SourceOptions
-from t2i.prepare.columns import captions_in_cell, find_columns
+from t2i.prepare.columns import find_columns
+from t2i.prepare.literals import captions_in_cell
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,24 @@ def test_rows_of_one_image_that_disagree_are_named(tmp_path):
     [
         ('["a", "b"]', ["a", "b"]),
         ("['a', 'b']", ["a", "b"]),
-        ("['a' 'b']", "['a' 'b']"),
+        ("['a' 'b']", ["a", "b"]),
+        ("['it\\'s'\n \"b, 'c' d\"]", ["it's", "b, 'c' d"]),
+        ('["a", null]', ["a", None]),
+        ("['a', None]", ["a", None]),
+        ("('a', \"b's\")", ["a", "b's"]),
+        ("('a' and b)", "('a' and b)"),
+        ("[]", []),
+        (" [ ] ", " [ ] "),
+        ('{"en": "a", "de": "b"}', {"en": "a", "de": "b"}),
+        (
+            "[{'raw': 'a', 'sentid': 3}, {'raw': 'b', 'sentid': 4}]",
+            [{"raw": "a", "sentid": 3}, {"raw": "b", "sentid": 4}],
+        ),
+        ("{'a', 'b'}", "{'a', 'b'}"),
+        ("{a kite}", "{a kite}"),
+        ('["Help" on a wall]', '["Help" on a wall]'),
+        ('{"x": 0.5}', '{"x": 0.5}'),
+        ("['\\d' 'b']", ["\\d", "b"]),
         ("['it\\'s']", ["it's"]),
         (f"['x', {'-' * 9999}1]", f"['x', {'-' * 9999}1]"),
         ("[a]", "[a]"),

@@ -61,6 +61,7 @@ class Collector:
         *,
         split: bool | None = None,
         class_names: Sequence[str] = (),
+        table: str = "",
     ) -> None:
         """Add a row.
 
@@ -71,6 +72,7 @@ class Collector:
             columns: Which cell is what.
             split: Of the table, by its name; the row's own column comes first.
             class_names: Names of numbered classes.
+            table: Name of the table without extension, which a folder of its images may have too.
         """
         captions: tuple[str, ...] = ()
         why = None
@@ -90,7 +92,7 @@ class Collector:
             self._report.skip(where, f"broken line: {_said(error)}")
             return
         try:
-            tree, path = self.finder.find(folder, str(name))
+            tree, path = self.finder.find(folder, str(name), table)
         except DataError as error:
             self._report.skip(where, why if why is not None and "leads out" not in str(error) else str(error))
             return

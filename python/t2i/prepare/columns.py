@@ -3,8 +3,6 @@
 Names are compared without case, spaces at their ends, and the difference between `file name`, `file-name` and `file_name`.
 """
 
-import ast
-import json
 import math
 import re
 from collections import Counter
@@ -15,6 +13,7 @@ from typing import Any
 
 from t2i.errors import DataError
 from t2i.prepare.languages import are_languages, is_kind_of_caption
+from t2i.prepare.literals import captions_in_cell
 from t2i.prepare.splits import split_of_value
 
 FILES = (
@@ -58,14 +57,26 @@ CAPTIONS = (
 )
 _NUMBERED = re.compile(r"(?P<base>.+?)(?P<mark>[_.]?)(?P<number>\d{1,9})")  # caption_0, caption0, pandas' caption.1
 CLASSES = ("class", "class_name", "label", "category")
-SPLITS = ("split", "data_split", "dataset_split", "set", "subset", "partition", "phase")
+# Columns that may be of something else than splits: their values count where they are nothing but a split's name.
+OF_ANYTHING = (
+    "set",
+    "subset",
+    "phase",
+    "set_name",
+    "evaluation_status",
+    "eval_status",
+    "usage",
+    "fold",
+    "stage",
+    "mode",
+)
+SPLITS = ("split", "data_split", "dataset_split", *OF_ANYTHING[:2], "partition", *OF_ANYTHING[2:])
 # Columns of true and false, and whether true is held out.
 FLAGS = {"is_train": False, "is_training": False, "is_test": True, "is_val": True, "is_validation": True}
 TRUE = frozenset({"1", "1.0", "true", "t", "yes", "y"})
 FALSE = frozenset({"0", "0.0", "false", "f", "no", "n"})
 NO_CLASS = frozenset({"nan", "<na>", "n/a", "#n/a"})  # cells that pandas and Excel write for an empty one
 NO_VALUE = NO_CLASS | {"none", "null"}  # also words, and so names of classes
-OF_ANYTHING = ("set", "subset", "phase")  # columns that may be of something else than splits
 
 
 @dataclass(frozen=True)
@@ -303,26 +314,8 @@ def named(value: object, names: Sequence[str]) -> object:
     return value
 
 
-_STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-_STRINGS = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*,?\s*\]", re.DOTALL)
-
-
-def captions_in_cell(cell: object) -> object:
-    """Parse a cell that is a list of strings, `["a", "b"]` or `['a', 'b']`; return anything else unchanged."""
-    if not isinstance(cell, str) or not _STRINGS.fullmatch(cell.strip()):
-        return cell
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            values = parse(cell.strip())
-        except (ValueError, SyntaxError):
-            continue
-        if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
-            return values
-    return cell
-
-
 def captions_of_cell(cell: object, column: str = "text", key: str | None = None) -> list[Any]:
-    """Read the captions of a cell: a string, a list of strings, an object of strings, or a list of such objects.
+    """Read the captions of a cell: a string, a list of strings, an object of strings, a list of such objects, or its text.
 
     Of an object, what counts are the user's keys, otherwise those that `caption_keys` knows.
 

@@ -4,11 +4,13 @@ import os
 import re
 import shlex
 import unicodedata
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from urllib.parse import unquote
 
 from t2i.errors import DataError
 from t2i.prepare.items import Report, inside
 from t2i.prepare.kinds import ENDINGS, ending, is_hidden, looks_like_image, stem_of
+from t2i.prepare.splits import is_of_table
 from t2i.prepare.tree import FolderTree, Tree, ZipTree, is_folder, joined, shown
 
 
@@ -27,33 +29,30 @@ class Finder:
         self.tree, self.images, self._report = tree, images, report
         self.archives: dict[str, ZipTree | None] = {}  # zips that were opened; None: unreadable
         self._known_zips: dict[str, list[str]] = {}
-        self._known: dict[str, list[str]] = {}  # folders of images by the folder that they lie in
+        self._known: dict[tuple[str, str], list[str]] = {}  # folders of images by the folder and name of a table
+        self._indices: dict[int, dict[str, list[str]]] = {}  # image files by stem, of each tree
         self.absolute = 0  # names that were absolute paths, and found by their ends
 
-    def find(self, folder: str, name: str) -> tuple[Tree, str]:
+    def find(self, folder: str, name: str, table: str = "") -> tuple[Tree, str]:
         """Find an image.
 
         Args:
-            folder: Folder of the table.
-            name: As in the table; backslashes count as slashes.
+            folder: Folder that the names in the table are relative to.
+            name: As in the table; backslashes count as slashes, and %20 as a space where there is no file with a %.
+            table: Name of the table without extension: train.csv is looked for in train/ too.
 
         Raises:
             DataError: there is none, or the name leads out of the source; the message suggests a similar file.
         """
-        forms = (name, name.strip(), name.strip().replace("\\", "/"))
+        forms = (name, name.strip(), name.strip().replace("\\", "/"), unquote(name.strip().replace("\\", "/")))
         candidates = [form for form in dict.fromkeys(forms) if form]
-        if self.images is not None:
-            for candidate in candidates:
-                path = joined("", candidate)
-                if path is not None and _has(self.images, path):
-                    return self.images, path
+        if not candidates:
+            raise DataError("no path")
         inside_source = False
-        for candidate in candidates:
-            for place in ("", *self._places(folder)):
-                path = joined("/".join(part for part in (folder, place) if part), candidate)
-                inside_source = inside_source or path is not None
-                if path is not None and _has(self.tree, path):
-                    return self.tree, path
+        for tree, _, path in self._paths(folder, candidates, table):
+            inside_source = inside_source or (path is not None and tree is self.tree)
+            if path is not None and _has(tree, path):
+                return tree, path
         for candidate in candidates if inside_source else ():
             for archive in self._zips(folder):
                 # a.png, or images/a.png, of images.zip may stand in it as a.png and as images/a.png
@@ -61,49 +60,56 @@ class Finder:
                     path = joined("", name_in)
                     if path is not None and archive.has(path):
                         return archive, path
-        if not candidates:
-            raise DataError("no path")
         elsewhere = _tail_of_absolute(candidates[-1])
-        if elsewhere:
-            found = self._of_another_machine(folder, elsewhere)
-            if found is not None:
-                return self.tree, found
-        if not inside_source or self._links_out(folder, candidates[-1]):
-            raise DataError(
-                f"{name[:200]!r} leads out of the source folder{self._near(elsewhere[-1]) if elsewhere else ''}"
-            )
-        alike = self._alike(folder, candidates[-1])
-        if len(alike) == 1:
-            return self.tree, alike[0]
-        raise DataError(f"no such image: {shown(name)}{self._near(candidates[-1])}")
-
-    def _alike(self, folder: str, name: str) -> list[str]:
-        """List the files that a name can only mean, but for case, form of Unicode and, where it has none, extension."""
-        wanted = set()
-        for place in ("", *self._places(folder)):
-            path = joined("/".join(part for part in (folder, place) if part), name)
-            if path is not None:
-                wanted.add(_plain(path))
-        return [
-            other
-            for other in self._index.get(_stem(name), [])
-            if _plain(other) in wanted or (not looks_like_image(name) and _plain(stem_of(other)) in wanted)
-        ]
-
-    def _of_another_machine(self, folder: str, tails: list[str]) -> str | None:
-        """Find an absolute path of another machine: the longest end of it that is a file of the source."""
-        for tail in tails:
-            for place in ("", *self._places(folder)):
-                path = joined("/".join(part for part in (folder, place) if part), tail)
-                if path is not None and _has(self.tree, path):
+        for tail in elsewhere:  # the longest first, since its folders may say a split
+            for tree, _, path in self._paths(folder, [tail], table):
+                if path is not None and _has(tree, path):
                     self.absolute += 1
-                    return path
-        return None
+                    return tree, path
+        wanted = elsewhere[-1] if elsewhere else candidates[-1]
+        if not inside_source or self._links_out(folder, candidates[-1]):
+            raise DataError(f"{name[:200]!r} leads out of the source folder{self._near(wanted) if elsewhere else ''}")
+        alike = self._alike(folder, candidates, table)
+        if len(alike) == 1:
+            return alike[0]
+        raise DataError(f"no such image: {shown(name)}{self._near(wanted)}")
 
-    def _places(self, folder: str) -> list[str]:
-        if folder not in self._known:
-            self._known[folder] = [name for name in _folders(self.tree, folder) if name.casefold() in self.PLACES]
-        return self._known[folder]
+    def _paths(self, folder: str, names: Sequence[str], table: str) -> Iterator[tuple[Tree, str, str | None]]:
+        """List where images of these names may be, the likeliest first: a tree, the name, and the path in the tree."""
+        if self.images is not None:
+            for name in names:
+                yield self.images, name, joined("", name)
+        for name in names:
+            for place in ("", *self._places(folder, table)):
+                yield self.tree, name, joined("/".join(part for part in (folder, place) if part), name)
+            if folder and "/" in name:  # data/train.csv may name images/a.jpg at the top of the source
+                yield self.tree, name, joined("", name)
+
+    def _alike(self, folder: str, names: Sequence[str], table: str) -> list[tuple[Tree, str]]:
+        """List the files that a name can only mean, but for case, form of Unicode and, where it has none, extension."""
+        found: dict[tuple[int, str], tuple[Tree, str]] = {}
+        for tree, name, path in self._paths(folder, names, table):
+            if path is None:
+                continue
+            if found and tree is not next(iter(found.values()))[0]:
+                break  # the user's folder comes first
+            for other in self._index(tree).get(_stem(name), []):
+                forms = (other,) if looks_like_image(name) else (other, stem_of(other))
+                if _plain(path) in map(_plain, forms):
+                    found[id(tree), other] = tree, other
+        return list(found.values())
+
+    def _places(self, folder: str, table: str) -> list[str]:
+        """List the folders in a folder that may hold a table's images: images/, and train/ or images/train/ of train.csv."""
+        if (folder, table) not in self._known:
+            folders = _folders(self.tree, folder)
+            usual = [name for name in folders if name.casefold() in self.PLACES]
+            own = [name for name in folders if name not in usual and is_of_table(name, table)]
+            for name in usual:
+                below = _folders(self.tree, f"{folder}/{name}" if folder else name)
+                own += [f"{name}/{other}" for other in below if is_of_table(other, table)]
+            self._known[folder, table] = usual + own
+        return self._known[folder, table]
 
     def _zips(self, folder: str) -> list[ZipTree]:
         """Open the zips in the folder of a table and at the top of the source."""
@@ -139,25 +145,33 @@ class Finder:
             return path is None
         return inside(self.tree.path, path, self._report.follow_links) is None
 
-    @cached_property
-    def _index(self) -> dict[str, list[str]]:
+    def _index(self, tree: Tree) -> dict[str, list[str]]:
         """Image files by case-folded stem, built when the first name is not found."""
-        index: dict[str, list[str]] = {}
-        tree = self.tree.again() if isinstance(self.tree, FolderTree) else self.tree
-        for name in tree.names:
-            if ending(name) in ENDINGS:
-                index.setdefault(_stem(name), []).append(name)
+        index = self._indices.get(id(tree))
+        if index is None:
+            index = self._indices[id(tree)] = {}
+            for name in (tree.again() if isinstance(tree, FolderTree) else tree).names:
+                if ending(name) in ENDINGS:
+                    index.setdefault(_stem(name), []).append(name)
         return index
 
     def _near(self, name: str) -> str:
         """Suggest a file with another case, extension or folder for a name that is not found."""
-        near = self._index.get(_stem(name), [])
+        trees = [tree for tree in (self.images, self.tree) if tree is not None]
+        near = [(tree, other) for tree in trees for other in self._index(tree).get(_stem(name), [])]
         if not near:
             return ""
-        folder, _, base = near[0].rpartition("/")
-        if folder and base == name.rpartition("/")[2]:
-            return f" (there is {shown(near[0])}: --images {shlex.quote(str(self.tree.path / folder))})"
-        return f" (there is {shown(near[0])})"
+        end = f"/{_plain(name.removeprefix('./'))}"
+        named = [
+            (tree, other) for tree, other in near if _plain(other).endswith(end) or _plain(stem_of(other)).endswith(end)
+        ]
+        if len({other for _, other in named}) > 1:  # a flag would give the images of one folder to all tables
+            return f" (there are {', '.join(shown(other) for _, other in named[:3])})"
+        tree, other = (named or near)[0]
+        if not named or _plain(name) in (_plain(other), _plain(stem_of(other))):
+            return f" (there is {shown(other)})"
+        folder = "/".join(other.split("/")[: -name.removeprefix("./").count("/") - 1])
+        return f" (there is {shown(other)}: --images {shlex.quote(str(tree.path / folder))})"
 
 
 def _plain(path: str) -> str:

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from t2i import _native
 from t2i.errors import DataError
 from t2i.prepare.items import Item
-from t2i.prepare.kinds import HEAD, RAW, RAW_ENDINGS, ending, image_kind
+from t2i.prepare.kinds import HEAD, POINTER, RAW, RAW_ENDINGS, ending, image_kind, is_pointer
 
 Fit = Literal["stretch", "crop"]
 
@@ -213,6 +213,8 @@ def _unidentified(file: Path | io.BytesIO) -> str:
             start = file.getvalue()[:HEAD]
     except OSError as error:
         return f"unreadable: {error.strerror or error}"
+    if is_pointer(start):
+        return f"broken: {POINTER}"
     kind = image_kind(start)
     if kind is None or kind in ("JPEG", "PNG", "GIF", "TIFF", "WebP", "BMP", "PNM", "JPEG 2000"):
         return "broken: no image of a known format"

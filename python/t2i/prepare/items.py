@@ -13,6 +13,7 @@ from t2i import _native
 from t2i.errors import DataError
 from t2i.prepare.accounting import Account
 from t2i.prepare.columns import SplitCells
+from t2i.prepare.kinds import POINTER, is_pointer
 from t2i.prepare.lines import MAX_LINE_BYTES, decode, split_lines
 
 MAX_CAPTION_BYTES = _native.MAX_CAPTION_BYTES  # of UTF-8
@@ -166,6 +167,8 @@ def caption_lines(data: bytes) -> list[str]:
     """Read captions, one per line. DataError if they cannot be decoded."""
     if len(data) > MAX_LINE_BYTES:
         raise DataError("caption file of over 2 MB")
+    if is_pointer(data):
+        raise DataError(POINTER)
     captions = [text for line in split_lines(decode(data)) if (text := " ".join(line.split()))]
     check_caption_lengths(captions)
     return captions

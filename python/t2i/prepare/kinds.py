@@ -65,6 +65,7 @@ TEXT_ENDINGS = frozenset(CAPTION_ENDINGS) | frozenset(
 )
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 LEFT_BY_SYSTEMS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
+POINTER = "a pointer of Git LFS, not the file itself: git lfs pull fetches it"
 HEAD = 512  # bytes needed to identify a file
 
 _IMAGES = {
@@ -145,6 +146,11 @@ def _is_targa(head: bytes) -> bool:
         head[1] == 1 and head[2] in (1, 9) and head[7] in (15, 16, 24, 32)
     )
     return colours and any(head[12:14]) and any(head[14:16])
+
+
+def is_pointer(head: bytes) -> bool:
+    """Return whether a file is what `git clone` leaves without Git LFS in place of a large one."""
+    return head.startswith(b"version https://git-lfs.github.com/spec/")
 
 
 def archive_kind(head: bytes) -> str | None:

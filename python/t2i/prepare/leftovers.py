@@ -1,6 +1,8 @@
 """Account for files that no reader used: listed in the report if they may hold images or captions, otherwise counted."""
 
+import re
 import shlex
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
@@ -41,6 +43,21 @@ KNOWN = frozenset(
     }
 )
 OTHER_OF_COCO = ("instances_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
+# Files that may hold images and captions, and that no reader knows; beside a file of the same name they are of that one.
+STORES = {
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+    ".tfrecord": "TFRecord",
+    ".tfrecords": "TFRecord",
+    ".mdb": "LMDB",
+    ".lmdb": "LMDB",
+    ".rec": "RecordIO",
+    ".msgpack": "MessagePack",
+}
+SHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
+_PIECE = re.compile(
+    r"\.((zip|7z|rar|tar|tgz|gz)[._-]?(\d{2,3}|a[a-z]|part[._-]?[a-z\d]{1,3})|z\d{2}|part\d+\.rar)$", re.IGNORECASE
+)
 METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json"})
 TABLES = (".csv", ".tsv", ".txt", ".token")
 JSON = (".json", ".ndjson", ".jl")
@@ -68,6 +85,7 @@ def account_for(
         | {stem_of(name) for name in packed}
         | {stem_of(name) for name in read if ending(name) not in TEXT_ENDINGS}
     )
+    of_stem = Counter(map(stem_of, tree.names))
     texts = {stem_of(name): name for name in tree.names if ending(name) in CAPTION_ENDINGS and name not in read}
     for name in tree.names:
         place = tree.place(name)
@@ -79,7 +97,9 @@ def account_for(
             counts.add("skipped")
         elif is_hidden(name):
             counts.add(HIDDEN)
-        elif ending(name) in TEXT_ENDINGS and (stem_of(name) in stems or stem_of(name) in packed):
+        elif (ending(name) in TEXT_ENDINGS and (stem_of(name) in stems or stem_of(name) in packed)) or (
+            ending(name) in STORES and of_stem[stem_of(name)] > 1
+        ):
             counts.add(BESIDE)
         else:
             fate = _fate(tree, name, report)
@@ -157,6 +177,13 @@ def _hint(name: str, kind: str, place: str, start: bytes) -> str | None:
         return f"Parquet, which is read by t2i-prepare parquet {place}"
     if kind == ".arrow":
         return "Arrow, which is read by t2i-prepare huggingface, given the folder that save_to_disk wrote"
+    if kind in SHEETS:
+        return "a spreadsheet; save it as CSV in UTF-8, which is read by t2i-prepare csv"
+    store = STORES.get(kind) or ("TFRecord" if ".tfrecord-" in name.casefold() else None)
+    if store is not None:
+        return f"{store}, which no reader knows; write its images to files, and their captions to a metadata.jsonl beside them"
+    if _PIECE.search(name):
+        return "a piece of an archive; join the pieces and unpack them"
     if kind not in TEXT_ENDINGS:
         found = archive_kind(start)
         if found is not None or name.casefold().endswith(ARCHIVE_ENDINGS):

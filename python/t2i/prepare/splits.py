@@ -62,6 +62,19 @@ def split_of_folder(name: str) -> bool | None:
     return _held_out(words) if len(words) == 1 else None
 
 
+def is_of_table(folder: str, table: str) -> bool:
+    """Return whether a folder of images is called like a table, or like the split in the table's name.
+
+    >>> is_of_table("train_images", "train"), is_of_table("val", "captions_val"), is_of_table("kites", "Kites")
+    (True, True, True)
+    >>> is_of_table("test", "train"), is_of_table("images", "train"), is_of_table("red", "red_list")
+    (False, False, False)
+    """
+    words = _telling(_words(folder))
+    known = len(words) == 1 and words[0] in HELD_OUT | TRAINING
+    return bool(table) and (folder.casefold() == table.casefold() or (known and words[0] in _words(table)))
+
+
 def _telling(words: list[str]) -> list[str]:
     return [word for word in words if word not in PLAIN]
 

@@ -7,7 +7,6 @@ when they are packed. Files are read, not mapped: one that is cut meanwhile is a
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from posixpath import join
@@ -18,7 +17,7 @@ from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, named, unread_note
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
-from t2i.prepare.kinds import ending, is_hidden
+from t2i.prepare.kinds import HEAD, POINTER, ending, folder_of, is_hidden, is_pointer, stem_of
 from t2i.prepare.leftovers import account_for_items
 from t2i.prepare.lines import MAX_LINE_BYTES, decode
 from t2i.prepare.sources.folder import folder
@@ -32,7 +31,7 @@ from t2i.prepare.sources.rows import (
     read_listing,
     texts_of,
 )
-from t2i.prepare.sources.webdataset import is_shard, webdataset
+from t2i.prepare.sources.webdataset import SHARDS, is_shard, webdataset
 from t2i.prepare.splits import split_of_file, split_of_folders, split_of_value
 from t2i.prepare.tree import FolderTree, joined
 
@@ -117,6 +116,9 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report, options: S
     pyarrow = import_pyarrow()
     if not file.is_file():
         raise DataError("it is not a file")
+    with open(file, "rb") as begun:
+        if is_pointer(begun.read(HEAD)):
+            raise DataError(POINTER)
     opened = pyarrow.parquet.ParquetFile(file, memory_map=False)
     if _names_files(distinct_schema(opened.schema_arrow), options):
         yield from _listed_files(file, name, test, report, options)
@@ -159,15 +161,13 @@ def _names_files(schema: Any, options: SourceOptions) -> bool:
 
 def _listed_files(file: Path, name: str, test: bool, report: Report, options: SourceOptions) -> Iterator[Item]:
     """Read a table of file names; all rows of a file are captions of one image."""
-    tree = FolderTree(file.parent, report)
+    tree = FolderTree(file.parents[name.count("/")], report)
     images = FolderTree(options.images, report) if options.images is not None else None
     collector = Collector(Finder(tree, report, images), report)
-    for row in read_listing(tree, file.name, report, options):
-        split = True if test else split_of_file(file.name)
-        collector.add(row.where, "", row.cells, row.columns, split=split, class_names=row.class_names)
-    folder_of = name.rpartition("/")[0]
-    for item in collector.items():
-        yield item if not folder_of else replace(item, named=f"{folder_of}/{item.named}")
+    split, below, stem = True if test else split_of_file(file.name), folder_of(name), stem_of(file.name)
+    for row in read_listing(tree, name, report, options):
+        collector.add(row.where, below, row.cells, row.columns, split=split, class_names=row.class_names, table=stem)
+    yield from collector.items()
     report.read.add(str(file))
 
 
@@ -180,10 +180,10 @@ def huggingface(source: Path, report: Report, options: SourceOptions = DEFAULTS)
             raise DataError(f"{source / 'dataset_dict.json'} must list its splits")
         splits = []
         for name in listed:
-            folder_of = joined("", name)
-            if folder_of is None:
+            place = joined("", name)
+            if place is None:
                 raise DataError(f"{source / 'dataset_dict.json'} names a split outside of its folder: {name[:200]!r}")
-            splits.append((folder_of, bool(split_of_value(name))))
+            splits.append((place, bool(split_of_value(name))))
         unknown = [name for name in listed if split_of_value(name) is None]
         if unknown and len(listed) > 1:
             report.notes.append(f"no known names of splits, read as training: {', '.join(unknown)[:300]}")
@@ -194,18 +194,24 @@ def huggingface(source: Path, report: Report, options: SourceOptions = DEFAULTS)
         return
     import_pyarrow()
     items = list[Item]()
-    for folder_of, test in splits:
-        state = join(folder_of, "state.json")
-        files = _json(tree, state, report).get("_data_files")
+    for place, test in splits:
+        state = join(place, "state.json")
+        content = _json(tree, state, report)
+        files = content.get("_data_files")
         if not isinstance(files, list):
             raise DataError(f"{source / state} must list its _data_files")
+        if content.get("_indices_files") or content.get("_indices_data_files"):  # of datasets before version 2
+            raise DataError(
+                f"{source / state} chooses rows by a file of indices, which is not read: "
+                "load it with datasets and save flatten_indices() of it"
+            )
         for entry in files:
             base = entry.get("filename") if isinstance(entry, dict) else None
             below = joined("", base) if isinstance(base, str) else None
             if below is None:
                 report.skip(source / state, f"names a file outside of its folder: {str(base)[:200]!r}")
                 continue
-            name = join(folder_of, below)
+            name = join(place, below)
             items += _guarded(source / name, report, _stream_items(tree, name, test, report, options))
     account_for_items(tree, report, items)
     yield from items
@@ -215,7 +221,13 @@ def _repository(source: Path, report: Report) -> Callable[[Path, Report, SourceO
     """Choose the reader of a Hub repository by the files in it."""
     names = [name for name in FolderTree(source, report.again()).names if not is_hidden(name)]
     bases = {name.rpartition("/")[2].casefold() for name in names}
-    if any(base.endswith(".parquet") and base not in METADATA for base in bases):
+    parts = {folder_of(name) for name in names} | {
+        name[: -len(end)] for name in names for end in SHARDS if name.endswith(end)
+    }
+    tables = [
+        name for name in names if ending(name) == ".parquet" and name.rpartition("/")[2].casefold() not in METADATA
+    ]
+    if not parts.issuperset(map(stem_of, tables)):  # 00000.parquet beside 00000.tar or 00000/ are img2dataset's notes
         return parquet
     return webdataset if any(map(is_shard, bases)) and bases.isdisjoint(METADATA) else folder
 

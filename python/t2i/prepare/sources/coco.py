@@ -21,6 +21,10 @@ MAX_JSON_BYTES = 2 * 2**30  # bytes; captions_train2014.json has 67 MB
 COLUMNS = Columns("file_name", "text", None, ("split",))
 
 
+class _NoCaptions(DataError):
+    """A file lists images without captions, as VizWiz and COCO have one of their test images."""
+
+
 def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
     """List the images of one captions JSON, or of those in a folder (or zip) and its annotations/.
 
@@ -32,15 +36,21 @@ def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Ite
     tree = open_tree(source if whole else root, report)
     files = _files(tree) if whole else [source.relative_to(root).as_posix()]
     images = FolderTree(options.images, report) if options.images is not None else None
-    collector = Collector(Finder(tree, report, images), report)
+    collector, without = Collector(Finder(tree, report, images), report), set[str]()
     for name in files:
         stem = name.rpartition("/")[2].removesuffix(".json")
-        for row in _rows(tree, name, report, options):
-            place = next((place for place in _places(name, stem) if _there(tree, place, row)), "")
-            collector.add(row.where, place, row.cells, row.columns, split=split_of_file(stem))
+        try:
+            for row in _rows(tree, name, report, options):
+                place = next((place for place in _places(name, stem) if _there(tree, place, row)), "")
+                collector.add(row.where, place, row.cells, row.columns, split=split_of_file(stem))
+        except _NoCaptions:
+            if len(files) == 1:
+                raise
+            report.skip(tree.place(name), "not read: it lists images without captions")
+            without.add(name)
     items = list(collector.items())
     if whole:
-        account_for_collected(tree, report, items, set(files), collector)
+        account_for_collected(tree, report, items, set(files) - without, collector)
     yield from items
 
 
@@ -79,12 +89,16 @@ def _rows(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iter
         content: Any = json.loads(decode(read_text_file(tree, name, MAX_JSON_BYTES)))
         if isinstance(content, dict) and isinstance(content.get("images"), list):
             karpathy = any(isinstance(image, dict) and "sentences" in image for image in content["images"][:100])
+            if not karpathy and "annotations" not in content:
+                raise _NoCaptions(f"{place} must be COCO's captions, and lists images without captions")
             if karpathy or isinstance(content["annotations"], list):
                 yield from _karpathy(content, place, report) if karpathy else _annotated(content, place, report)
                 return
         if not isinstance(content, (list, dict)) or not content or "images" in content:
             raise TypeError("it has no images")
         yield from rows_of_json(content, place, report, options)
+    except _NoCaptions:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{place} must be COCO's captions: an object with images and annotations ({error!r:.300})"

@@ -25,6 +25,7 @@ from t2i.prepare.kinds import (
 )
 from t2i.prepare.leftovers import account_for_collected
 from t2i.prepare.lines import decode
+from t2i.prepare.sources.boxes import box_files
 from t2i.prepare.sources.rows import METADATA, find_in, parse_json, read_listing
 from t2i.prepare.sources.sidecars import CONTAINERS, Texts, base_of
 from t2i.prepare.split_lists import with_listed_splits
@@ -85,7 +86,12 @@ def _by_name(images: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _sidecars(
     tree: Tree, images: list[str], report: Report, read: set[str], options: SourceOptions
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    texts, unread = Texts(tree.names, images), set[str]()
+    boxes, unread = box_files(tree), set[str]()
+    if boxes:
+        note = f"{len(boxes)} text files hold numbers of boxes and no captions, such as {min(boxes)}: not read"
+        report.notes.append(note)
+        report.hints.append(note)
+    texts = Texts([name for name in tree.names if name not in boxes], images)
     for image in images:
         found = texts.of(image)
         if not found:

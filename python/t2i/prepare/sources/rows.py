@@ -10,11 +10,11 @@ from t2i.errors import ConfigError, DataError
 from t2i.prepare.collect import SourceOptions
 from t2i.prepare.columns import CAPTIONS, FILES, Columns, caption_keys, distinct, filled, find_columns
 from t2i.prepare.items import Report
-from t2i.prepare.kinds import ending, looks_like_image
+from t2i.prepare.kinds import POINTER, ending, is_pointer, looks_like_image
 from t2i.prepare.languages import are_languages
 from t2i.prepare.lines import decode, numbered_lines
 from t2i.prepare.tables import Fault, read_rows
-from t2i.prepare.tree import MAX_TABLE_BYTES, Tree, read_text_file
+from t2i.prepare.tree import MAX_TABLE_BYTES, Tree, head, read_text_file
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json")
 _find_in = lru_cache(maxsize=1000)(find_columns)
@@ -68,6 +68,9 @@ def import_pyarrow() -> Any:
 def read_listing(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iterator[ListedRow]:
     """Read the rows of a file; invalid rows are reported with their location."""
     kind = ending(name)
+    if is_pointer(head(tree, name)):
+        report.skip(tree.place(name), POINTER)
+        return
     if kind == ".parquet":
         reader = _parquet_rows
     elif kind in (".jsonl", ".ndjson", ".jl"):

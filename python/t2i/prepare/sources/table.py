@@ -6,11 +6,11 @@ from pathlib import Path
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report
-from t2i.prepare.kinds import ending, folder_of, looks_like_image, stem_of
+from t2i.prepare.kinds import ending, folder_of, is_hidden, looks_like_image, stem_of
 from t2i.prepare.leftovers import JSON, account_for_collected, json_content
 from t2i.prepare.sources.rows import read_listing
 from t2i.prepare.split_lists import with_listed_splits
-from t2i.prepare.splits import split_of_file
+from t2i.prepare.splits import split_of_file, split_of_folder, split_of_folders
 from t2i.prepare.tree import FolderTree, Tree, head, is_zip, open_tree, top_level
 
 TABLES = (".csv", ".tsv")
@@ -30,9 +30,13 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
     collector = Collector(Finder(tree, report, images), report)
     lemmatised = _lemmatised(files)
     for name in (name for name in files if name not in lemmatised):
-        folder, split = folder_of(name), _split(name)
+        folder, split, stem = folder_of(name), _split(name), stem_of(name.rpartition("/")[2])
+        if split is None and whole:
+            split, _ = split_of_folders(tuple(folder.split("/")))
         for row in read_listing(tree, name, report, options):
-            collector.add(row.where, folder, row.cells, row.columns, split=split, class_names=row.class_names)
+            collector.add(
+                row.where, folder, row.cells, row.columns, split=split, class_names=row.class_names, table=stem
+            )
     items = list(collector.items())
     for name in lemmatised:
         report.skip(tree.place(name), "not read: the lemmatised captions of a table beside it")
@@ -44,16 +48,28 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
 
 
 def _tables(tree: Tree) -> list[str]:
-    """Find the tables at the top of a source: .csv and .tsv, otherwise those of other known names, otherwise JSON.
+    """Find the tables at the top of a source, otherwise those in its folders of splits: train/captions.csv."""
+    found = _of_one_folder(tree, top_level(tree))
+    if found:
+        return found
+    folders: dict[str, list[str]] = {}
+    for name in tree.names:
+        above, _, last = folder_of(name).rpartition("/")
+        if not is_hidden(name) and split_of_folder(last) is not None and not above.count("/"):
+            folders.setdefault(folder_of(name), []).append(name)
+    return [table for names in folders.values() for table in _of_one_folder(tree, names)]
+
+
+def _of_one_folder(tree: Tree, names: list[str]) -> list[str]:
+    """Find the tables among the files of a folder: .csv and .tsv, otherwise those of other known names, otherwise JSON.
 
     Where all are of one split by their names, tables of another kind are read for the other one: test.jsonl beside train.csv.
     """
-    top = top_level(tree)
-    images = {stem_of(name) for name in top if looks_like_image(name)}  # a.json beside a.jpg describes that one
+    images = {stem_of(name) for name in names if looks_like_image(name)}  # a.json beside a.jpg describes that one
     kinds = (
-        [name for name in top if name.casefold().endswith(TABLES)],
-        [name for name in top if name.casefold().endswith(OTHER_TABLES)],
-        [name for name in top if stem_of(name) not in images and _is_json(tree, name)],
+        [name for name in names if name.casefold().endswith(TABLES)],
+        [name for name in names if name.casefold().endswith(OTHER_TABLES)],
+        [name for name in names if stem_of(name) not in images and _is_json(tree, name)],
     )
     found = next(filter(None, kinds), [])
     splits = {_split(name) for name in found}
