@@ -34,11 +34,11 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def one_class(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("one-class")
+def one_caption(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one-caption")
     for number in range(3):
         Image.new("RGB", (24, 24), (number, 0, 0)).save(folder / f"{number}.png")
-    rows = [{"file_name": f"{number}.png", "text": f"rose {number}", "label": "roses"} for number in range(3)]
+    rows = [{"file_name": f"{number}.png", "text": "a rose", "label": "roses"} for number in range(3)]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     prepare.pack("folder", folder, folder / "pack", size=19, show_progress=False)
     return folder / "pack"
@@ -166,9 +166,9 @@ WRONG = {
         lambda m, o, t: ["t2i-prepare", "folder", folder(t, "a.png", "b.png")],
         r"has no captioned images .*no captions: neither a line in metadata\.jsonl nor a \.txt beside it",
     ),
-    "one class": (
+    "one caption for all": (
         lambda m, o, t: ["t2i-train", "--data", o, "--out", t / "run", *TINY],
-        r"at least two classes; .* has one \(roses\)",
+        r"images with different captions; .* has no classes and the same captions",
     ),
     "an empty caption": (lambda m, o, t: ["t2i-generate", "--model", m[1], "a flower", " "], "a caption is empty"),
     "a checkpoint of another shape": (
@@ -257,11 +257,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_is_one_clear_line_and_exit_code_2(case, made, one_class, tmp_path, monkeypatch):
+def test_wrong_input_is_one_clear_line_and_exit_code_2(case, made, one_caption, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments, says = WRONG[case]
-    command, *rest = arguments(made, one_class, tmp_path)
+    command, *rest = arguments(made, one_caption, tmp_path)
     code, out, err = call(command, *rest)
     assert code == 2
     assert out == ""

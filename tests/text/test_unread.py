@@ -33,6 +33,11 @@ def encoder():
         ("一朵红色的花", ""),  # part of it in another order
         ("a xyzzy flower by qwrt", "'xyzzy', 'by', 'qwrt'"),
         ("海上风筝", "'海上风筝'"),
+        ("一朵紫色的花，有五片花瓣", "'紫'"),  # one word, all but a letter of it known
+        ("红色的风筝和花", "'风筝和'"),
+        ("花瓣红色的有五片", ""),
+        ("flower花qwrt🌸红", "'qwrt🌸'"),  # no space between scripts
+        ("花！（红色）ＲＥＤ", ""),
         ("قطة حمراء", "'قطة', 'حمراء'"),
         ("🌸", "'🌸'"),
         ("!!!", "'!!!'"),
@@ -89,6 +94,18 @@ def test_long_captions_are_cut_in_the_message_and_each_is_named_once(encoder):
     assert "y" * 40 + "..." in warning
     assert len(warning) < 250
     assert quoted(["it's"]) == '"it\'s"'
+
+
+def test_letters_of_scripts_without_spaces_keep_their_marks():
+    thai = NgramEncoder(1 << 16, 1 << 15)
+    values, _ = thai.tokenizer.ragged(["ดอกไม้สีแดง"])
+    thai.fit(torch.from_numpy(values), 1)
+    assert thai.unread("ดอกไม้สีแดง") == ""
+    assert thai.unread("ดอกไม้สีม่วง") == "'ม่ว'"
+
+
+def test_an_empty_caption_is_not_one_of_unknown_words(encoder):
+    assert unread_warnings(["", "  ", "\u3000"], encoder) == []
 
 
 def test_generate_says_what_the_model_does_not_know(encoder, tmp_path):

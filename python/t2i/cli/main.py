@@ -15,10 +15,9 @@ from t2i.blossoms.pack import pack_blossoms
 from t2i.cli.arguments import Bench, Demo, Export, Merge, Prepare
 from t2i.cli.evaluate import run_evaluate
 from t2i.cli.generate import run_generate
-from t2i.cli.next_step import packed_message
+from t2i.cli.next_step import caption_to_try, packed_message
 from t2i.cli.parsing import parse
 from t2i.cli.train import run_train
-from t2i.config.presets import EXAMPLE
 from t2i.errors import ConfigError, T2IError
 
 
@@ -168,11 +167,14 @@ def _merge(arguments: Sequence[str]) -> None:
 
 def _export(arguments: Sequence[str]) -> None:
     config = parse(Export, arguments, "t2i-export")
+    from t2i.data.examples import examples_of_run
     from t2i.export.onnx import export as write
     from t2i.pipeline import Pipeline
 
-    print(write(Pipeline.from_pretrained(config.model), Path(config.out), config.precision, config.ids).summary())
-    print(f'next: t2i-generate --model {shlex.quote(config.out)} "{EXAMPLE}" --out picture.png')
+    pipe = Pipeline.from_pretrained(config.model)
+    print(write(pipe, Path(config.out), config.precision, config.ids).summary())
+    caption = caption_to_try(examples_of_run(pipe.folder, 1))
+    print(f"next: t2i-generate --model {shlex.quote(config.out)} {caption} --out picture.png")
 
 
 def _demo(arguments: Sequence[str]) -> None:

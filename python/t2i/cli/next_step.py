@@ -7,15 +7,13 @@
 import json
 import re
 import shlex
-import textwrap
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from t2i.config.presets import EXAMPLE, PRESETS
 from t2i.config.sizes import MIN_SIZE, stored_size
+from t2i.data.examples import examples
 
-MOST_CHARACTERS = 80  # of a caption in a command
 MIN_AREA = 0.5  # part of an image's area that a crop must show, or it is said
 
 
@@ -54,15 +52,5 @@ def next_command(out: Path, stored: int) -> str:
 
 def caption_to_try(captions: Sequence[str]) -> str:
     """Choose a caption for a command, quoted for a shell: the first short one that says something, or how a long one begins."""
-    telling = [caption for caption in captions if _says_something(caption)]
-    short = (caption for caption in telling if len(caption) <= MOST_CHARACTERS)
-    caption = textwrap.shorten(next(short, telling[0] if telling else EXAMPLE), MOST_CHARACTERS, placeholder="")
+    caption = next(iter(examples(captions, 1)), EXAMPLE)
     return shlex.quote(caption) if re.search(r'["$`!\\]', caption) else f'"{caption}"'  # what a shell leaves alone
-
-
-def _says_something(caption: str) -> bool:
-    """Tell whether a caption has a letter, number or emoji, stands on one line, and is no flag."""
-    kinds = {unicodedata.category(character) for character in caption}
-    return (
-        bool(kinds & {"So", "Lu", "Ll", "Lt", "Lm", "Lo", "Nd", "Nl", "No"}) and "Cc" not in kinds and caption[0] != "-"
-    )

@@ -20,7 +20,6 @@ from t2i.errors import ConfigError
 
 T = TypeVar("T", TextConfig, TrainConfig, StyleConfig)
 U = TypeVar("U", bound=FromFile)
-CAPTIONS = 100  # that one to try is chosen from, of as many images
 OFFLINE = ("blossoms", "drawings")  # presets that need no --data
 SHARED = ("preset", "size", "text")  # what t2i-train text takes from a preset
 
@@ -110,11 +109,13 @@ def _training_with(config: TextConfig, folder: str) -> str:
 def _train_style(arguments: Sequence[str]) -> None:
     _in_one_process("t2i-train style")
     config, _ = _settings(StyleConfig, FromFile, arguments, "t2i-train style")
+    from t2i.data.examples import examples_of_run
     from t2i.training.style import train_style
 
     folder = train_style(config)
     print(f"The style encoder is in {folder / 'style.safetensors'}. Now try:", file=sys.stderr)
-    print(f't2i-generate --model {shlex.quote(str(folder))} --style IMAGE "{EXAMPLE}" --out picture.png')
+    caption = caption_to_try(examples_of_run(folder, 1))
+    print(f"t2i-generate --model {shlex.quote(str(folder))} --style IMAGE {caption} --out picture.png")
 
 
 def _train_gan(arguments: Sequence[str]) -> None:
@@ -147,6 +148,8 @@ def _dry_run(config: TrainConfig, data: Any, folder: Path) -> None:
 
 def _say_what_next(config: TrainConfig, data: Any, folder: Path) -> None:
     """End a training with the command to try next."""
-    captions = data.caption_texts(data.caption_offsets[data.split("train")[:CAPTIONS]]) if config.data else [EXAMPLE]
+    from t2i.data.examples import first_captions
+
+    captions = first_captions(data) if config.data else [EXAMPLE]
     print(f"The model is in {folder}, generated images in {folder / 'samples'}. Now try:", file=sys.stderr)
     print(f"t2i-generate --model {shlex.quote(str(folder))} {caption_to_try(captions)} --out picture.png")

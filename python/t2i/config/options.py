@@ -174,7 +174,7 @@ class TrainConfig(RunOptions):
     network: Literal["paper", "modern"] = option(
         "paper",
         "Generator, and the discriminators it learns from: paper; or modern, text in every block and a discriminator on"
-        " frozen ImageNet features beside the paper's.",
+        " frozen ImageNet features (--feature-weight), the paper's (--pixel-weight), or both.",
         group="network",
     )
     size: int = option(64, "Size of the generated images, in pixels: a power of two.", group="network")
@@ -257,7 +257,7 @@ class TrainConfig(RunOptions):
         at_least=0,
     )
     pixel_weight: float = option(
-        1.0, "modern: weight of the paper's discriminator in the generator's loss.", group="losses", at_least=0
+        1.0, "modern: weight of the paper's discriminator; 0 and --recovery-weight 0: none.", group="losses", at_least=0
     )
     diversity_weight: float = option(
         0.0,
@@ -287,7 +287,7 @@ class TrainConfig(RunOptions):
     )
     augmentation: float = option(
         0.0,
-        "modern: how far to go from little augmentation to all of DiffAugment's, before both discriminators, 0..1; for a few"
+        "modern: how far to go from little augmentation to all of DiffAugment's, before the discriminators, 0..1; for a few"
         " hundred images.",
         group="losses",
         at_least=0,

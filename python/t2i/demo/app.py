@@ -112,7 +112,7 @@ def application(model: DemoModel, page: str) -> Any:
                 "style_bytes": MAX_STYLE_BYTES,
                 "images": MAX_IMAGES,
                 "characters": MAX_CAPTION_CHARACTERS,
-                "examples": EXAMPLES,
+                "examples": model.examples,
             }
         )
 

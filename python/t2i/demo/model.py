@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from t2i.config.presets import EXAMPLE
+from t2i.data.examples import examples_of_run
 from t2i.errors import ConfigError
 from t2i.images import to_uint8
 from t2i.noise import noise_of, slerp, truncated
@@ -17,7 +18,7 @@ from t2i.prepare.style_images import read_style_images
 MAX_IMAGES = 16  # per grid
 MAX_CAPTION_CHARACTERS = 1000  # of a sentence; the encoder reads 201
 MAX_STYLE_PIXELS = 25_000_000  # of a style image
-EXAMPLES = (
+EXAMPLES = (  # where a model's data set is not here
     EXAMPLE,
     "a flower with six blue petals and a white centre",
     "a purple flower with a yellow disc",
@@ -34,6 +35,7 @@ class DemoModel:
 
     def __init__(self, pipe: Pipeline, side: int = 160) -> None:
         self.pipe, self.side = pipe, side
+        self.examples = examples_of_run(pipe.folder, len(EXAMPLES)) or list(EXAMPLES)
         self.has_style = pipe.has_style and pipe.style is not None  # loaded now, so that errors show at the start
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+import threading
 from functools import cache
 
 from PIL import ImageFont
@@ -35,6 +36,7 @@ INSTALLED = (
     "FreeSans.ttf",
 )
 NOTHING = "\U0010fffe"  # no font has it: its mask is the box of missing characters
+_said = threading.Event()
 
 
 @cache
@@ -54,8 +56,11 @@ def _has(name: str, size: int, character: str) -> bool:
     return mask.size != missing.size or bytes(mask) != bytes(missing)
 
 
-@cache
 def _say_missing(letters: str) -> None:
+    """Say it once in a process: the next caption of the language has other letters, and the same to be done about it."""
+    if _said.is_set():
+        return
+    _said.set()
     console.say(
         f"no font of this machine has all letters of the captions ({letters!r}): the labels show boxes; install one, such as "
         "fonts-noto-cjk or fonts-noto-core"

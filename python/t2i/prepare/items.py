@@ -89,7 +89,8 @@ class Report:
         if self.truncated or self.unknown:
             lines.append(
                 f"the char-cnn-rnn encoder does not read all captions whole: {self.truncated} are cut at "
-                f"{_native.CAPTION_LENGTH} characters, {self.unknown} have characters outside its alphabet"
+                f"{_native.CAPTION_LENGTH} characters, {self.unknown} have characters outside its alphabet; "
+                "the n-grams of the presets drawings and modern do"
             )
         lines += [f"note: {note}" for note in self.notes]
         if self.account is not None:

@@ -201,16 +201,27 @@ def _items(settings: _Settings, report: Report) -> list[Item]:
         some = _first_reason(report)
         hints = f"; perhaps: {'; '.join(report.hints[:3])}" if report.hints else ""
         raise DataError(f"{source} has no captioned images (looked for {LOOKED_FOR.get(kind, kind)}){hints}{some}")
-    if not settings.classes:
-        return [dataclasses.replace(item, class_name=None) for item in items]
+    if all(item.test for item in items):
+        report.notes.append("every image is held out by its split, so that there is none to train on")
+    return _with_classes(items, report) if settings.classes else _without_classes(items)
+
+
+def _with_classes(items: Sequence[Item], report: Report) -> list[Item]:
+    """Note classes that are not kept; a single one is none, since a mismatched pair would be of two."""
     unnamed = sum(item.class_name is None for item in items)
+    names = {item.class_name for item in items}
     if 0 < unnamed < len(items):
         report.notes.append(
             f"{unnamed} of {len(items)} images have no class, so that the classes of the others are not kept"
         )
-    if all(item.test for item in items):
-        report.notes.append("every image is held out by its split, so that there is none to train on")
-    return items
+    elif not unnamed and len(names) == 1:
+        report.notes.append(f"all images are of one class, {names.pop()}, which is no class")
+        return _without_classes(items)
+    return list(items)
+
+
+def _without_classes(items: Sequence[Item]) -> list[Item]:
+    return [dataclasses.replace(item, class_name=None) for item in items]
 
 
 def _listing(settings: _Settings, items: Sequence[Item], report: Report) -> Listing:

@@ -5,6 +5,10 @@ saw, it names more images after a minute than the char-CNN-RNN after an hour (`d
 words only.
 """
 
+import itertools
+import unicodedata
+from collections.abc import Collection
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +27,20 @@ def fewest(captions: int) -> int:
         (1, 2, 3, 5)
     """
     return min(5, 1 + captions // 5000)
+
+
+def _cut(word: str, spaceless: Collection[str]) -> list[str]:
+    """Cut a word into characters that are words by themselves, each with its marks, and what lies between them."""
+    parts: list[str] = []
+    alone = True  # what comes next is no continuation of a part
+    for character in word:
+        mark = unicodedata.category(character) in ("Mn", "Mc", "Cf")
+        if parts and (mark or not (alone or character in spaceless)):
+            parts[-1] += character
+        else:
+            parts.append(character)
+            alone = character in spaceless
+    return parts
 
 
 class NgramEncoder(TextEncoder):
@@ -86,20 +104,40 @@ class NgramEncoder(TextEncoder):
         return self._scaled(total)
 
     def unread(self, caption: str) -> str:
-        """Name the words that too few training captions had; of scripts without spaces, runs that are mostly new.
+        """Name the words that too few training captions had; of scripts without spaces, the letters.
 
         A word counts as known where its hash is, and those of its pieces: another word may share one, hardly all.
         """
-        unknown, words = [], caption.split()
-        known = self.idf.cpu().numpy() > 0
-        values, offsets = self.tokenizer.ragged(words)
-        for word, first, last in zip(words, offsets[:-1], offsets[1:], strict=True):
+        words = caption.split()
+        spaceless = self._spaceless(set(caption))
+        cut = [_cut(word, spaceless) for word in words]
+        knows = self._knows({*words, *(part for parts in cut for part in parts)})
+        unknown: list[str] = []
+        for word, parts in zip(words, cut, strict=True):
+            runs = itertools.groupby(parts, lambda part: knows[part])
+            found = ["".join(run) for known, run in runs if not known]
+            unknown += found or ([] if knows[word] else [word])
+        return quoted(unknown) if self.tokenizer.unseen([caption]) == 0 else super().unread(caption)
+
+    def _knows(self, several: Collection[str]) -> dict[str, bool]:
+        """Tell of each word, or part of one, whether training captions had it; what has no token is not unknown."""
+        distinct, known = list(several), self.idf.cpu().numpy() > 0
+        values, offsets = self.tokenizer.ragged(distinct)
+        found = {}
+        for word, first, last in zip(distinct, offsets[:-1], offsets[1:], strict=True):
             tokens = values[first:last]
             units = tokens[tokens <= self.tokenizer.words]  # and pairs of them; without pieces
             mostly_new = 2 * known[units].sum() < len(units)
-            if mostly_new or (len(units) == 1 and not known[tokens].all()):
-                unknown.append(word)
-        return quoted(unknown) if len(values) else super().unread(caption)
+            found[word] = not (mostly_new or (len(units) == 1 and not known[tokens].all()))
+        return found
+
+    def _spaceless(self, characters: Collection[str]) -> set[str]:
+        """List the characters that are words by themselves: two of them have the token of one."""
+        distinct = [each for each in characters if not each.isascii()]
+        values, offsets = self.tokenizer.ragged([each * times for each in distinct for times in (1, 2)])
+        bags = [values[first:last] for first, last in itertools.pairwise(offsets)]
+        pairs = zip(distinct, bags[::2], bags[1::2], strict=True)
+        return {each for each, one, two in pairs if len(one) and one[0] in two}
 
     def exportable(self, tokens: Tensor) -> Tensor:
         """Embed (B, L) by a look-up and a sum, where ONNX has no ragged bag."""

@@ -92,8 +92,8 @@ class TextEncoder(nn.Module):
 
 
 def unread_warnings(captions: Sequence[str], reader: TextEncoder | Tokenizer) -> list[str]:
-    """Say of each caption what of it a model does not know; nothing of those that it reads whole."""
-    found = ((caption, reader.unread(caption)) for caption in dict.fromkeys(captions))
+    """Say of each caption what of it a model does not know; nothing of those that it reads whole, and of empty ones."""
+    found = ((caption, reader.unread(caption)) for caption in dict.fromkeys(captions) if caption.strip())
     return [
         f"warning: the model does not know {part} in {quoted([caption])}: write as its training captions are written"
         for caption, part in found
