@@ -89,7 +89,7 @@ def test_one_class_is_none_and_training_can_still_mismatch(tmp_path, classes):
         picture(source / f"{number}.png")
     rows = [{"file_name": f"{number}.png", "text": f"picture {number}", "label": "only"} for number in range(3)]
     lines(source / "metadata.jsonl", *rows)
-    data, report = packed(source, tmp_path, classes=classes)
+    data, report = packed_folder(source, tmp_path, classes=classes)
     assert (report.classes, data.class_names) == (0, [])
     assert report.notes == (["all images are of one class, only, which is no class"] if classes else [])
     plan = Sampler(data, batch=4, crop=16).plan(0)
@@ -100,7 +100,7 @@ def test_one_class_is_none_and_training_can_still_mismatch(tmp_path, classes):
 def test_it_is_noted_that_every_image_is_held_out_with_classes_and_without(tmp_path, classes):
     for name in ("a", "b"):
         captioned(tmp_path / "mine" / "test" / name / "1.png", f"picture {name}")
-    _, report = packed(tmp_path / "mine", tmp_path, classes=classes)
+    _, report = packed_folder(tmp_path / "mine", tmp_path, classes=classes)
     assert "every image is held out by its split, so that there is none to train on" in report.notes
 
 
