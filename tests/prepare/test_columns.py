@@ -25,6 +25,9 @@ from t2i.prepare.literals import captions_in_cell
         (["raw", "sentids", "split", "filename", "img_id"], ("filename", "raw", None, ("split",))),
         (["text", "image-path", "class name"], ("image-path", "text", "class name", ())),
         (["caption", "text", "file"], ("file", "text", None, ())),
+        (["文件名", "描述", "类别", "划分"], ("文件名", "描述", "类别", ("划分",))),
+        (["編號", "圖片", "說明", "分類"], ("圖片", "說明", "分類", ())),
+        (["类别", "text", "image"], ("image", "text", "类别", ())),
     ],
 )
 def test_columns_are_found_by_their_usual_names(names, found):
@@ -139,9 +142,11 @@ def test_several_rows_of_one_file_are_captions_of_one_image(tmp_path, form):
 def test_rows_of_one_image_that_disagree_are_named(tmp_path):
     source = tmp_path / "mine"
     image(source / "a.png")
-    (source / "t.csv").write_text("image,text,label,split\na.png,x,kite,train\na.png,y,boat,train\na.png,z,kite,test\n")
+    image(source / "b.png")
+    rows = ["a.png,x,kite,train", "a.png,y,boat,train", "a.png,z,kite,test", "b.png,w,boat,train"]
+    (source / "t.csv").write_text("\n".join(["image,text,label,split", *rows]) + "\n")
     data, report = packed("csv", source, tmp_path)
-    assert content(data) == {"a.png": (["x"], "kite", False)}
+    assert content(data) == {"a.png": (["x"], "kite", False), "b.png": (["w"], "boat", False)}
     assert [reason for _, reason in report.skipped] == [
         "another class for its image: boat, after kite",
         "another split for its image than on a row before",

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from helpers import packed
-from source_files import PNG, image, source_of, tar_file
+from source_files import PNG, captioned, image, source_of, tar_file
 from t2i.prepare.splits import split_of_file, split_of_folder, split_of_value
 
 NAMES = ["test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation"]
@@ -20,6 +20,9 @@ NAMES = ["test", "testing", "validation", "valid", "val", "dev", "eval", "evalua
         *((name, False) for name in ("train", "training", "Train", "TRAIN ", "restval", "trainval", "train2017")),
         *((name, True) for name in ("holdout", "heldout", "Held-Out", "my hold_out", "unseen", "val_unseen")),
         *((name, True) for name in ("Validation", " TEST", "val2014", "test-dev2015", "test_seen", "Val-1")),
+        *((name, True) for name in ("测试", "测试集", "驗證集", "验证数据")),
+        *((name, False) for name in ("训练", "訓練集", "训练用数据")),
+        *((name, None) for name in ("验证码", "测试仪器", "风筝", "été")),
         *((name, None) for name in ("", "extra", "unlabeled", "contest", "train or test", "0", None, 3)),
     ],
 )
@@ -40,6 +43,9 @@ def test_a_value_of_a_split_column_is_read_by_its_words(value, held_out):
             (name, None)
             for name in ("red", "test tubes", "crash test", "images", "valley", "developers", "train station")
         ),
+        *((name, True) for name in ("测试集", "测试", "验证图片", "測試 圖片", "test_图片")),
+        *((name, False) for name in ("训练", "訓練集", "训练用图片", "训练-1")),
+        *((name, None) for name in ("验证码", "测试集以外", "训练营", "test 风筝", "test风筝", "val été", "图片")),
     ],
 )
 def test_a_folder_is_a_split_where_its_name_says_nothing_else(name, held_out):
@@ -60,6 +66,9 @@ def test_a_folder_is_a_split_where_its_name_says_nothing_else(name, held_out):
         ("list.csv", None),
         ("contest.csv", None),
         ("evaluations.csv", None),
+        ("图片描述_测试集.csv", True),
+        ("训练集描述.csv", False),
+        ("验证码.csv", None),
     ],
 )
 def test_the_name_of_a_file_of_many_images_may_hold_a_split(name, held_out):
@@ -273,3 +282,26 @@ def test_a_column_of_lists_is_no_split_and_no_reason_to_stop(tmp_path):
     _, report = packed("parquet", source, tmp_path)
     assert (report.train, report.skipped) == (1, [])
     assert "which is no known name" in report.notes[0]
+
+
+def test_a_chinese_source_loses_neither_splits_nor_classes(tmp_path):
+    """Folders and columns are named as Chinese users name them: 训练集 is no class."""
+    for split in ("训练集", "测试集"):
+        for kind in ("红花", "白花"):
+            captioned(tmp_path / "文件夹" / split / kind / "1.png", f"一朵{kind}")
+    _, report = packed("folder", tmp_path / "文件夹", tmp_path)
+    assert (report.train, report.test, report.classes) == (2, 2, 2)
+    rows = ["文件名,描述,类别,划分"]
+    for number, (kind, split) in enumerate([("红花", "训练"), ("白花", "测试"), ("红花", "训练")]):
+        image(tmp_path / "表格" / "图片" / f"{number}.png")
+        rows.append(f"{number}.png,一朵{kind},{kind},{split}")
+    (tmp_path / "表格" / "列表.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    data, report = packed("csv", tmp_path / "表格", tmp_path)
+    assert (report.train, report.test, sorted(data.class_names)) == (2, 1, ["白花", "红花"])
+    for number in range(2):
+        image(tmp_path / "并列" / "图片" / f"{number}.png")
+        text = tmp_path / "并列" / "描述" / f"{number}.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text(f"第{number}朵花", encoding="utf-8")
+    data, _ = packed("folder", tmp_path / "并列", tmp_path)
+    assert [data.captions_of(row) for row in range(2)] == [["第0朵花"], ["第1朵花"]]

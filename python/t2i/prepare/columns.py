@@ -12,67 +12,12 @@ from functools import lru_cache
 from typing import Any
 
 from t2i.errors import DataError
+from t2i.prepare.column_names import CAPTIONS, CLASSES, FILES, FLAGS, OF_ANYTHING, SPLITS
 from t2i.prepare.languages import are_languages, is_kind_of_caption
 from t2i.prepare.literals import captions_in_cell
 from t2i.prepare.splits import split_of_value
 
-FILES = (
-    "file_name",
-    "filename",
-    "file",
-    "filepath",
-    "file_path",
-    "path",
-    "image",
-    "image_path",
-    "image_name",
-    "imagename",
-    "image_file",
-    "image_file_name",
-    "image_filename",
-    "img",
-    "img_path",
-    "img_name",
-    "picture",
-    "photo",
-    "image_id",
-)
-IMAGES = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")  # of images inside of a table
-CAPTIONS = (
-    "text",
-    "caption",
-    "captions",
-    "texts",
-    "prompt",
-    "prompts",
-    "description",
-    "descriptions",
-    "sentence",
-    "sentences",
-    "comment",
-    "raw",
-    "alt_text",
-    "image_caption",
-    "txt",
-)
 _NUMBERED = re.compile(r"(?P<base>.+?)(?P<mark>[_.]?)(?P<number>\d{1,9})")  # caption_0, caption0, pandas' caption.1
-CLASSES = ("class", "class_name", "label", "category")
-# Columns that may be of something else than splits: their values count where they are nothing but a split's name.
-OF_ANYTHING = (
-    "set",
-    "subset",
-    "phase",
-    "set_name",
-    "evaluation_status",
-    "eval_status",
-    "usage",
-    "fold",
-    "stage",
-    "mode",
-)
-SPLITS = ("split", "data_split", "dataset_split", *OF_ANYTHING[:2], "partition", *OF_ANYTHING[2:])
-# Columns of true and false, and whether true is held out.
-FLAGS = {"is_train": False, "is_training": False, "is_test": True, "is_val": True, "is_validation": True}
 TRUE = frozenset({"1", "1.0", "true", "t", "yes", "y"})
 FALSE = frozenset({"0", "0.0", "false", "f", "no", "n"})
 NO_CLASS = frozenset({"nan", "<na>", "n/a", "#n/a"})  # cells that pandas and Excel write for an empty one

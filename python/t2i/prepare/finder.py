@@ -13,6 +13,8 @@ from t2i.prepare.kinds import ENDINGS, ending, is_hidden, looks_like_image, stem
 from t2i.prepare.splits import is_of_table
 from t2i.prepare.tree import FolderTree, Tree, ZipTree, is_folder, joined, shown
 
+CHINESE_PLACES = ("图片", "圖片", "图像", "圖像", "照片", "数据", "數據", "資料")
+
 
 class Finder:
     """Finds the images listed in tables.
@@ -23,7 +25,7 @@ class Finder:
         images: Folder given by `--images`; None: images are beside the table or in a folder such as images/.
     """
 
-    PLACES = ("images", "image", "imgs", "img", "pictures", "photos", "jpg", "data")
+    PLACES = ("images", "image", "imgs", "img", "pictures", "photos", "jpg", "data", *CHINESE_PLACES)
 
     def __init__(self, tree: Tree, report: Report, images: Tree | None = None) -> None:
         self.tree, self.images, self._report = tree, images, report

@@ -9,7 +9,8 @@ from typing import Literal
 
 from t2i.prepare.accounting import BESIDE, HIDDEN, LONELY_TEXT, NO_IMAGE, Account
 from t2i.prepare.collect import Collector
-from t2i.prepare.columns import CAPTIONS, FILES, find_column
+from t2i.prepare.column_names import CAPTIONS, FILES
+from t2i.prepare.columns import find_column
 from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import (
     ARCHIVE_ENDINGS,

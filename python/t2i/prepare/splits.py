@@ -1,6 +1,7 @@
 """Recognise the names of splits in folders, file names and columns, in the same way for every source."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 HELD_OUT = frozenset(
@@ -14,12 +15,30 @@ TRAINING = frozenset(
 PLAIN = frozenset(
     {"", "set", "split", "data", "dataset", "image", "images", "img", "imgs", "picture", "pictures", "photos"}
 )
+# Chinese words for the same, of which those in 集 are no part of another word: 验证码 is a captcha, 验证集 the validation set.
+SETS = {"训练集": "train", "訓練集": "train", "测试集": "test", "測試集": "test", "验证集": "val", "驗證集": "val"}
+CHINESE = {word.removesuffix("集"): name for word, name in SETS.items()} | dict.fromkeys(
+    ("数据集", "數據集", "資料集", "数据", "數據", "資料", "图片", "圖片", "图像", "圖像", "照片", "集", "用"), "data"
+)
+_RUN = re.compile(
+    r"[a-z\u00df-\u024f]+|[^\W\d_a-z\u00df-\u024f]+"
+)  # letters, Latin ones apart from those of other scripts
+_SET = re.compile(f"({'|'.join(SETS)})")
+_CHINESE = re.compile("|".join(CHINESE))
 
 
 def _words(name: str) -> list[str]:
-    """Split a name into lower-case words: `TestSet-2`, `test_set` and `test set` are all test and set."""
-    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold()
-    return re.split(r"[^a-z]+", re.sub(r"(?<![a-z])(held|hold)[ _-]out(?![a-z])", r"\1out", plain))
+    """Split a name into lower-case words: `TestSet-2`, `test_set` and `test set` are all test and set; so is 测试集."""
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name)).casefold()
+    runs = _RUN.findall(re.sub(r"(?<![a-z])(held|hold)[ _-]out(?![a-z])", r"\1out", plain))
+    return [word for run in runs for part in _SET.split(run) if part for word in _translated(part)]
+
+
+def _translated(part: str) -> list[str]:
+    """Translate what is all Chinese for a split, data or images: 测试图片 is test and data; anything else stays one word."""
+    if part in SETS:
+        return [SETS[part]]
+    return [part] if _CHINESE.sub("", part) else [CHINESE[word] for word in _CHINESE.findall(part)]
 
 
 def _held_out(words: Sequence[str], names: frozenset[str] = HELD_OUT) -> bool | None:

@@ -9,8 +9,8 @@ from itertools import chain
 from typing import Literal
 
 from t2i.errors import DataError
-from t2i.prepare.columns import CAPTIONS as CAPTION_NAMES
-from t2i.prepare.columns import FILES as FILE_NAMES
+from t2i.prepare.column_names import CAPTIONS as CAPTION_NAMES
+from t2i.prepare.column_names import FILES as FILE_NAMES
 from t2i.prepare.columns import Columns, distinct, find_column, find_columns
 from t2i.prepare.kinds import looks_like_image
 

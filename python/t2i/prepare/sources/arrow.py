@@ -14,7 +14,8 @@ from typing import Any
 
 from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
-from t2i.prepare.columns import FILES, IMAGES, Columns, class_of, find_column, find_columns, named, unread_note
+from t2i.prepare.column_names import FILES, IMAGES
+from t2i.prepare.columns import Columns, class_of, find_column, find_columns, named, unread_note
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
 from t2i.prepare.kinds import HEAD, POINTER, ending, folder_of, is_hidden, is_pointer, stem_of

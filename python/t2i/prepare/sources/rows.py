@@ -8,7 +8,8 @@ from typing import Any
 
 from t2i.errors import ConfigError, DataError
 from t2i.prepare.collect import SourceOptions
-from t2i.prepare.columns import CAPTIONS, FILES, Columns, caption_keys, distinct, filled, find_columns
+from t2i.prepare.column_names import CAPTIONS, FILES
+from t2i.prepare.columns import Columns, caption_keys, distinct, filled, find_columns
 from t2i.prepare.items import Report
 from t2i.prepare.kinds import POINTER, ending, is_pointer, looks_like_image
 from t2i.prepare.languages import are_languages

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from t2i.prepare.finder import Finder
+from t2i.prepare.finder import CHINESE_PLACES, Finder
 from t2i.prepare.kinds import CAPTION_ENDINGS, ending, folder_of, is_hidden, looks_like_image, stem_of
 from t2i.prepare.splits import split_of_folder
 
@@ -15,8 +15,9 @@ TEXT_FOLDERS = frozenset(
     form
     for word in ("text", "txt", "caption", "label", "annotation", "description", "prompt", "sentence", "tag")
     for form in (word, f"{word}s")
-)
+) | frozenset(("文本", "文字", "描述", "说明", "說明", "标注", "標註", "标签", "標籤"))
 CONTAINERS = frozenset({"image", "images", "img", "imgs", "picture", "pictures", "photos", "data"})
+CONTAINERS |= frozenset(CHINESE_PLACES)
 IMAGE_FOLDERS = CONTAINERS | frozenset(Finder.PLACES)
 NO_HOME = TEXT_FOLDERS | IMAGE_FOLDERS
 _Mirror = tuple[str, tuple[str, ...]]
