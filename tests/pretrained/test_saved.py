@@ -12,9 +12,11 @@ import pytest
 import torch
 
 import t2i
+from t2i.config.options import TextOptions, TrainConfig
 from t2i.noise import truncated
 from t2i.pipeline import Pipeline
 from t2i.pretrained import hub
+from t2i.pretrained.card import model_card
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RED = "a flower with red petals"
@@ -102,6 +104,23 @@ def test_the_card_says_what_the_pack_and_the_run_know(saved, tiny_blossoms):
         assert line in card, line
 
 
+@pytest.mark.parametrize(
+    ("kind", "provenance", "languages"),
+    [
+        ("ngrams", {"kind": "folder"}, None),  # in whatever language the captions are
+        ("char-cnn-rnn-bytes", {}, None),
+        ("minilm", {"kind": "folder"}, ["en"]),
+        ("ngrams", {"kind": "blossoms"}, ["en"]),
+        ("ngrams", {"kind": "blossoms", "language": "zh"}, ["zh"]),
+        ("ngrams", {"kind": "blossoms", "language": "all"}, ["en", "zh", "es", "ar", "hi"]),
+        ("ngrams", {"kind": "blossoms", "language": "<b>"}, None),
+    ],
+)
+def test_the_card_names_the_languages_that_are_known(kind, provenance, languages):
+    config = TrainConfig(text=TextOptions(kind=kind, objective="class-contrastive"), alignment_weight=0.0)
+    assert header(model_card(config, {"provenance": provenance}, name="kites")).get("language") == languages
+
+
 def test_the_hubs_own_reader_understands_the_card(saved):
     library = pytest.importorskip("huggingface_hub", reason="the extra is not installed: pip install 't2i[hub]'")
     data = library.ModelCard.load(saved / "README.md").data
@@ -124,6 +143,7 @@ def test_other_peoples_pictures_have_no_license_until_somebody_names_one(run, tm
     card = (pipe.save_pretrained(tmp_path / "a") / "README.md").read_text()
     assert header(card)["license"] == "unknown"
     assert "The license is unknown" in card
+    assert "flower" not in card
     assert r"| source | kites \| &lt;b> |" in card  # it cannot leave its cell
     named = (pipe.save_pretrained(tmp_path / "b", license_id="cc-by-4.0") / "README.md").read_text()
     assert header(named)["license"] == "cc-by-4.0"

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from t2i.blossoms.languages import CODES
 from t2i.config.options import TextOptions, TrainConfig
 from t2i.config.presets import EXAMPLE
 
@@ -28,7 +29,6 @@ def model_card(
     version: str = "",
     style: bool = False,
     text_encoder: bool = True,
-    sentences: Sequence[str] = (),
 ) -> str:
     """Write a model card.
 
@@ -40,20 +40,20 @@ def model_card(
         version: Of t2i.
         style: It has a style encoder.
         text_encoder: It has a text encoder.
-        sentences: Examples from the data, for the usage section.
     """
     provenance = data.get("provenance") or {}
     synthetic = provenance.get("kind") == "blossoms"
     chosen = license_id or ("mit" if synthetic else "unknown")
     title = name.rstrip("/").rsplit("/", 1)[-1] or "model"
-    sentence = sentences[0] if sentences else EXAMPLE
-    header = {
+    sentence = EXAMPLE if synthetic else "a caption like those it was trained on"
+    header: dict[str, Any] = {
         "license": chosen,
         "library_name": "t2i",
         "pipeline_tag": "text-to-image",
         "tags": ["t2i", "text-to-image", "gan", "gan-cls", config.text.kind, "pytorch", "safetensors"],
-        "language": ["en"],
     }
+    if languages := _languages(config.text.kind, provenance):
+        header["language"] = languages
     parts = [
         "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in header.items()) + "---",
         f"# {title}",
@@ -65,6 +65,14 @@ def model_card(
         "## Limits\n" + _limits(config, synthetic, chosen),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _languages(kind: str, provenance: Mapping[str, Any]) -> list[str]:
+    """List the languages that a model reads, where that is known: n-grams read those of any captions."""
+    if provenance.get("kind") == "blossoms":
+        language = provenance.get("language", "en")
+        return list(CODES) if language == "all" else [language] if language in CODES else []
+    return ["en"] if READS.get(kind, "").startswith("English") else []
 
 
 def _usage(name: str, sentence: str, style: bool, text_encoder: bool) -> str:
