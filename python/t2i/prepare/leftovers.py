@@ -90,6 +90,7 @@ def account_for(
     of_stem = Counter(map(stem_of, tree.names))
     texts = {stem_of(name): name for name in tree.names if ending(name) in CAPTION_ENDINGS and name not in read}
     images = {name.rpartition("/")[2].casefold() for name in tree.names if looks_like_image(name)}
+    own = {stem_of(image) for image in images}  # a text of such a name is the caption of one image
     for name in tree.names:
         place = tree.place(name)
         if name in packed:
@@ -105,7 +106,8 @@ def account_for(
         ):
             counts.add(BESIDE)
         else:
-            fate = _fate(tree, name, report, images)
+            sidecar = stem_of(name.rpartition("/")[2].casefold()) in own
+            fate = _fate(tree, name, report, () if sidecar else images)
             binary = ending(name) not in TEXT_ENDINGS and b"\0" in head(
                 tree, name
             )  # LICENSE beside LICENSE.txt is none

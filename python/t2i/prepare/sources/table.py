@@ -9,6 +9,7 @@ from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import ending, folder_of, is_hidden, looks_like_image, stem_of
 from t2i.prepare.leftovers import JSON, account_for_collected, first_line, json_content
 from t2i.prepare.named_lines import named_line
+from t2i.prepare.sources.image_lines import image_files, read_image_lines
 from t2i.prepare.sources.rows import read_listing
 from t2i.prepare.split_lists import with_listed_splits
 from t2i.prepare.splits import split_of_file, split_of_folder, split_of_folders
@@ -28,6 +29,8 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
     tree = open_tree(source, report)
     whole = source.is_dir() or is_zip(source)
     files = _tables(tree) if whole else [source.name]
+    encoded = _encoded(tree, source, whole)
+    files = [name for name in files if name not in encoded and name not in encoded.values()]
     images = FolderTree(options.images, report) if options.images is not None else None
     collector = Collector(Finder(tree, report, images), report)
     lemmatised = _lemmatised(files)
@@ -40,14 +43,33 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
                 row.where, folder, row.cells, row.columns, split=split, class_names=row.class_names, table=stem
             )
     items = list(collector.items())
+    lines = [item for pair in encoded.items() for item in read_image_lines(tree, *pair, report)]
     for name in lemmatised:
         what = "lemmatised" if "lemma." in name.casefold() else "segmented"
         report.skip(tree.place(name), f"not read: the {what} captions of a table beside it")
     if whole:
-        read = set(files) - lemmatised
+        read = set(files) - lemmatised | {*encoded, *encoded.values()}
         items = with_listed_splits(tree, report, items, read)
         account_for_collected(tree, report, items, read, collector)
+        assert report.account is not None
+        report.account.add("images", len(lines))
+        report.account.add(
+            "skipped", sum(_line_of(place) in set(map(tree.place, encoded)) for place, _ in report.skipped)
+        )
     yield from items
+    yield from lines
+
+
+def _encoded(tree: Tree, source: Path, whole: bool) -> dict[str, str]:
+    """Find the files of images in base64 beside their files of texts: at the top of a source, or those that are it."""
+    wanted = set(top_level(tree)) if whole else {source.name}
+    return {images: texts for images, texts in image_files(tree).items() if {images, texts} & wanted}
+
+
+def _line_of(place: str) -> str:
+    """Return the file of a place such as `train_imgs.tsv:12`; nothing of another."""
+    file, _, line = place.rpartition(":")
+    return file if line.isdecimal() else ""
 
 
 def _tables(tree: Tree) -> list[str]:
