@@ -27,6 +27,7 @@ from t2i.prepare.kinds import (
 )
 from t2i.prepare.lines import decode
 from t2i.prepare.named_lines import FORMS, named_line
+from t2i.prepare.parallel import advice
 from t2i.prepare.tables import find_delimiter
 from t2i.prepare.tree import FolderTree, Tree, head
 
@@ -163,7 +164,7 @@ def _fate(tree: Tree, name: str, report: Report, images: Collection[str]) -> tup
         return "skipped", RAW
     start = head(tree, name)
     where = tree.place(name) if isinstance(tree, FolderTree) else name
-    hint = _hint(name, kind, where, start) or unknown_form(kind, start, images, where)
+    hint = _hint(name, kind, where, start) or unknown_form(kind, start, images, where) or advice(tree, name)
     if hint is not None:
         if not isinstance(tree, FolderTree) and "t2i-prepare" in hint:
             hint += " (once the archive is unpacked)"

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
+from t2i.prepare.columns import Columns
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import ending, folder_of, is_hidden, looks_like_image, stem_of
 from t2i.prepare.leftovers import JSON, account_for_collected, first_line, json_content
 from t2i.prepare.named_lines import named_line
+from t2i.prepare.parallel import Parallel, parallel_files, parallel_lines
 from t2i.prepare.sources.image_lines import image_files, read_image_lines
 from t2i.prepare.sources.rows import read_listing
 from t2i.prepare.split_lists import with_listed_splits
@@ -31,6 +33,10 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
     files = _tables(tree) if whole else [source.name]
     encoded = _encoded(tree, source, whole)
     files = [name for name in files if name not in encoded and name not in encoded.values()]
+    parallel = [] if (whole and files) or encoded else parallel_files(tree)
+    if not whole:
+        parallel = [each for each in parallel if each.captions == source.name]
+        files = [] if parallel else files
     images = FolderTree(options.images, report) if options.images is not None else None
     collector = Collector(Finder(tree, report, images), report)
     lemmatised = _lemmatised(files)
@@ -42,20 +48,19 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
             collector.add(
                 row.where, folder, row.cells, row.columns, split=split, class_names=row.class_names, table=stem
             )
+    read = set(files) - lemmatised | {*encoded, *encoded.values()} | _add_parallel(tree, parallel, collector, report)
     items = list(collector.items())
     lines = [item for pair in encoded.items() for item in read_image_lines(tree, *pair, report)]
     for name in lemmatised:
         what = "lemmatised" if "lemma." in name.casefold() else "segmented"
         report.skip(tree.place(name), f"not read: the {what} captions of a table beside it")
     if whole:
-        read = set(files) - lemmatised | {*encoded, *encoded.values()}
         items = with_listed_splits(tree, report, items, read)
         account_for_collected(tree, report, items, read, collector)
         assert report.account is not None
         report.account.add("images", len(lines))
-        report.account.add(
-            "skipped", sum(_line_of(place) in set(map(tree.place, encoded)) for place, _ in report.skipped)
-        )
+        places = set(map(tree.place, encoded))
+        report.account.add("skipped", sum(_line_of(place) in places for place, _ in report.skipped))
     yield from items
     yield from lines
 
@@ -64,6 +69,20 @@ def _encoded(tree: Tree, source: Path, whole: bool) -> dict[str, str]:
     """Find the files of images in base64 beside their files of texts: at the top of a source, or those that are it."""
     wanted = set(top_level(tree)) if whole else {source.name}
     return {images: texts for images, texts in image_files(tree).items() if {images, texts} & wanted}
+
+
+def _add_parallel(tree: Tree, parallel: list[Parallel], collector: Collector, report: Report) -> set[str]:
+    """Read files of captions, a line for each image of a list; return the names of what was read."""
+    columns, read = Columns("file_name", "text"), set[str]()
+    for files in parallel:
+        name = files.captions
+        for where, image, text in parallel_lines(tree, files, report):
+            row = {"file_name": image, "text": text}
+            collector.add(
+                where, folder_of(name), row, columns, split=_split(name), table=stem_of(name.rpartition("/")[2])
+            )
+            read.update((name, files.images or ""))
+    return read
 
 
 def _line_of(place: str) -> str:
