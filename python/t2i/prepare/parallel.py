@@ -8,7 +8,7 @@ from t2i.prepare.items import Report
 from t2i.prepare.kinds import ending, is_hidden, looks_like_image, stem_of
 from t2i.prepare.languages import CODES
 from t2i.prepare.lines import MAX_WHOLE_BYTES, decode, split_lines
-from t2i.prepare.tree import Tree, head, read_text_file
+from t2i.prepare.tree import FolderTree, Tree, head, read_text_file
 
 ENDS_OF_LISTS = ("", "_images", "-images", ".images", "_image", "_img", "_imgs", "_image_names", "_list")
 
@@ -22,8 +22,18 @@ class Parallel:
     beside: str | None = None  # the captions as they were written, of which these are a normalised form
 
 
-def parallel_files(tree: Tree) -> list[Parallel]:
-    """Find files such as train.en: with a list of their images, or at least with another of their name, train.de."""
+def parallel_files(tree: Tree, only: str | None = None) -> list[Parallel]:
+    """Find files such as train.en: with a list of their images, or at least with another of their name, train.de.
+
+    Args:
+        tree: The source.
+        only: The one file that is wanted; the folder is not listed where its ending is of no language.
+    """
+    if only is not None:
+        if ending(only)[1:] not in CODES:
+            return []
+        tree = tree.again() if isinstance(tree, FolderTree) else tree
+        return [files for files in parallel_files(tree) if files.captions == only]
     shown = [name for name in tree.names if not is_hidden(name)]
     texts = [name for name in shown if ending(name)[1:] in CODES and b"\0" not in head(tree, name)]
     wanted = {key for name in texts for key in _keys(name)}
@@ -52,9 +62,7 @@ def _keys(name: str) -> list[str]:
 
 def advice(tree: Tree, name: str) -> str | None:
     """Say how a file of captions that was not read is read; None for any other file."""
-    if ending(name)[1:] not in CODES:
-        return None
-    found = next((each for each in parallel_files(tree) if each.captions == name), None)
+    found = next(iter(parallel_files(tree, name)), None)
     if found is None:
         return None
     if found.images is None:

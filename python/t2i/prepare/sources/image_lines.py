@@ -3,7 +3,7 @@
 {"text_id": 1, "text": "a red kite", "image_ids": [1, 2]}
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from t2i.errors import DataError
 from t2i.prepare.encoded import decoded_image
 from t2i.prepare.items import Item, Report, checked_captions
-from t2i.prepare.kinds import POINTER, folder_of, is_hidden, is_pointer
+from t2i.prepare.kinds import POINTER, folder_of, is_pointer
 from t2i.prepare.lines import numbered_lines
 from t2i.prepare.sources.rows import parse_json
 from t2i.prepare.splits import split_of_file, split_of_folders
@@ -29,11 +29,11 @@ class _Image:
     captions: list[str] = field(default_factory=list)
 
 
-def image_files(tree: Tree) -> dict[str, str]:
-    """Return the files of images of this layout, each with its file of texts: {"train_imgs.tsv": "train_texts.jsonl"}."""
-    names = {name for name in tree.names if not is_hidden(name)}
-    pairs = {name: name.removesuffix(IMAGES) + TEXTS for name in sorted(names) if name.endswith(IMAGES)}
-    return {images: texts for images, texts in pairs.items() if texts in names}
+def image_files(tree: Tree, names: Collection[str]) -> dict[str, str]:
+    """Return those of some files that are of this layout, images and texts: {"train_imgs.tsv": "train_texts.jsonl"}."""
+    starts = {name.removesuffix(end) for name in names for end in (IMAGES, TEXTS) if name.endswith(end)}
+    pairs = {start + IMAGES: start + TEXTS for start in sorted(starts)}
+    return {images: texts for images, texts in pairs.items() if tree.has(images) and tree.has(texts)}
 
 
 def read_image_lines(tree: Tree, images: str, texts: str, report: Report) -> Iterator[Item]:

@@ -31,12 +31,10 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
     tree = open_tree(source, report)
     whole = source.is_dir() or is_zip(source)
     files = _tables(tree) if whole else [source.name]
-    encoded = _encoded(tree, source, whole)
+    encoded = image_files(tree, top_level(tree) if whole else files)
     files = [name for name in files if name not in encoded and name not in encoded.values()]
-    parallel = [] if (whole and files) or encoded else parallel_files(tree)
-    if not whole:
-        parallel = [each for each in parallel if each.captions == source.name]
-        files = [] if parallel else files
+    parallel = [] if encoded or (whole and files) else parallel_files(tree, None if whole else source.name)
+    files = [] if parallel else files
     images = FolderTree(options.images, report) if options.images is not None else None
     collector = Collector(Finder(tree, report, images), report)
     lemmatised = _lemmatised(files)
@@ -63,12 +61,6 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
         report.account.add("skipped", sum(_line_of(place) in places for place, _ in report.skipped))
     yield from items
     yield from lines
-
-
-def _encoded(tree: Tree, source: Path, whole: bool) -> dict[str, str]:
-    """Find the files of images in base64 beside their files of texts: at the top of a source, or those that are it."""
-    wanted = set(top_level(tree)) if whole else {source.name}
-    return {images: texts for images, texts in image_files(tree).items() if {images, texts} & wanted}
 
 
 def _add_parallel(tree: Tree, parallel: list[Parallel], collector: Collector, report: Report) -> set[str]:
