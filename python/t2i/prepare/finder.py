@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import unquote
 
 from t2i.errors import DataError
+from t2i.prepare.encoded import NO_NAME, holds_image
 from t2i.prepare.items import Report, inside
 from t2i.prepare.kinds import ENDINGS, ending, is_hidden, looks_like_image, stem_of
 from t2i.prepare.splits import is_of_table
@@ -46,6 +47,8 @@ class Finder:
         Raises:
             DataError: there is none, or the name leads out of the source; the message suggests a similar file.
         """
+        if holds_image(name):
+            raise DataError(NO_NAME)
         forms = (name, name.strip(), name.strip().replace("\\", "/"), unquote(name.strip().replace("\\", "/")))
         candidates = [form for form in dict.fromkeys(forms) if form]
         if not candidates:

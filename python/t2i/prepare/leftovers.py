@@ -27,6 +27,8 @@ from t2i.prepare.kinds import (
     stem_of,
 )
 from t2i.prepare.lines import decode
+from t2i.prepare.named_lines import FORMS, named_line
+from t2i.prepare.parallel import advice
 from t2i.prepare.tables import find_delimiter
 from t2i.prepare.tree import FolderTree, Tree, head
 
@@ -59,6 +61,7 @@ SHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 _PIECE = re.compile(
     r"\.((zip|7z|rar|tar|tgz|gz)[._-]?(\d{2,3}|a[a-z]|part[._-]?[a-z\d]{1,3})|z\d{2}|part\d+\.rar)$", re.IGNORECASE
 )
+CSV = "it looks like a table of captions, which is read by t2i-prepare csv {place}; csv FOLDER reads all of them"
 METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json"})
 TABLES = (".csv", ".tsv", ".txt", ".token")
 JSON = (".json", ".ndjson", ".jl")
@@ -88,6 +91,8 @@ def account_for(
     )
     of_stem = Counter(map(stem_of, tree.names))
     texts = {stem_of(name): name for name in tree.names if ending(name) in CAPTION_ENDINGS and name not in read}
+    images = {name.rpartition("/")[2].casefold() for name in tree.names if looks_like_image(name)}
+    own = {stem_of(image) for image in images}  # a text of such a name is the caption of one image
     for name in tree.names:
         place = tree.place(name)
         if name in packed:
@@ -103,7 +108,8 @@ def account_for(
         ):
             counts.add(BESIDE)
         else:
-            fate = _fate(tree, name, report)
+            sidecar = stem_of(name.rpartition("/")[2].casefold()) in own
+            fate = _fate(tree, name, report, () if sidecar else images)
             binary = ending(name) not in TEXT_ENDINGS and b"\0" in head(
                 tree, name
             )  # LICENSE beside LICENSE.txt is none
@@ -150,7 +156,7 @@ def _packed_name(tree: Tree, item: Item) -> str:
     return name if item.path in (tree.path, tree.path / name) else str(item.path.absolute())
 
 
-def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:
+def _fate(tree: Tree, name: str, report: Report, images: Collection[str]) -> tuple[str, str | None]:
     """Return how an unused file is counted, and the reason if it is skipped."""
     kind = ending(name)
     if looks_like_image(name):
@@ -158,7 +164,8 @@ def _fate(tree: Tree, name: str, report: Report) -> tuple[str, str | None]:
     if kind in RAW_ENDINGS:
         return "skipped", RAW
     start = head(tree, name)
-    hint = _hint(name, kind, tree.place(name) if isinstance(tree, FolderTree) else name, start)
+    where = tree.place(name) if isinstance(tree, FolderTree) else name
+    hint = _hint(name, kind, where, start) or unknown_form(kind, start, images, where) or advice(tree, name)
     if hint is not None:
         if not isinstance(tree, FolderTree) and "t2i-prepare" in hint:
             hint += " (once the archive is unpacked)"
@@ -204,7 +211,7 @@ def archive_hint(kind: str, place: str) -> str:
 
 def near_miss(name: str, start: bytes) -> str | None:
     """Suggest what an unused text file was meant to be; `{place}` stands for its path."""
-    base, kind, first = name.rpartition("/")[2].casefold(), ending(name), _text(start)
+    base, kind = name.rpartition("/")[2].casefold(), ending(name)
     if kind.startswith(JSON):
         content = json_content(name, start)
         if content == "coco":
@@ -213,15 +220,41 @@ def near_miss(name: str, start: bytes) -> str | None:
         return None if content is None else f"{what}; as it is, it is read by t2i-prepare csv {{place}}"
     if base.startswith("metadata.") and kind not in (".txt",):
         return "near to metadata.csv and metadata.jsonl, the names that are read: rename it"
-    line = first.split("\n", 1)[0].strip()
+    line = first_line(start)
     if kind in TABLES and line:
+        if named_line(line) is not None:
+            return CSV
         cells = [cell.strip(' "\r') for cell in line.split(find_delimiter(line, kind == ".tsv"))]
         named = find_column(cells, FILES) and find_column(cells, CAPTIONS)
         others = [cell for cell in cells if not looks_like_image(cell.partition("#")[0])]
         # Tables of numbers by image, such as Flickr8k's ExpertAnnotations.txt, hold no captions.
         if named or (len(others) < len(cells) and not all(cell.replace(".", "", 1).isdecimal() for cell in others)):
-            return "it looks like a table of captions, which is read by t2i-prepare csv {place}; csv FOLDER reads all of them"
+            return CSV
     return None
+
+
+def unknown_form(kind: str, start: bytes, images: Collection[str], place: str) -> str | None:
+    """Say which forms are read, of an unused text file whose first line has the name of an image and words; None of any other.
+
+    Args:
+        kind: The ending of its name.
+        start: Its first bytes.
+        images: Names of the images of the source, without folders and in lower case.
+        place: Its path.
+    """
+    if kind not in (*TABLES, *CAPTION_ENDINGS, ".yaml", ".yml", ""):
+        return None
+    words = re.findall(r"[^\s\"'`<>()\[\]{},;:|#=：，]+", first_line(start))
+    found = next((word for word in words if re.split(r"[\\/]", word)[-1].casefold() in images), None)
+    if found is None or not any(word[:1].isalpha() and not looks_like_image(word) for word in words):
+        return None
+    said = f"it names images, such as {found[:100]}, in a form that is not known. A line is {FORMS}"
+    return f"{said}; so written, it is read by t2i-prepare csv {shlex.quote(place)}"
+
+
+def first_line(start: bytes) -> str:
+    """Return the first line of a file by its first bytes."""
+    return re.split(r"[\r\n]", _text(start).lstrip("\ufeff"), maxsplit=1)[0].strip()
 
 
 def _text(start: bytes) -> str:

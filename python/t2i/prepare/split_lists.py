@@ -1,13 +1,15 @@
 """Lists of the images of a split, as Flickr8k has them: Flickr_8k.testImages.txt, the name of an image a line."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
 from t2i.errors import DataError
 from t2i.prepare.items import Item, Report
-from t2i.prepare.kinds import ending, folder_of, looks_like_image
+from t2i.prepare.kinds import ending, folder_of, looks_like_image, stem_of
 from t2i.prepare.lines import MAX_WHOLE_BYTES, decode, split_lines
 from t2i.prepare.splits import split_of_file, split_of_folders
 from t2i.prepare.tree import Tree, read_text_file, top_level
@@ -23,11 +25,11 @@ def with_listed_splits(tree: Tree, report: Report, items: Sequence[Item], read: 
         read: Names of the files that are read for something else; receives those of the lists.
     """
     splits: dict[str, bool] = {}
-    lists = list[str]()
+    lists, stems = list[str](), _Stems(tree, items)
     for name in top_level(tree):
         split = split_of_file(_base(name))
         if name not in read and ending(name) == ".txt" and split is not None:
-            images = _image_names(tree, name)
+            images = stems.as_images(_lines(tree, name))
             splits |= {image: split or splits.get(image, False) for image in images}
             lists += [name] if images else []
     if not lists or not items:
@@ -75,11 +77,45 @@ def _base(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _image_names(tree: Tree, name: str) -> list[str]:
-    """Read a file whose every line is the name of an image; nothing of any other."""
+class _Stems:
+    """Knows lists of images without their extensions, as COCO-CN has them: COCO_val2014_000000123599.
+
+    Args:
+        tree: The source.
+        items: Its images.
+    """
+
+    def __init__(self, tree: Tree, items: Sequence[Item]) -> None:
+        self._tree, self._items = tree, items
+
+    @cached_property
+    def _images(self) -> dict[str, list[str]]:
+        names = {Path(self._tree.place(name)).absolute(): name for name in self._tree.names if looks_like_image(name)}
+        names |= {Path(item.place()).absolute(): item.named or item.member or "" for item in self._items}
+        images: dict[str, list[str]] = {}
+        for name in names.values():
+            images.setdefault(_base(stem_of(name)), []).append(name)
+        return images
+
+    def as_images(self, lines: list[str]) -> list[str]:
+        """Return the images that a list names; nothing of a file that is no list of images.
+
+        Without extensions each line must be one word with a digit in it, none twice, and one of them the name of an image. Such
+        a name counts where one image alone has it.
+        """
+        names = [line.replace("\\", "/").removeprefix("./") for line in lines]
+        if all(looks_like_image(name) and "\t" not in name for name in names):
+            return names
+        words = len(set(names)) == len(names) and all(re.fullmatch(r"[^\s,;|#]*\d[^\s,;|#]*", name) for name in names)
+        if not words or not any(name in self._images for name in names):
+            return []
+        return [found[0] if len(found := self._images.get(name, [])) == 1 else name for name in names]
+
+
+def _lines(tree: Tree, name: str) -> list[str]:
+    """Read the lines of a list that are not empty; nothing of a file that cannot be read."""
     try:
-        lines = [line.strip() for line in split_lines(decode(read_text_file(tree, name, MAX_WHOLE_BYTES)))]
+        lines = split_lines(decode(read_text_file(tree, name, MAX_WHOLE_BYTES)))
     except DataError:
         return []
-    names = [line.replace("\\", "/").removeprefix("./") for line in lines if line]
-    return names if all(looks_like_image(name) and "\t" not in name for name in names) else []
+    return [text for line in lines if (text := line.strip())]

@@ -88,8 +88,10 @@ def is_of_table(folder: str, table: str) -> bool:
     (True, True, True)
     >>> is_of_table("test", "train"), is_of_table("images", "train"), is_of_table("red", "red_list")
     (False, False, False)
+    >>> is_of_table("caption_train_images_20170902", "caption_train_annotations_20170902")  # AI Challenger
+    True
     """
-    words = _telling(_words(folder))
+    words = [word for word in _telling(_words(folder)) if word not in ("caption", "captions")]
     known = len(words) == 1 and words[0] in HELD_OUT | TRAINING
     return bool(table) and (folder.casefold() == table.casefold() or (known and words[0] in _words(table)))
 

@@ -13,9 +13,9 @@ from t2i.prepare.column_names import CAPTIONS as CAPTION_NAMES
 from t2i.prepare.column_names import FILES as FILE_NAMES
 from t2i.prepare.columns import Columns, distinct, find_column, find_columns
 from t2i.prepare.kinds import looks_like_image
+from t2i.prepare.named_lines import FORMS, image_of_token, named_line, split_named_lines
 
 MAX_ROW_LINES = 1000  # that one quoted cell may run over; more is a quote left open
-_TOKEN = re.compile(r"(?P<name>.+\.\w{2,5})#\d+$")  # Flickr8k: 1000268201_693b08cb0e.jpg#0
 
 
 @dataclass(frozen=True)
@@ -196,31 +196,60 @@ def read_rows(
         number, first = next(lines, (0, ""))
     if not number:
         return
-    delimiter = delimiter or find_delimiter(first, tabs)
     whole = chain([(number, first)], lines)
+    if delimiter is None and image is None and caption is None and _is_named_line(first, tabs):
+        yield from _named_rows(whole)
+        return
+    delimiter = delimiter or find_delimiter(first, tabs)
     rows = split_rows(whole, delimiter) if delimiter in ",;" else split_loose_rows(whole, delimiter, needed=tabs)
     names: list[str] = []
     columns: Columns | None = None
+    header = True
     for row in rows:
         if isinstance(row, Fault):
             yield row
             continue
         number, cells = row[0], [cell.strip() if delimiter == "|" else cell for cell in row[1]]
         if columns is None:
-            names, header = [cell.strip() for cell in cells], True
+            names = [cell.strip() for cell in cells]
             if image is None and caption is None and _no_header(names):
                 names, header = _usual_names(cells), False
             names = distinct(names)
-            columns = find_columns(names, image, caption)
+            columns = _find_columns(names, image, caption)
             if header:
                 continue
         if len(cells) != len(names):
             yield Fault(number, f"broken line: {len(names)} columns expected, got {len(cells)}")
             continue
         found = dict(zip(names, cells, strict=True))
-        if match := _TOKEN.match(found[columns.image].strip()):
-            found[columns.image] = match["name"]
+        found[columns.image] = image_of_token(found[columns.image].strip(), not header) or found[columns.image]
         yield Row(number, found, columns)
+
+
+def _find_columns(names: list[str], image: str | None, caption: str | None) -> Columns:
+    try:
+        return find_columns(names, image, caption)
+    except DataError as error:
+        if image is None and caption is None and any(map(looks_like_image, " ".join(names).split())):
+            raise DataError(f"{error}; without a header that names them a line is {FORMS}") from error
+        raise
+
+
+def _is_named_line(first: str, tabs: bool) -> bool:
+    """Return whether a file has no cells: its first line is `a.jpg: a kite` or `a.jpg#0 a kite`, which no delimiter splits."""
+    if tabs or named_line(first) is None:
+        return False
+    cells = [cell.strip(' "\r\n') for delimiter in "\t|;," for cell in first.split(delimiter) if cell != first]
+    return not any(_image_name(cell) for cell in cells)
+
+
+def _named_rows(lines: Iterable[tuple[int, str]]) -> Iterator[Row | Fault]:
+    columns = Columns("file_name", "text")
+    for number, found in split_named_lines(lines):
+        if found is None:
+            yield Fault(number, "broken line: the name of an image and its caption expected, as in the first line")
+        else:
+            yield Row(number, {"file_name": found[0], "text": found[1]}, columns)
 
 
 def _no_header(cells: list[str]) -> bool:
@@ -230,13 +259,15 @@ def _no_header(cells: list[str]) -> bool:
 
 
 def _image_name(cell: str) -> bool:
-    return looks_like_image(cell) or _TOKEN.match(cell) is not None
+    return looks_like_image(cell) or image_of_token(cell) is not None
 
 
 def _usual_names(cells: list[str]) -> list[str]:
     """Name the two columns of a table without a header; the one with an image name is the file."""
     if len(cells) != 2:
-        raise DataError(f"it has {len(cells)} columns and no header that names them, such as file_name,text")
+        raise DataError(
+            f"it has {len(cells)} columns and no header that names them, such as file_name,text; without one a line is {FORMS}"
+        )
     return (
         ["file_name", "text"]
         if _image_name(cells[0].strip()) or not _image_name(cells[1].strip())

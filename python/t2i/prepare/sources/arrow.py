@@ -16,6 +16,7 @@ from t2i.errors import DataError
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.column_names import FILES, IMAGES
 from t2i.prepare.columns import Columns, class_of, find_column, find_columns, named, unread_note
+from t2i.prepare.encoded import decoded_image, holds_image
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, inside, root_of
 from t2i.prepare.kinds import HEAD, POINTER, ending, folder_of, is_hidden, is_pointer, stem_of
@@ -62,6 +63,8 @@ class _Images:
         except (pyarrow.ArrowException, OSError, IndexError) as error:
             raise DataError(f"unreadable: {' '.join(str(error).split())[:300]}") from error
         data = value.get("bytes") if isinstance(value, dict) else value
+        if isinstance(data, (bytes, str)) and holds_image(data):
+            return decoded_image(data, limit)
         named = value.get("path") if isinstance(value, dict) else value
         if not isinstance(data, bytes) and isinstance(named, str):
             path = inside(self.root, named.replace("\\", "/"), self._follow_links)
@@ -121,7 +124,7 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report, options: S
         if is_pointer(begun.read(HEAD)):
             raise DataError(POINTER)
     opened = pyarrow.parquet.ParquetFile(file, memory_map=False)
-    if _names_files(distinct_schema(opened.schema_arrow), options):
+    if _names_files(opened, options):
         yield from _listed_files(file, name, test, report, options)
         return
     schema = distinct_schema(opened.schema_arrow)
@@ -151,13 +154,16 @@ def _has_paths(schema: Any, column: str) -> bool:
     return bool(import_pyarrow().types.is_struct(kind)) and any(field.name == "path" for field in kind)
 
 
-def _names_files(schema: Any, options: SourceOptions) -> bool:
-    """Return whether the image column holds file names instead of embedded images."""
-    pyarrow = import_pyarrow()
+def _names_files(opened: Any, options: SourceOptions) -> bool:
+    """Return whether the image column holds file names, by its type and its first cell, instead of images (or their base64)."""
+    schema = distinct_schema(opened.schema_arrow)
     image = find_column(schema.names, IMAGES, options.image_column) or find_column(schema.names, FILES)
-    return image is not None and (
-        pyarrow.types.is_string(schema.field(image).type) or pyarrow.types.is_large_string(schema.field(image).type)
-    )
+    if image is None or str(schema.field(image).type) not in ("string", "large_string"):
+        return False
+    stored = opened.schema_arrow.names[schema.names.index(image)]
+    batches = opened.iter_batches(batch_size=16, columns=[stored])
+    cells = (cell for batch in batches for cell in batch.column(0).to_pylist() if cell)
+    return not holds_image(next(cells, ""))
 
 
 def _listed_files(file: Path, name: str, test: bool, report: Report, options: SourceOptions) -> Iterator[Item]:

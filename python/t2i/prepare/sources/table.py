@@ -4,16 +4,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
+from t2i.prepare.columns import Columns
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import ending, folder_of, is_hidden, looks_like_image, stem_of
-from t2i.prepare.leftovers import JSON, account_for_collected, json_content
+from t2i.prepare.leftovers import JSON, account_for_collected, first_line, json_content
+from t2i.prepare.named_lines import named_line
+from t2i.prepare.parallel import Parallel, parallel_files, parallel_lines
+from t2i.prepare.sources.image_lines import image_files, read_image_lines
 from t2i.prepare.sources.rows import read_listing
 from t2i.prepare.split_lists import with_listed_splits
 from t2i.prepare.splits import split_of_file, split_of_folder, split_of_folders
 from t2i.prepare.tree import FolderTree, Tree, head, is_zip, open_tree, top_level
 
 TABLES = (".csv", ".tsv")
+CUT = ("lemma.", "seg.", "bosonseg.")  # in the names of tables whose captions stand in another one as they were written
 OTHER_TABLES = ("captions.txt", ".token.txt", ".token", "captions.jsonl", "metadata.jsonl")  # where there is no .csv
 
 
@@ -26,6 +31,10 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
     tree = open_tree(source, report)
     whole = source.is_dir() or is_zip(source)
     files = _tables(tree) if whole else [source.name]
+    encoded = image_files(tree, top_level(tree) if whole else files)
+    files = [name for name in files if name not in encoded and name not in encoded.values()]
+    parallel = [] if encoded or (whole and files) else parallel_files(tree, None if whole else source.name)
+    files = [] if parallel else files
     images = FolderTree(options.images, report) if options.images is not None else None
     collector = Collector(Finder(tree, report, images), report)
     lemmatised = _lemmatised(files)
@@ -37,14 +46,41 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
             collector.add(
                 row.where, folder, row.cells, row.columns, split=split, class_names=row.class_names, table=stem
             )
+    read = set(files) - lemmatised | {*encoded, *encoded.values()} | _add_parallel(tree, parallel, collector, report)
     items = list(collector.items())
+    lines = [item for pair in encoded.items() for item in read_image_lines(tree, *pair, report)]
     for name in lemmatised:
-        report.skip(tree.place(name), "not read: the lemmatised captions of a table beside it")
+        what = "lemmatised" if "lemma." in name.casefold() else "segmented"
+        report.skip(tree.place(name), f"not read: the {what} captions of a table beside it")
     if whole:
-        read = set(files) - lemmatised
         items = with_listed_splits(tree, report, items, read)
         account_for_collected(tree, report, items, read, collector)
+        assert report.account is not None
+        report.account.add("images", len(lines))
+        places = set(map(tree.place, encoded))
+        report.account.add("skipped", sum(_line_of(place) in places for place, _ in report.skipped))
     yield from items
+    yield from lines
+
+
+def _add_parallel(tree: Tree, parallel: list[Parallel], collector: Collector, report: Report) -> set[str]:
+    """Read files of captions, a line for each image of a list; return the names of what was read."""
+    columns, read = Columns("file_name", "text"), set[str]()
+    for files in parallel:
+        name = files.captions
+        for where, image, text in parallel_lines(tree, files, report):
+            row = {"file_name": image, "text": text}
+            collector.add(
+                where, folder_of(name), row, columns, split=_split(name), table=stem_of(name.rpartition("/")[2])
+            )
+            read.update((name, files.images or ""))
+    return read
+
+
+def _line_of(place: str) -> str:
+    """Return the file of a place such as `train_imgs.tsv:12`; nothing of another."""
+    file, _, line = place.rpartition(":")
+    return file if line.isdecimal() else ""
 
 
 def _tables(tree: Tree) -> list[str]:
@@ -68,7 +104,7 @@ def _of_one_folder(tree: Tree, names: list[str]) -> list[str]:
     images = {stem_of(name) for name in names if looks_like_image(name)}  # a.json beside a.jpg describes that one
     kinds = (
         [name for name in names if name.casefold().endswith(TABLES)],
-        [name for name in names if name.casefold().endswith(OTHER_TABLES)],
+        [name for name in names if name.casefold().endswith(OTHER_TABLES) or _has_named_lines(tree, name)],
         [name for name in names if stem_of(name) not in images and _is_json(tree, name)],
     )
     found = next(filter(None, kinds), [])
@@ -81,10 +117,21 @@ def _of_one_folder(tree: Tree, names: list[str]) -> list[str]:
 
 
 def _lemmatised(tables: list[str]) -> set[str]:
-    """Return the tables of lemmatised captions, Flickr8k.lemma.token.txt, whose captions are there as they were written."""
+    """Return the tables of lemmatised or segmented captions, Flickr8k.lemma.token.txt, which are there as they were written."""
     present = {name.casefold() for name in tables}
-    lemmas = (name for name in tables if ".lemma." in name.casefold())
-    return {name for name in lemmas if name.casefold().replace(".lemma.", ".") in present}
+    return {name for name in tables if any(_without(name.casefold(), part) in present for part in CUT)}
+
+
+def _without(name: str, part: str) -> str | None:
+    """Return the name of a table without a part that stands at its beginning or behind a point; None where it has none."""
+    folder, slash, base = name.rpartition("/")
+    rest = base.removeprefix(part) if base.startswith(part) else base.replace(f".{part}", ".")
+    return f"{folder}{slash}{rest}" if rest != base else None
+
+
+def _has_named_lines(tree: Tree, name: str) -> bool:
+    """Return whether a file of any name has lines such as `a.jpg#zhm#0 ...` or `a.jpg: ...`, by the first one."""
+    return ending(name) == ".txt" and named_line(first_line(head(tree, name))) is not None
 
 
 def _split(name: str) -> bool | None:
