@@ -21,7 +21,7 @@ from t2i.noise import noise_of, slerp, truncated
 from t2i.prepare.style_images import read_style_images
 from t2i.pretrained import hub
 from t2i.pretrained.card import model_card
-from t2i.pretrained.folder import data_metadata, model_hash, write_model, write_style
+from t2i.pretrained.folder import StyleParts, data_metadata, write_model
 from t2i.pretrained.loader import load_model
 from t2i.style import StyleReader, has_style
 from t2i.text.protocol import TextEncoder, unread_warnings
@@ -111,14 +111,14 @@ class Pipeline:
         `from_pretrained` of that folder generates the same images to the bit. Nothing in it names this machine.
 
         Args:
-            folder: Made where it does not exist; a model that is there is replaced.
+            folder: Made where it does not exist; a saved model that is there is replaced, whole or not at all.
             name: How people load it, for the card; the folder's name by default.
             license_id: Of the weights, as the Hub spells it ("mit", "cc-by-4.0"); without it, "mit" for a model of the
                 synthetic blossoms, else "unknown".
 
         Raises:
             ConfigError: the folder is the one this model was loaded from.
-            CheckpointError: it cannot be written.
+            CheckpointError: it cannot be written, other files than a saved model's would be overwritten, or a weight is NaN.
         """
         folder = Path(folder)
         if self.folder is not None and folder.resolve() == self.folder.resolve():
@@ -135,9 +135,8 @@ class Pipeline:
             text_encoder=self.encoder is not None,
         )
         networks = {"generator": self.generator} | ({} if self.encoder is None else {"text": self.encoder})
-        write_model(folder, networks, self.config, data, card)
-        if style is not None:
-            write_style(folder, style.encoder, style.encoder.width, float(style.blur), model_hash(folder))
+        parts = None if style is None else StyleParts(style.encoder, style.encoder.width, float(style.blur))
+        write_model(folder, networks, self.config, data, card, parts)
         return folder
 
     def push_to_hub(
