@@ -107,7 +107,7 @@ def with_header(path, length):
 @pytest.mark.parametrize("read", READERS, ids=named)
 def test_a_file_of_holes_that_would_fit_the_memory_is_refused(tmp_path, monkeypatch, tally, read):
     """One of hundreds of gigabytes is refused for the memory, too; this one for its holes alone."""
-    monkeypatch.setattr(files, "_free_memory", lambda: 1 << 50)
+    monkeypatch.setattr(files, "free_memory", lambda: 1 << 50)
     options = {"most": 1 << 50} if read is read_json else {}
     for length in tally([MAX_SPARSE_BYTES + 1, 1 << 30, 1 << 40][: 3 if len(cases(34)) > 20 else 2]):
         path = tmp_path / str(length)
@@ -135,7 +135,7 @@ def test_a_file_that_is_mostly_there_or_compressed_is_read(tmp_path, monkeypatch
 @pytest.mark.parametrize("read", READERS, ids=named)
 def test_a_file_larger_than_the_free_memory_is_refused_unread(tmp_path, monkeypatch, opened, read):
     monkeypatch.setattr(files, "MAX_SPARSE_BYTES", 1000)
-    monkeypatch.setattr(files, "_free_memory", lambda: 2000)
+    monkeypatch.setattr(files, "free_memory", lambda: 2000)
     path = tmp_path / "x"
     path.write_bytes(b"x" * 3000)
     with pytest.raises(t2i.CheckpointError, match=r"has 3,000 bytes; 2,000 bytes of memory are free$"):
@@ -147,7 +147,7 @@ def test_a_file_larger_than_the_free_memory_is_refused_unread(tmp_path, monkeypa
 def test_the_free_memory_is_known_where_the_system_says_it():
     if not os.path.exists("/proc/meminfo"):
         pytest.skip("this system does not say")
-    assert 1 << 20 < files._free_memory() < 1 << 50
+    assert 1 << 20 < files.free_memory() < 1 << 50
 
 
 @pytest.mark.promise(34)

@@ -3,11 +3,13 @@
 Whatever a user names may come from a stranger: `read_file` and `read_json` read plain files alone, of a bounded length.
 """
 
+import errno
 import json
 import os
 import secrets
 import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +53,12 @@ def _check_large(path: Path, found: os.stat_result, error: type[T2IError]) -> No
                 raise error(f"{path} has {found.st_size:,} bytes, of which only {held:,} are there: it is mostly holes")
         finally:
             os.close(descriptor)
-    free = _free_memory()
+    free = free_memory()
     if free is not None and found.st_size > free:
         raise error(f"{path} has {found.st_size:,} bytes; {free:,} bytes of memory are free")
 
 
-def _free_memory() -> int | None:
+def free_memory() -> int | None:
     """Tell how many bytes of memory are free; None where the system does not say."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
@@ -111,18 +113,63 @@ def write_atomically(path: Path, data: bytes, error: type[T2IError] = Checkpoint
         data: All of the new content.
         error: What is raised where the disk does not take it.
     """
-    # Not the process's number: two machines that write into one folder may share it.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
+    temporary = _beside(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_synced(temporary, data)
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as cause:
         temporary.unlink(missing_ok=True)
         raise error(f"cannot write {path}: {cause.strerror}; free some space or choose another --out") from cause
+
+
+def _beside(path: Path) -> Path:
+    # Not the process's number: two machines that write into one folder may share it.
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_together(folder: Path, files: Mapping[str, bytes | None], key: str) -> None:
+    """Replace files of a folder that belong together: old and new ones are never there side by side.
+
+    All are written under other names first: where that fails, nothing has changed. Then `key` is removed, the others take
+    their places, and `key` comes last: a process that is killed between leaves a folder without it.
+
+    Args:
+        folder: It exists, and nobody else writes into it.
+        files: Content by name; None removes a file.
+        key: The name without which the folder is not complete.
+
+    Raises:
+        CheckpointError: the disk does not take them, or a folder has such a name.
+    """
+    staged = {name: _beside(folder / name) for name, data in files.items() if data is not None}
+    try:
+        taken = next((name for name in files if (folder / name).is_dir()), None)
+        if taken is not None:
+            raise IsADirectoryError(errno.EISDIR, f"{taken} is a folder")
+        for name, place in staged.items():
+            _write_synced(place, files[name] or b"")
+        (folder / key).unlink(missing_ok=True)
+        sync_folder(folder)
+        for name in [*(name for name in files if name != key), key]:
+            if name in staged:
+                if name == key:
+                    sync_folder(folder)
+                staged[name].replace(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+        sync_folder(folder)
+    except OSError as cause:
+        for place in staged.values():
+            place.unlink(missing_ok=True)
+        raise CheckpointError(f"cannot write {folder}: {cause.strerror}; free some space or choose another") from cause
 
 
 def sync_folder(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The generator's noise: of a seed, interpolated on the sphere, truncated."""
 
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -9,6 +10,19 @@ from t2i import runtime
 from t2i.errors import ConfigError
 
 BLOCK = 16  # numbers that torch draws together on a CPU; what is no multiple of it has its last 16 drawn anew
+
+
+def whole(name: str, value: object, least: int | None = None) -> int:
+    """Return a whole number, of numpy or torch as well; ConfigError for anything else, or one below `least`."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None:
+        raise ConfigError(f"{name} must be a whole number, got {value!r}")
+    if least is not None and number < least:
+        raise ConfigError(f"{name} must be at least {least}, got {number}")
+    return number
 
 
 def noise_of(seed: int, count: int, length: int, device: torch.device, draw: int = 0) -> Tensor:
@@ -23,9 +37,13 @@ def noise_of(seed: int, count: int, length: int, device: torch.device, draw: int
 
     Returns:
         (count, Z).
+
+    Raises:
+        ConfigError: the seed is no whole number.
     """
-    whole = BLOCK // math.gcd(BLOCK, length)  # rows that end with a block
-    rows = -(-count // whole) * whole
+    seed = whole("seed", seed)
+    together = BLOCK // math.gcd(BLOCK, length)  # rows that end with a block
+    rows = -(-count // together) * together
     return runtime.noise((rows, length), torch.device("cpu"), seed, draw, "generate")[:count].to(device)
 
 
@@ -35,18 +53,22 @@ def truncated(noise: Tensor, most: float) -> Tensor:
     Each number keeps its quantile, so that a picture changes smoothly with `most`, and not at all as it grows.
 
     Raises:
-        ConfigError: `most` is not above 0.
+        ConfigError: `most` is no number above 0.
 
     Source: Brock et al. 2019, *Large Scale GAN Training*, section 3.1, who draw again what is too large: the same
     distribution. Not in the paper of this package.
     """
-    if not most > 0:
-        raise ConfigError(f"truncation must be above 0 (0.5 is strong, 2 is weak), got {most}")
-    inside = torch.special.ndtr(torch.tensor(float(most), dtype=torch.float64))
+    try:
+        bound = math.nan if isinstance(most, (str, bytes)) else float(most)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        bound = math.nan
+    if not bound > 0:
+        raise ConfigError(f"truncation must be above 0 (0.5 is strong, 2 is weak), got {str(most)[:40]}")
+    inside = torch.special.ndtr(torch.tensor(bound, dtype=torch.float64))
     # The lower half of the distribution has all the precision: the upper half is its mirror.
     wide = noise.cpu().double()  # Apple's GPUs have no float64
     quantile = (1 - inside) + (2 * inside - 1) * torch.special.ndtr(-wide.abs())
-    cut: Tensor = torch.special.ndtri(quantile).clamp(-most, 0).abs() * wide.sign()
+    cut: Tensor = torch.special.ndtri(quantile).clamp(-bound, 0).abs() * wide.sign()
     return cut.to(noise)
 
 

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,17 +13,21 @@ from torch import Tensor
 from t2i import _native
 from t2i.config.options import TrainConfig
 from t2i.errors import ConfigError
+from t2i.files import free_memory
 from t2i.images import to_pil
 from t2i.models.build import AnyGenerator
 from t2i.models.encoders import StyleEncoder
-from t2i.noise import noise_of, slerp, truncated
+from t2i.noise import noise_of, slerp, truncated, whole
 from t2i.prepare.style_images import read_style_images
 from t2i.pretrained import hub
 from t2i.pretrained.card import model_card
-from t2i.pretrained.folder import data_metadata, model_hash, write_model, write_style
+from t2i.pretrained.folder import StyleParts, data_metadata, write_model
 from t2i.pretrained.loader import load_model
 from t2i.style import StyleReader, has_style
 from t2i.text.protocol import TextEncoder, unread_warnings
+
+PIXELS = 2**20  # of images that are drawn together, at most: what is between layers is many times as large
+UNKNOWN_MEMORY = 2**40  # bytes, where the system does not say what is free
 
 
 @dataclass
@@ -41,24 +44,32 @@ def listed(value: Any) -> list[Any]:
     return [value] if one else list(value)
 
 
-def check_whole(name: str, value: int, least: int) -> None:
-    """Raise ConfigError unless a value is a whole number of at least `least`."""
-    if not isinstance(value, Integral):
-        raise ConfigError(f"{name} must be a whole number, got {value!r}")
-    if value < least:
-        raise ConfigError(f"{name} must be at least {least}, got {value}")
-
-
-def check_captions(captions: str | Sequence[str], count: int) -> list[str]:
-    """Return one sentence or several as a list; ConfigError for an empty one or what is no text, or a count below 1."""
+def sentences(captions: str | Iterable[str]) -> list[str]:
+    """Return one sentence or several as a list; ConfigError for what is no text."""
     several: list[str] = listed(captions)
-    check_whole("count", count, 1)
     for caption in several:
         if not isinstance(caption, str):
             raise ConfigError(f"a caption must be a text (str), got {type(caption).__name__}")
-        if not caption.strip():
-            raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")
     return several
+
+
+def check_captions(captions: str | Iterable[str]) -> list[str]:
+    """Return one sentence or several as a list; ConfigError for an empty one or what is no text."""
+    several = sentences(captions)
+    if not all(caption.strip() for caption in several):
+        raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")
+    return several
+
+
+def check_memory(images: int, size: int, numbers: int) -> None:
+    """Raise ConfigError where the memory does not hold so many images of `size` px, made from so many numbers each."""
+    needed = images * (3 * 4 + 3 + 4) * size**2 + images * 2 * 4 * numbers  # float32, uint8, Pillow's; noise and text
+    free = free_memory() or UNKNOWN_MEMORY
+    if needed > free:
+        raise ConfigError(
+            f"{images:,} images of {size} px need {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free: ask "
+            "for fewer at a time"
+        )
 
 
 class Pipeline:
@@ -111,14 +122,14 @@ class Pipeline:
         `from_pretrained` of that folder generates the same images to the bit. Nothing in it names this machine.
 
         Args:
-            folder: Made where it does not exist; a model that is there is replaced.
+            folder: Made where it does not exist; a saved model that is there is replaced, whole or not at all.
             name: How people load it, for the card; the folder's name by default.
             license_id: Of the weights, as the Hub spells it ("mit", "cc-by-4.0"); without it, "mit" for a model of the
                 synthetic blossoms, else "unknown".
 
         Raises:
             ConfigError: the folder is the one this model was loaded from.
-            CheckpointError: it cannot be written.
+            CheckpointError: it cannot be written, other files than a saved model's would be overwritten, or a weight is NaN.
         """
         folder = Path(folder)
         if self.folder is not None and folder.resolve() == self.folder.resolve():
@@ -135,9 +146,8 @@ class Pipeline:
             text_encoder=self.encoder is not None,
         )
         networks = {"generator": self.generator} | ({} if self.encoder is None else {"text": self.encoder})
-        write_model(folder, networks, self.config, data, card)
-        if style is not None:
-            write_style(folder, style.encoder, style.encoder.width, float(style.blur), model_hash(folder))
+        parts = None if style is None else StyleParts(style.encoder, style.encoder.width, float(style.blur))
+        write_model(folder, networks, self.config, data, card, parts)
         return folder
 
     def push_to_hub(
@@ -163,7 +173,7 @@ class Pipeline:
             return hub.upload(folder, name, private=private, token=token, message="Publish a model of t2i")
 
     @torch.no_grad()
-    def embed(self, captions: Sequence[str]) -> Tensor:
+    def embed(self, captions: str | Sequence[str]) -> Tensor:
         """Embed captions: (n, T) float32. ConfigError for an empty caption, or where there is no text encoder."""
         if self.encoder is None:
             raise ConfigError(
@@ -171,11 +181,12 @@ class Pipeline:
                 "encoder: it cannot read sentences; train on an encoder (--text.encoder RUN), or pass embeddings to "
                 "Pipeline.draw"
             )
-        return self.encoder.embed(check_captions(captions, 1))
+        return self.encoder.embed(check_captions(captions)).float()
 
-    def unread(self, captions: Sequence[str]) -> list[str]:
+    def unread(self, captions: str | Sequence[str]) -> list[str]:
         """Warn, one line each, of captions that the model does not read whole: words it never learned, characters it cuts."""
-        return [] if self.encoder is None else unread_warnings(captions, self.encoder)
+        several = sentences(captions)
+        return [] if self.encoder is None else unread_warnings(several, self.encoder)
 
     @torch.no_grad()
     def __call__(
@@ -190,9 +201,12 @@ class Pipeline:
             truncation: Largest magnitude of a component of the noise (`truncated`): lower is more typical and less varied.
 
         Raises:
-            ConfigError: an empty caption, a count below 1, or a truncation that is not above 0.
+            ConfigError: an empty caption, a count below 1, or a truncation that is not above 0; a seed that is no whole
+                number; more images than fit into the memory.
         """
-        text = self.embed(check_captions(captions, count))  # (n, T)
+        several, count = check_captions(captions), whole("count", count, 1)
+        self._check_memory(len(several) * count)
+        text = self.embed(several)  # (n, T)
         noise = noise_of(seed, count, self.config.noise_dim, self.device)
         if truncation is not None:
             noise = truncated(noise, truncation)
@@ -201,9 +215,38 @@ class Pipeline:
 
     @torch.no_grad()
     def draw(self, noise: Tensor, text: Tensor) -> Tensor:
-        """Generate from noise (n, Z) and text embeddings (n, T): (n, 3, size, size) in [-1, 1]."""
-        images: Tensor = self.generator(noise, text)
-        return images
+        """Generate from noise (n, Z) and text embeddings (n, T): (n, 3, size, size) float32 in [-1, 1].
+
+        Both may be of any type of number and on any device; they are rounded to that of the generator's weights.
+
+        Raises:
+            ConfigError: another shape, NaN or infinity, or more images than fit into the memory.
+        """
+        noise, text = (
+            self._numbers("noise", noise, self.config.noise_dim),
+            self._numbers("text", text, self.config.text.dim),
+        )
+        if len(noise) != len(text):
+            raise ConfigError(f"noise and text must have a row for each image, got {len(noise)} and {len(text)} rows")
+        self._check_memory(len(noise))
+        block = max(1, PIXELS // self.config.size**2)
+        parts = [self.generator(*part).float() for part in zip(noise.split(block), text.split(block), strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _numbers(self, name: str, rows: Tensor, width: int) -> Tensor:
+        """Return rows (n, width) as the generator takes them."""
+        sound = isinstance(rows, Tensor) and rows.layout is torch.strided and not rows.is_complex() and not rows.is_meta
+        if not sound or rows.dim() != 2 or rows.shape[1] != width:
+            got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+            raise ConfigError(f"{name} must be a tensor of numbers (n, {width}), got {got}")
+        like = next(self.generator.parameters())
+        rows = rows.to(like.device, like.dtype)
+        if not bool(rows.isfinite().all()):
+            raise ConfigError(f"{name} holds NaN or infinity, or what {like.dtype} cannot hold")
+        return rows
+
+    def _check_memory(self, images: int) -> None:
+        check_memory(images, self.config.size, self.config.noise_dim + self.config.text.dim)
 
     def mix(self, captions: Sequence[str], weights: Tensor | Sequence[Sequence[float]]) -> Tensor:
         """Compute weighted sums of caption embeddings: row i is `sum_j weights[i][j] phi(captions[j])`, (n, T).
@@ -213,10 +256,10 @@ class Pipeline:
         Raises:
             ConfigError: a row without a finite weight for each caption, no row, or an empty caption.
         """
-        several = check_captions(captions, 1)
+        several = check_captions(captions)
         try:
             rows = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
-        except (TypeError, ValueError, RuntimeError):  # words, or rows of several lengths
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # words, or rows of several lengths
             rows = torch.empty(0)
         if rows.dim() != 2 or not rows.numel() or rows.shape[1] != len(several) or not bool(rows.isfinite().all()):
             raise ConfigError(
@@ -227,7 +270,7 @@ class Pipeline:
     @torch.no_grad()
     def interpolate(
         self,
-        captions: Sequence[str],
+        captions: str | Sequence[str],
         over: Literal["text", "noise"] = "text",
         *,
         steps: int = 8,
@@ -248,23 +291,25 @@ class Pipeline:
             Strip by strip, `steps` images each.
 
         Raises:
-            ConfigError: another `over` or number of captions, an empty one, fewer than 2 steps, or a count below 1.
+            ConfigError: another `over` or number of captions, an empty one, fewer than 2 steps, a count below 1, or more
+                images than fit into the memory.
 
         Source: Reed et al. 2016, section 5.3 (differs: the paper interpolates noise linearly).
         """
         if over not in ("text", "noise"):
             raise ConfigError(f"interpolation goes over 'text' or 'noise', got {over!r}")
-        wanted, got = {"text": 2, "noise": 1}[over], len(check_captions(captions, count))
-        if isinstance(captions, str) or got != wanted:
-            raise ConfigError(f"interpolation over the {over} needs a list of {wanted} captions, got {got}")
-        check_whole("steps", steps, 2)
+        several, wanted = check_captions(captions), {"text": "two captions", "noise": "one caption"}[over]
+        if len(several) != (2 if over == "text" else 1):
+            raise ConfigError(f"interpolation over the {over} needs {wanted}, got {len(several)}")
+        steps, count = whole("steps", steps, 2), whole("count", count, 1)
+        self._check_memory(steps * count)
         weight = torch.linspace(0, 1, steps, device=self.device)
         first = noise_of(seed, count, self.config.noise_dim, self.device)
         if over == "text":
-            text = self.mix(captions, torch.stack([1 - weight, weight], dim=1)).repeat(count, 1)
+            text = self.mix(several, torch.stack([1 - weight, weight], dim=1)).repeat(count, 1)
             noise = first.repeat_interleave(steps, dim=0)
         else:
-            text = self.embed(captions).repeat(count * steps, 1)
+            text = self.embed(several).repeat(count * steps, 1)
             second = noise_of(seed, count, self.config.noise_dim, self.device, draw=1)
             noise = slerp(first, second, weight).flatten(0, 1)
         images = self.draw(noise, text)
@@ -281,8 +326,9 @@ class Pipeline:
         Raises:
             ConfigError: as `mix`, or a count below 1.
         """
-        check_whole("count", count, 1)
+        count = whole("count", count, 1)
         text = self.mix(captions, weights)  # (n, T)
+        self._check_memory(len(text) * count)
         noise = noise_of(seed, count, self.config.noise_dim, self.device)
         images = self.draw(noise.repeat(len(text), 1), text.repeat_interleave(count, dim=0))
         return PipelineOutput(to_pil(images), images)
@@ -345,8 +391,6 @@ class Pipeline:
 
         Source: Reed et al. 2016, section 4.4: z = S(x), then G(z, phi(t)). Differs: see `StyleReader.noise`.
         """
-        if isinstance(captions, str):
-            captions = [captions]
         text = self.embed(captions)
         if not isinstance(images, Tensor):
             images = read_style_images(listed(images), self.config.size)

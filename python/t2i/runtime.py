@@ -42,7 +42,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device(found)
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ConfigError(f"--device must be {DEVICES}, got {name!r}") from error
     if device.type not in ("cpu", "cuda", "mps"):
         raise ConfigError(f"--device must be {DEVICES}, got {name!r}")

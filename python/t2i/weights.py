@@ -65,8 +65,12 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 
 def save_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:
     """Write modules into one safetensors file; tensor names are prefixed with the module's."""
-    tensors = {f"{prefix}.{name}": t for prefix, module in modules.items() for name, t in module.state_dict().items()}
-    write_atomically(path, serialise(tensors))
+    write_atomically(path, serialise(module_tensors(modules)))
+
+
+def module_tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """List the tensors of modules, their names prefixed with the module's."""
+    return {f"{prefix}.{name}": t for prefix, module in modules.items() for name, t in module.state_dict().items()}
 
 
 def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import t2i
 from promises import cases
@@ -13,6 +14,7 @@ onnx = pytest.importorskip("onnx", reason="the extra is not installed: pip insta
 pytest.importorskip("onnxruntime", reason="the extra is not installed: pip install 't2i[export]'")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from t2i.export import onnx_pipeline  # noqa: E402
 from t2i.export.checks import SEAL, sealed  # noqa: E402
 from t2i.export.onnx import export  # noqa: E402
 from t2i.export.onnx_pipeline import OnnxPipeline  # noqa: E402
@@ -26,6 +28,28 @@ def exported(tiny_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     export(Pipeline.from_pretrained(tiny_run), path)
     return path
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"count": True}, "count must be a whole number, got True"),
+        ({"count": 10**12}, r"images of 16 px need .* GB are free: ask for fewer"),
+        ({"seed": None}, "seed must be a whole number, got None"),
+    ],
+)
+def test_what_a_file_cannot_draw_is_refused_as_by_the_pipeline(exported, options, says):
+    with pytest.raises(t2i.ConfigError, match=says):
+        OnnxPipeline(exported)("a red flower", **options)
+
+
+def test_many_images_of_a_file_are_drawn_in_parts_and_none_of_no_caption(exported, monkeypatch):
+    pipe = OnnxPipeline(exported)
+    expected = pipe(["a red flower", "a blue flower"], count=4).tensor
+    monkeypatch.setattr(onnx_pipeline, "PIXELS", 3 * 16 * 16)
+    torch.testing.assert_close(pipe(["a red flower", "a blue flower"], count=4).tensor, expected)
+    assert pipe([]).tensor.shape == (0, 3, 16, 16)
+    assert pipe.unread("a \U0001f33b flower") == pipe.unread(["a \U0001f33b flower"])
 
 
 def changed(exported, path, change):

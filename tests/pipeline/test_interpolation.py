@@ -140,9 +140,8 @@ def test_arithmetic_draws_sums_of_texts(pipe):
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda p: p.interpolate([RED]), "list of 2 captions, got 1"),
-        (lambda p: p.interpolate(RED, "noise"), "list of 1 captions"),
-        (lambda p: p.interpolate([RED, BLUE], "noise"), "list of 1 captions, got 2"),
+        (lambda p: p.interpolate([RED]), "needs two captions, got 1"),
+        (lambda p: p.interpolate([RED, BLUE], "noise"), "needs one caption, got 2"),
         (lambda p: p.interpolate([RED, BLUE], steps=1), "steps must be at least 2, got 1"),
         (lambda p: p.interpolate([RED, BLUE], steps=2.5), "steps must be a whole number, got 2.5"),
         (lambda p: p.interpolate([RED, BLUE], count=0), "count must be at least 1, got 0"),

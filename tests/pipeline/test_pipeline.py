@@ -4,11 +4,12 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 import t2i
-from t2i import runtime
+from t2i import pipeline, runtime
 from t2i.config.records import from_json, to_json
 from t2i.pipeline import Pipeline
 
@@ -86,6 +87,15 @@ def test_drawing_does_not_change_the_model(pipe):
         ([RED, " \n"], {}, "a caption is empty"),
         (RED, {"count": 0}, "count must be at least 1, got 0"),
         (RED, {"count": 2.5}, "count must be a whole number, got 2.5"),
+        (RED, {"count": True}, "count must be a whole number, got True"),
+        (RED, {"count": 10**12}, r"1,000,000,000,000 images of 16 px need .* GB are free: ask for fewer"),
+        (RED, {"count": 2**70}, "images of 16 px need"),
+        (RED, {"seed": None}, "seed must be a whole number, got None"),
+        (RED, {"seed": "1"}, "seed must be a whole number, got '1'"),
+        (RED, {"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        (RED, {"truncation": "1"}, "truncation must be above 0"),
+        (RED, {"truncation": [1]}, "truncation must be above 0"),
+        (RED, {"truncation": 10**400}, "truncation must be above 0"),
         (b"abc", {}, "a caption must be a text .str., got bytes"),
         ([1], {}, "a caption must be a text .str., got int"),
         (None, {}, "a caption must be a text .str., got NoneType"),
@@ -94,6 +104,98 @@ def test_drawing_does_not_change_the_model(pipe):
 def test_what_cannot_be_drawn_is_refused(pipe, captions, options, says):
     with pytest.raises(t2i.ConfigError, match=says):
         pipe(captions, **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**200])
+def test_any_whole_number_is_a_seed_and_numpys_are_the_same(pipe, seed):
+    assert torch.isfinite(pipe(RED, seed=seed).tensor).all()
+    assert torch.equal(pipe(RED, seed=np.int64(3), count=np.int32(2)).tensor, pipe(RED, seed=3, count=2).tensor)
+
+
+NOISE, TEXT = torch.ones(2, 8), torch.ones(2, 16)
+
+
+@pytest.mark.parametrize(
+    ("noise", "text", "says"),
+    [
+        (NOISE[0], TEXT, r"noise must be a tensor of numbers \(n, 8\), got \(8,\)"),
+        (torch.ones(2, 9), TEXT, r"noise must be .* got \(2, 9\)"),
+        (NOISE, torch.ones(2, 15), r"text must be a tensor of numbers \(n, 16\), got \(2, 15\)"),
+        (NOISE[:1], TEXT, "a row for each image, got 1 and 2 rows"),
+        (NOISE.tolist(), TEXT, "noise must be .* got list"),
+        (NOISE, None, "text must be .* got NoneType"),
+        (NOISE * torch.nan, TEXT, "noise holds NaN or infinity"),
+        (NOISE, TEXT.double() * 1e300, "text holds NaN or infinity, or what torch.float32 cannot hold"),
+        (NOISE.to(torch.complex64), TEXT, "noise must be a tensor of numbers"),
+        (NOISE.to_sparse(), TEXT, "noise must be a tensor of numbers"),
+        (NOISE.to("meta"), TEXT, "noise must be a tensor of numbers"),
+    ],
+)
+def test_noise_and_text_that_the_generator_does_not_take_are_refused_in_one_line(pipe, noise, text, says):
+    with pytest.raises(t2i.ConfigError, match=says) as caught:
+        pipe.draw(noise, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_noise_and_text_of_any_type_of_number_are_drawn_from(pipe):
+    expected = pipe.draw(NOISE, TEXT)
+    for kind in (torch.float64, torch.float16, torch.int64):
+        assert torch.equal(pipe.draw(NOISE.to(kind), TEXT.to(kind)), expected)
+    assert not pipe.draw(NOISE.clone().requires_grad_(), TEXT).requires_grad
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_a_model_in_another_precision_draws_float32(run, kind):
+    pipe = Pipeline.from_pretrained(run)
+    expected = pipe(RED).tensor
+    pipe.generator.to(kind)
+    pipe.encoder.to(kind)
+    drawn = pipe(RED).tensor
+    assert drawn.dtype == torch.float32
+    torch.testing.assert_close(drawn, expected, atol=0.2 if kind is torch.bfloat16 else 1e-4, rtol=0)
+
+
+def test_many_images_are_drawn_in_parts(pipe, monkeypatch):
+    expected, seen = pipe([RED, BLUE], count=5).tensor, []
+    monkeypatch.setattr(pipeline, "PIXELS", 3 * 16 * 16)
+    hook = pipe.generator.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    drawn = pipe([RED, BLUE], count=5).tensor
+    hook.remove()
+    assert seen == [3, 3, 3, 1]
+    torch.testing.assert_close(drawn, expected)
+
+
+def test_no_caption_gives_no_image_and_an_iterator_is_read_once(pipe):
+    assert pipe([]).tensor.shape == (0, 3, 16, 16)
+    assert torch.equal(
+        pipe.interpolate(iter([RED, BLUE]), steps=3).tensor, pipe.interpolate([RED, BLUE], steps=3).tensor
+    )
+    assert torch.equal(pipe.interpolate(RED, "noise", steps=3).tensor, pipe.interpolate([RED], "noise", steps=3).tensor)
+
+
+def test_weights_of_a_sum_that_lead_beyond_float32_are_refused(pipe):
+    for weight in (1e38, 10**400):
+        with pytest.raises(t2i.ConfigError, match=r"NaN or infinity|all finite"):
+            pipe.arithmetic([RED], [[weight]])
+
+
+def test_what_of_one_sentence_is_not_read_is_said_of_the_sentence(pipe):
+    odd = "a \U0001f33b flower"
+    assert pipe.unread(odd) == pipe.unread([odd])
+    with pytest.raises(t2i.ConfigError, match="a caption must be a text"):
+        pipe.unread([5])
+
+
+@pytest.mark.parametrize("device", [None, 5.5, ["cpu"], "cpu:x"])
+def test_what_is_no_device_is_refused_in_one_line(run, device):
+    with pytest.raises(t2i.ConfigError, match="--device must be auto") as caught:
+        Pipeline.from_pretrained(run, device)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_no_file_system_takes_is_one_line():
+    with pytest.raises(t2i.CheckpointError, match="cannot be read: File name too long"):
+        Pipeline.from_pretrained("a" * 5000)
 
 
 @pytest.mark.parametrize("caption", ["x" * 10_000, "\U0001f33b", "\ud83c", "\x00", "A RED FLOWER"])

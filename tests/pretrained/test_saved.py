@@ -214,7 +214,8 @@ def stub(monkeypatch, saved, tmp_path):
             asked.append(("create", name, private, exist_ok))
             return f"https://hub/{name}"
 
-        def upload_folder(self, repo_id, folder_path, allow_patterns, commit_message):
+        def upload_folder(self, repo_id, folder_path, allow_patterns, delete_patterns, commit_message):
+            asked.append(("delete", delete_patterns))
             asked.append(("upload", repo_id, sorted(path.name for path in folder_path.iterdir())))
             asked.append(("card", (folder_path / "README.md").read_text()))
 
@@ -261,8 +262,14 @@ def test_without_the_extra_a_name_on_the_hub_says_what_to_install(monkeypatch, t
 def test_publishing_uploads_the_saved_folder_with_a_card_that_names_it(stub, run):
     assert Pipeline.from_pretrained(run).push_to_hub("me/new", private=True, token="secret") == "https://hub/me/new"
     files = ["README.md", "config.json", "data.json", "model.safetensors", "style.json", "style.safetensors"]
-    assert stub[:3] == [("token", "secret"), ("create", "me/new", True, True), ("upload", "me/new", files)]
-    assert 'from_pretrained("me/new")' in stub[3][1]
+    asked = [("token", "secret"), ("create", "me/new", True, True), ("delete", []), ("upload", "me/new", files)]
+    assert stub[:4] == asked
+    assert 'from_pretrained("me/new")' in stub[4][1]
+
+
+def test_publishing_a_model_without_a_style_encoder_takes_an_old_one_away(stub, tiny_run):
+    Pipeline.from_pretrained(tiny_run).push_to_hub("me/new")
+    assert ("delete", ["style.json", "style.safetensors"]) in stub
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from t2i.errors import CheckpointError
 from t2i.export.checks import read_model
 from t2i.extras import require
 from t2i.images import to_pil
-from t2i.noise import noise_of
-from t2i.pipeline import PipelineOutput, check_captions
+from t2i.noise import noise_of, whole
+from t2i.pipeline import PIXELS, PipelineOutput, check_captions, check_memory, sentences
 from t2i.text.build import tokenizer_of
 from t2i.text.protocol import unread_warnings
 
@@ -42,32 +45,38 @@ class OnnxPipeline:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise CheckpointError(f"{path} is not a model that t2i-export wrote: {reason}") from error
 
-    def unread(self, captions: Sequence[str]) -> list[str]:
+    def unread(self, captions: str | Sequence[str]) -> list[str]:
         """Warn of captions as `Pipeline.unread` does, by the tokenizer alone: which words were learned is not in the file."""
-        return unread_warnings(captions, self.tokenizer)
+        return unread_warnings(sentences(captions), self.tokenizer)
 
     def __call__(self, captions: str | Sequence[str], count: int = 1, seed: int = 0) -> PipelineOutput:
         """Generate `count` images of each caption, from the same noise as `Pipeline`.
 
         Raises:
-            ConfigError: an empty caption or what is no text, or a count below 1.
+            ConfigError: an empty caption or what is no text, a count below 1, a seed that is no whole number, or more images
+                than fit into the memory.
             CheckpointError: the graph fails, or returns something else than images.
         """
-        sentences = check_captions(captions, count)
-        tokens = self.tokenizer(sentences)
+        several, count = check_captions(captions), whole("count", count, 1)
+        check_memory(len(several) * count, self.size, self.noise_dim)
+        tokens = self.tokenizer(several)
         if tokens.shape[1] < 2:  # the graph's length is free from 2 on
             tokens = np.pad(tokens, ((0, 0), (0, 1)))
         ids = tokens.repeat(count, axis=0).astype(self.ids)  # (n * count, L)
-        noise = noise_of(seed, count, self.noise_dim, torch.device("cpu"))
-        feed = {"captions": ids, "noise": noise.repeat(len(sentences), 1).numpy()}
+        noise = noise_of(seed, count, self.noise_dim, torch.device("cpu")).repeat(len(several), 1).numpy()
+        block = max(1, PIXELS // self.size**2)
+        parts = [self._draw(ids[at : at + block], noise[at : at + block]) for at in range(0, len(ids), block)]
+        images = torch.cat([torch.empty(0, 3, self.size, self.size), *parts])
+        return PipelineOutput(to_pil(images), images)
+
+    def _draw(self, ids: NDArray[Any], noise: NDArray[np.float32]) -> Tensor:
         expected = (len(ids), 3, self.size, self.size)
         try:
-            (found,) = self.session.run(None, feed)
+            (found,) = self.session.run(None, {"captions": ids, "noise": noise})
         except Exception as error:  # as above
             raise CheckpointError(
                 f"{self.path} cannot be generated from: {' '.join(str(error).split())[:200]}"
             ) from error
         if found.shape != expected or not np.isfinite(found).all():
             raise CheckpointError(f"{self.path} gives {found.shape} in place of finite images {expected}")
-        images = torch.from_numpy(found)
-        return PipelineOutput(to_pil(images), images)
+        return torch.from_numpy(found)

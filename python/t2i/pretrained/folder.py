@@ -17,15 +17,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from t2i.config.options import TrainConfig
 from t2i.config.records import from_json, to_json
 from t2i.errors import CheckpointError
-from t2i.files import read_file, read_json, write_atomically
-from t2i.weights import read_header, save_weights
+from t2i.files import read_file, read_json, replace_together
+from t2i.locks import RunLock
+from t2i.weights import module_tensors, non_finite, read_header, serialise
 
 MAX_SETTINGS_BYTES = 1_000_000  # bytes
 MAX_SIZE = 4096  # side of an image in pixels
@@ -73,6 +74,11 @@ def _in_hub_cache(folder: Path, real: Path) -> bool:
 def read_settings(folder: Path) -> TrainConfig:
     """Read the settings of a model folder; CheckpointError where they are missing, damaged, or absurd."""
     path = plain_file(folder, "config.json", MAX_SETTINGS_BYTES)
+    if not path.exists() and ((folder / "model.safetensors").exists() or any(folder.glob(".*.partial"))):
+        raise CheckpointError(
+            f"{folder} is not complete: it has no config.json, which comes last when a model is saved; save it, copy it or "
+            "download it again"
+        )
     try:
         config = from_json(path)
     except RecursionError as error:
@@ -103,31 +109,75 @@ def portable(config: TrainConfig) -> TrainConfig:
     )
 
 
+class StyleParts(NamedTuple):
+    """A style encoder, to be written beside the model that it inverts."""
+
+    encoder: nn.Module
+    width: int
+    blur: float
+
+
 def write_model(
-    folder: Path, networks: Mapping[str, nn.Module], config: TrainConfig, data: Mapping[str, Any], card: str
+    folder: Path,
+    networks: Mapping[str, nn.Module],
+    config: TrainConfig,
+    data: Mapping[str, Any],
+    card: str,
+    style: StyleParts | None = None,
 ) -> None:
-    """Write a model folder: settings, weights, what the data was, and the model card.
+    """Write a model folder: settings, weights, what the data was, the model card and the style encoder.
+
+    A model that is there is replaced: by all of the new one or, where the disk does not take it, by nothing. A process that
+    is killed at the moment of the change leaves a folder without config.json, which `read_settings` refuses.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: it cannot be written, something else than a saved model would be overwritten, or a weight is NaN or
+            infinity.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot make {folder}: {error.strerror}; choose another folder") from error
-    for stale in ("style.json", "style.safetensors"):  # of a model that was here before
-        (folder / stale).unlink(missing_ok=True)
-    save_weights(folder / "model.safetensors", networks)
-    write_atomically(folder / "config.json", to_json(portable(config)).encode())
-    write_atomically(folder / "data.json", (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
-    write_atomically(folder / "README.md", card.encode())
+    weights = _weights(networks)
+    files: dict[str, bytes | None] = {
+        "model.safetensors": weights,
+        "data.json": _record(data),
+        "README.md": card.encode("utf-8", "replace"),
+        "style.json": None,  # of a model that was here before
+        "style.safetensors": None,
+        "config.json": to_json(portable(config)).encode(),
+    }
+    if style is not None:
+        settings = {"width": style.width, "blur": style.blur}
+        files["style.json"] = _record({"settings": settings, "model_sha256": hashlib.sha256(weights).hexdigest()})
+        files["style.safetensors"] = _weights({"style": style.encoder})
+    _check_replaced(folder)
+    with RunLock(folder, "model", keep=False):
+        replace_together(folder, files, key="config.json")
 
 
-def write_style(folder: Path, encoder: nn.Module, width: int, blur: float, model_sha256: str) -> None:
-    """Write a style encoder beside the model that it inverts."""
-    save_weights(folder / "style.safetensors", {"style": encoder})
-    record = {"settings": {"width": width, "blur": blur}, "model_sha256": model_sha256}
-    write_atomically(folder / "style.json", (json.dumps(record, indent=2) + "\n").encode())
+def _weights(networks: Mapping[str, nn.Module]) -> bytes:
+    tensors = module_tensors(networks)
+    wrong = non_finite(tensors)
+    if wrong is not None:
+        raise CheckpointError(f"{wrong} holds NaN or infinity: such a model is not saved, since none could be loaded")
+    return serialise(tensors)
+
+
+def _record(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+
+
+def _check_replaced(folder: Path) -> None:
+    """Raise CheckpointError where saving would overwrite what `write_model` did not write."""
+    if (folder / "checkpoints").is_dir():
+        raise CheckpointError(
+            f"{folder} is a run with checkpoints, whose model would be replaced: save to another folder"
+        )
+    for name, ours in (("config.json", b'"generator_width"'), ("README.md", b"library_name:")):
+        path = folder / name
+        try:
+            known = not path.is_file() or ours in read_file(path, MAX_SETTINGS_BYTES)
+        except CheckpointError:
+            known = False
+        if not known:
+            raise CheckpointError(f"{path} is not a saved model's and would be overwritten: move it, or save elsewhere")
 
 
 def data_metadata(folder: Path | None) -> dict[str, Any]:

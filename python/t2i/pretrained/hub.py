@@ -61,8 +61,10 @@ def upload(folder: Path, name: str, *, private: bool, token: str | None, message
     try:
         api: Any = hub.HfApi(token=token)
         address = api.create_repo(name, private=private, exist_ok=True)
+        ours = [*FILES, "data.json"]
+        stale = [each for each in ours if not (folder / each).exists()]  # a style encoder of the model that was there
         api.upload_folder(
-            repo_id=name, folder_path=folder, allow_patterns=[*FILES, "data.json"], commit_message=message
+            repo_id=name, folder_path=folder, allow_patterns=ours, delete_patterns=stale, commit_message=message
         )
     except Exception as error:
         raise CheckpointError(f"{name} cannot be published on the Hugging Face Hub: {_line(error)}") from error

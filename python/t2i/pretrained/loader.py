@@ -44,10 +44,14 @@ def load_model(
         CheckpointError: a file is missing, damaged, of another shape, or not a plain file; no such model on the Hub.
         ConfigError: the Hub is asked for and the extra is not installed.
     """
-    if isinstance(folder, str) and not Path(folder).exists() and hub.is_name(folder):
-        folder = hub.download(folder, revision, token)
-    folder = Path(folder)
-    if not folder.is_dir():
+    try:
+        if isinstance(folder, str) and not Path(folder).exists() and hub.is_name(folder):
+            folder = hub.download(folder, revision, token)
+        folder = Path(folder)
+        found = folder.is_dir()
+    except OSError as error:  # a name that is too long, no permission
+        raise CheckpointError(f"{str(folder)[:200]} cannot be read: {error.strerror}") from error
+    if not found:
         raise CheckpointError(f"no such run folder: {folder}; t2i-train makes one")
     for each in FILES:
         plain_file(folder, each)
