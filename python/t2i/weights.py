@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from t2i.errors import CheckpointError, ConfigError
 from t2i.files import check_file, read_file, write_atomically
@@ -122,6 +123,17 @@ def _unreadable(path: Path, error: BaseException) -> CheckpointError:
     return CheckpointError(f"{path} is not a readable safetensors file: {reason[:300]}")
 
 
+class _WithoutNormal(TorchFunctionMode):
+    """Skip `normal_`: on the meta device it sets nothing, and imports torch's decompositions first, for 2 to 3 seconds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (nn.init.normal_, Tensor.normal_):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Network:
     """Build a network for the weights of a file, after comparing their names, shapes and dtypes.
 
@@ -134,7 +146,7 @@ def checked_network(path: Path, prefix: str, make: Callable[[], Network]) -> Net
         CheckpointError: the settings describe no network, or one of another shape than the file.
     """
     try:
-        with torch.device("meta"):  # shapes without the memory
+        with torch.device("meta"), _WithoutNormal():  # shapes without the memory
             expected = make().state_dict()
         parameters = sum(tensor.numel() for tensor in expected.values())
     except (ConfigError, RuntimeError, TypeError, ValueError, OverflowError, AttributeError) as error:

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import struct
+import subprocess
 import sys
 import types
 
@@ -383,3 +384,10 @@ def test_a_hostile_style_encoder_is_refused_in_one_line(saved, spoil):
 def test_a_pickle_beside_the_weights_is_not_looked_at(saved, run):
     (saved / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
     assert torch.equal(Pipeline.from_pretrained(saved)(RED).tensor, Pipeline.from_pretrained(run)(RED).tensor)
+
+
+def test_loading_a_model_imports_nothing_that_only_compiling_needs(saved):
+    """torch's decompositions, and sympy with them, take most of the time of a load to import."""
+    code = f"import sys, t2i; t2i.Pipeline.from_pretrained({str(saved)!r}); print('sympy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
