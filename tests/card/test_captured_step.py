@@ -31,7 +31,7 @@ BUDGETS = [
     pytest.param({"preset": "blossoms", "batch": 32, "compile": "on"}, 325, id="blossoms compiled", marks=full),
     pytest.param({"preset": "drawings", "compile": "off"}, 1185, id="drawings"),
     pytest.param({"preset": "drawings", "compile": "on"}, 458, id="drawings compiled", marks=full),
-    pytest.param({"preset": "modern", "compile": "off"}, 3150, id="modern", marks=full),
+    pytest.param({"preset": "modern", "compile": "off"}, 2520, id="modern", marks=full),
     pytest.param({"preset": "modern", "compile": "on"}, 1105, id="modern compiled", marks=full),
 ]
 
