@@ -106,6 +106,9 @@ def test_a_split_column_of_any_name_holds_images_out(name, held_out, tmp_path):
         (["train1.png", "valid7.png"], [False, True]),
         (["test_1.jpg", "test_2.jpg"], None),  # of one kind alone: it may be what the images show
         (["train_1.jpg", "val_2.jpg", "kite.jpg"], None),
+        (["001_train.jpg", "002_test.jpg"], None),
+        (["_train_1.jpg", "_val_2.jpg"], None),
+        (["训练_1.jpg", "测试_2.jpg"], [False, True]),
         (["training wheels.jpg", "test tube.jpg"], [False, True]),
         ([], None),
     ],

@@ -20,9 +20,8 @@ SETS = {"训练集": "train", "訓練集": "train", "测试集": "test", "測試
 CHINESE = {word.removesuffix("集"): name for word, name in SETS.items()} | dict.fromkeys(
     ("数据集", "數據集", "資料集", "数据", "數據", "資料", "图片", "圖片", "图像", "圖像", "照片", "集", "用"), "data"
 )
-_RUN = re.compile(
-    r"[a-z\u00df-\u024f]+|[^\W\d_a-z\u00df-\u024f]+"
-)  # letters, Latin ones apart from those of other scripts
+# Letters, Latin ones apart from those of other scripts.
+_RUN = re.compile(r"[a-z\u00df-\u024f]+|[^\W\d_a-z\u00df-\u024f]+")
 _SET = re.compile(f"({'|'.join(SETS)})")
 _CHINESE = re.compile("|".join(CHINESE))
 
@@ -31,6 +30,8 @@ def _words(name: str) -> list[str]:
     """Split a name into lower-case words: `TestSet-2`, `test_set` and `test set` are all test and set; so is 测试集."""
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name)).casefold()
     runs = _RUN.findall(re.sub(r"(?<![a-z])(held|hold)[ _-]out(?![a-z])", r"\1out", plain))
+    if plain.isascii():
+        return runs
     return [word for run in runs for part in _SET.split(run) if part for word in _translated(part)]
 
 
@@ -119,7 +120,8 @@ def splits_of_names(names: Sequence[str], notes: list[str]) -> list[bool | None]
         names: Paths of the images of a source, of which no folder or column says the split.
         notes: Receives a line where names decide.
     """
-    found = [_held_out(_words(name.rpartition("/")[2])[:1]) for name in names]
+    files = [name.rpartition("/")[2] for name in names]
+    found = [_held_out(_words(file)[:1]) if file[:1].isalpha() else None for file in files]
     if None in found or len(set(found)) < 2:
         return [None] * len(names)
     notes.append(f"{sum(map(bool, found))} images are held out by the beginnings of their names, such as val_1.jpg")
