@@ -48,14 +48,13 @@ def image(path, colour=(255, 0, 0), **options):
 
 def content(data):
     """What a pack holds: {name: (captions, class or None, held out)}."""
-    names = bytes(data.extra("names")).decode().split("\n")
     return {
         name: (
             data.captions_of(row),
             data.class_names[data.classes[row]] if data.class_names else None,
             bool(data.splits[row]),
         )
-        for row, name in enumerate(names)
+        for row, name in enumerate(names(data))
     }
 
 

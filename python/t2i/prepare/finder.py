@@ -11,10 +11,8 @@ from t2i.errors import DataError
 from t2i.prepare.encoded import NO_NAME, holds_image
 from t2i.prepare.items import Report, inside
 from t2i.prepare.kinds import ENDINGS, ending, is_hidden, looks_like_image, stem_of
-from t2i.prepare.splits import is_of_table
+from t2i.prepare.splits import CHINESE_PLACES, is_of_table
 from t2i.prepare.tree import FolderTree, Tree, ZipTree, is_folder, joined, shown
-
-CHINESE_PLACES = ("图片", "圖片", "图像", "圖像", "照片", "数据", "數據", "資料")
 
 
 class Finder:

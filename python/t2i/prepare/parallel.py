@@ -1,5 +1,6 @@
 """Files of captions by language beside a list of their images, line by line, as Multi30k has them: train.en, train.txt."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ def parallel_files(tree: Tree, only: str | None = None) -> list[Parallel]:
         return [files for files in parallel_files(tree) if files.captions == only]
     shown = [name for name in tree.names if not is_hidden(name)]
     texts = [name for name in shown if ending(name)[1:] in CODES and b"\0" not in head(tree, name)]
+    present, stems = set(texts), Counter(map(stem_of, texts))
     wanted = {key for name in texts for key in _keys(name)}
     lists = {
         key: name
@@ -48,8 +50,8 @@ def parallel_files(tree: Tree, only: str | None = None) -> list[Parallel]:
         first, *more = whole.split(".")
         images = next((lists[key] for key in _keys(name) if key in lists), None)
         plain = f"{stem_of(name)[: len(stem_of(name)) - len(whole)]}{first}{ending(name)}"
-        beside = plain if more and not more[0].isdecimal() and plain in texts else None
-        if images or any(other != name and stem_of(other) == stem_of(name) for other in texts):
+        beside = plain if more and not more[0].isdecimal() and plain in present else None
+        if images or stems[stem_of(name)] > 1:
             found.append(Parallel(name, images, beside))
     return found
 

@@ -17,8 +17,9 @@ PLAIN = frozenset(
 )
 # Chinese words for the same, of which those in 集 are no part of another word: 验证码 is a captcha, 验证集 the validation set.
 SETS = {"训练集": "train", "訓練集": "train", "测试集": "test", "測試集": "test", "验证集": "val", "驗證集": "val"}
+CHINESE_PLACES = ("图片", "圖片", "图像", "圖像", "照片", "数据", "數據", "資料")  # what folders of images are called
 CHINESE = {word.removesuffix("集"): name for word, name in SETS.items()} | dict.fromkeys(
-    ("数据集", "數據集", "資料集", "数据", "數據", "資料", "图片", "圖片", "图像", "圖像", "照片", "集", "用"), "data"
+    ("数据集", "數據集", "資料集", *CHINESE_PLACES, "集", "用"), "data"
 )
 # Letters, Latin ones apart from those of other scripts.
 _RUN = re.compile(r"[a-z\u00df-\u024f]+|[^\W\d_a-z\u00df-\u024f]+")

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from t2i.prepare.finder import CHINESE_PLACES, Finder
+from t2i.prepare.finder import Finder
 from t2i.prepare.kinds import CAPTION_ENDINGS, ending, folder_of, is_hidden, looks_like_image, stem_of
-from t2i.prepare.splits import split_of_folder
+from t2i.prepare.splits import CHINESE_PLACES, split_of_folder
 
 # Words in the name of a folder that holds texts of images: text_c10, train_captions.
 TEXT_FOLDERS = frozenset(
