@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from t2i import _native, runtime
+from t2i import runtime
 from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Loader
@@ -198,4 +198,4 @@ def _batch_image(config: TrainConfig, data: PackedDataset) -> Image.Image:
 
 
 def _captions(data: PackedDataset, rows: NDArray[np.int64]) -> str:
-    return " / ".join(_native.decode(data.read_captions(rows)))
+    return " / ".join(data.caption_texts(rows))  # as written: a text encoder of another language reads them too
