@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -59,8 +60,17 @@ def test_the_next_command_fits_the_size(tmp_path, stored, flags):
 def test_that_drawings_have_a_preset_of_their_own_is_said_where_the_other_is_named(tmp_path):
     said = "drawings and icons take --preset drawings --size 64"
     for stored in (38, 76):
-        (tmp_path / "pack.json").write_text(json.dumps({"image_size": stored}))
+        (tmp_path / "pack.json").write_text(json.dumps({"image_size": stored, "splits": {"train": 500, "test": 0}}))
         assert (said in next_step.packed_message(tmp_path)) == (stored == 76)
+
+
+@pytest.mark.parametrize(("train", "few"), [(199, True), (200, False)])
+def test_few_training_images_are_noted_with_what_to_do(tmp_path, train, few):
+    (tmp_path / "pack.json").write_text(json.dumps({"image_size": 38, "splits": {"train": train, "test": 500}}))
+    found = re.search(
+        r"^note: .*memorises (\d+) training images.* --keep best$", next_step.packed_message(tmp_path), re.M
+    )
+    assert (found and int(found[1])) == (train if few else None)
 
 
 @pytest.mark.parametrize("stored", [17, 38, 76])

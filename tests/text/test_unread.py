@@ -8,6 +8,8 @@ import torch
 import t2i
 from helpers import call
 from t2i.config.presets import preset
+from t2i.data.dataset import record_dataset
+from t2i.data.examples import examples, first_captions
 from t2i.models.modern import ModernGenerator
 from t2i.text.ngrams import NgramEncoder
 from t2i.text.protocol import unread_warnings
@@ -123,3 +125,16 @@ def test_generate_says_what_the_model_does_not_know(encoder, tmp_path):
     code, _, err = call(*words, "--interpolate-text", "a red flower", "qwrt")
     assert code == 0, err
     assert "does not know 'qwrt' in 'qwrt'" in err
+
+
+def test_generate_shows_training_captions_where_it_does_not_know_a_word(encoder, tiny_blossoms, tmp_path):
+    folder, config = tmp_path / "model", preset("drawings")
+    generator = ModernGenerator(config.size, 8, config.noise_dim, encoder.text_dim)
+    text = dataclasses.replace(config.text, buckets=(1 << 16, 1 << 15))
+    t2i.Pipeline(generator, encoder, dataclasses.replace(config, generator_width=8, text=text)).save_pretrained(folder)
+    record_dataset(folder, tiny_blossoms)
+    words = ["t2i-generate", "--model", folder, "--count", 1, "--out", tmp_path / "a.png"]
+    known = f"training captions of this model: {', '.join(map(repr, examples(first_captions(tiny_blossoms), 3)))}\n"
+    for caption, expected in (("xyzzy", True), ("a red flower", False)):
+        code, _, err = call(*words, caption)
+        assert (code, known in err) == (0, expected)

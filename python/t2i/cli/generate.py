@@ -12,6 +12,7 @@ from t2i.cli.parsing import parse
 from t2i.config.presets import EXAMPLE
 from t2i.errors import ConfigError
 
+EXAMPLES = 3  # training captions that are shown where the model does not know a word
 MOST_PIXELS = 178_956_970  # half a gigabyte; Pillow refuses to open an image of more
 STYLE_SUFFIXES = (*IMAGE_SUFFIXES, *ANIMATION_SUFFIXES, ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
@@ -23,8 +24,7 @@ def run_generate(arguments: Sequence[str]) -> None:
     _check(config, mode)
     _check_size(config, mode)
     pipe = _load(config)
-    for warning in pipe.unread([*config.captions, *(config.interpolate_text or ()), *(config.arithmetic or ())]):
-        console.say(warning)
+    _say_unread(config, pipe)
     if mode == "--style":
         _style_table(config, pipe)
     elif mode in ("--interpolate-text", "--interpolate-noise"):
@@ -32,6 +32,18 @@ def run_generate(arguments: Sequence[str]) -> None:
     else:
         _grid(config, pipe)
     print(config.out)
+
+
+def _say_unread(config: Generate, pipe: Any) -> None:
+    """Warn of what the model does not know of the captions, and show how its training captions read."""
+    from t2i.data.examples import examples_of_run
+
+    warnings = pipe.unread([*config.captions, *(config.interpolate_text or ()), *(config.arithmetic or ())])
+    for warning in warnings:
+        console.say(warning)
+    known = [] if not warnings or _is_onnx(config) else examples_of_run(pipe.folder, EXAMPLES)
+    if known:
+        console.say(f"training captions of this model: {', '.join(map(repr, known))}")
 
 
 def _without_captions_in_style(config: Generate) -> Generate:

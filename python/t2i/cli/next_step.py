@@ -14,12 +14,14 @@ from t2i.config.presets import EXAMPLE, PRESETS
 from t2i.config.sizes import MIN_SIZE, stored_size
 from t2i.data.examples import examples
 
-MIN_AREA = 0.5  # part of an image's area that a crop must show, or it is said
+FEW_IMAGES = 200  # a note says so below it
+MIN_AREA = 0.5  # fraction of an image that a crop must show; a note says so below it
 
 
 def packed_message(out: Path) -> str:
     """Say where the pack is, and how it is trained on."""
-    stored = int(json.loads((out / "pack.json").read_text(encoding="utf-8"))["image_size"])
+    pack = json.loads((out / "pack.json").read_text(encoding="utf-8"))
+    stored = int(pack["image_size"])
     message = f"packed into {out}; next: {next_command(out, stored)}"
     size = training_size(stored)
     area = (size / stored) ** 2
@@ -31,6 +33,11 @@ def packed_message(out: Path) -> str:
     if size > PRESETS["drawings"].size:
         drawings = f"--preset drawings --size {size}"
         message += f"\nnote: --preset modern is for photographs; for drawings and icons take {drawings}"
+    if (few := int(pack["splits"]["train"])) < FEW_IMAGES:
+        message += (
+            f"\nnote: a model memorises {few} training images easily; use a few hundred or more, or keep the best model with "
+            "--eval-every 500 --keep best"
+        )
     return message
 
 

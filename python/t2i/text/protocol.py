@@ -92,10 +92,11 @@ class TextEncoder(nn.Module):
 
 
 def unread_warnings(captions: Sequence[str], reader: TextEncoder | Tokenizer) -> list[str]:
-    """Say of each caption what of it a model does not know; nothing of those that it reads whole, and of empty ones."""
+    """Warn of each caption that a model does not read whole, naming what it does not know; empty captions have no warning."""
     found = ((caption, reader.unread(caption)) for caption in dict.fromkeys(captions) if caption.strip())
     return [
-        f"warning: the model does not know {part} in {quoted([caption])}: write as its training captions are written"
+        f"warning: the model does not know {part} in {quoted([caption])}: the image does not depend on it; write captions "
+        "like those it was trained on"
         for caption, part in found
         if part
     ]
