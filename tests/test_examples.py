@@ -17,6 +17,7 @@ from t2i.data.dataset import PackedDataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 
 
@@ -62,17 +63,33 @@ def test_every_example_is_tried():
     assert [name for name in scripts if f'"{name}"' not in tried and f"{name}.py" not in others] == []
 
 
+def code_blocks(page):
+    """The text of each code block of a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
 def shown(page):
     """The commands that a page shows, as words."""
-    text = re.sub(r"\\\n\s*", "", (ROOT / page).read_text(encoding="utf-8"))
-    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        for line in block.splitlines():
+    for block in code_blocks(page):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
             found = re.search(r"(?:^\s*|--no-python )(t2i-(?:prepare|train|generate|eval)\b.*)", line)
             if found and "--print-completion" not in line:
                 yield shlex.split(found[1].partition("  #")[0].partition(" > ")[0])
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/gallery.md", "docs/cookbook.md", "docs/index.md", "docs/data.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "README.zh.md",
+        "docs/gallery.md",
+        "docs/cookbook.md",
+        "docs/index.md",
+        "docs/data.md",
+        "docs/metrics.md",
+    ],
+)
 def test_the_commands_of_a_page_have_the_flags_that_they_are_given(page):
     kinds = {
         "t2i-prepare": arguments.Prepare,
@@ -92,6 +109,43 @@ def test_the_commands_of_a_page_have_the_flags_that_they_are_given(page):
             parsing.parse(kinds[words[0]], words[1:], command)
         else:
             parsing.parse(kinds[command], words, command)
+
+
+def test_the_chinese_readme_has_the_code_links_and_figures_of_the_english_one():
+    """Comments and words are translated, everything else is equal: who changes one of the two has to change both."""
+
+    def facts(page):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        code = [re.sub(r" +# .*", "", block) for block in code_blocks(page)]
+        links = re.findall(r"\]\((?!README|#)([^)]+)\)|^\[\w+\]: (\S+)", text, re.MULTILINE)
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        tables = [sorted(re.findall(r"\d+(?:[.,]\d+)*%?|--[a-z-]+|`[^`]+`", row)) for row in rows]
+        return code, sorted(links), tables, len(re.findall(r"^## ", text, re.MULTILINE))
+
+    english, chinese = facts("README.md"), facts("README.zh.md")
+    assert len(english[0]) > 5
+    assert min(len(english[1]), len(english[2])) > 10
+    for ours, theirs in zip(english, chinese, strict=True):
+        assert theirs == ours
+
+
+@pytest.mark.parametrize("page", sorted(path.relative_to(ROOT).as_posix() for path in PAGES))
+def test_links_between_pages_lead_to_files_and_headings(page):
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    links = re.findall(r"""\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)|src="([^"]+)\"""", text, re.MULTILINE)
+    for link in filter(None, (part for found in links for part in found)):
+        if not link.startswith(("http", "../../actions")):
+            file, _, anchor = link.partition("#")
+            target = (ROOT / page).parent / file if file else ROOT / page
+            assert target.exists(), link
+            assert not anchor or anchor in headings(target), link
+
+
+def headings(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    names = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", name.strip().lower())) for name in names}
 
 
 def test_the_pages_of_the_api_name_modules_that_are_there():
