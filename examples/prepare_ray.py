@@ -51,7 +51,7 @@ def main() -> None:
         failed |= code != 0
         print(f"part {part} of {known.parts} on {machine}: {said or code}")
     if failed or not (Path(known.out) / "pack.json").exists():
-        sys.exit(f"{known.out} is not complete; the same command goes on from there")
+        sys.exit(f"{known.out} is not complete; run the same command to resume")
 
 
 if __name__ == "__main__":

@@ -244,9 +244,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_they_resume_t
 ):
     config, folder = unbroken
     answers = together(2, train, tiny_blossoms_folder, tmp_path, config, 3, terminate)
-    assert [error for _, error in answers] == [
-        "Stopped: stopped after step 4 of 6; the same command goes on from there"
-    ] * 2
+    assert [error for _, error in answers] == ["Stopped: stopped after step 4 of 6; run the same command to resume"] * 2
     results(2, train, tiny_blossoms_folder, tmp_path, config)
     assert digest(tmp_path) == digest(folder)
 

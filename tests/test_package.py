@@ -14,7 +14,7 @@ import pytest
 import t2i
 
 PACKAGE = Path(t2i.__file__).parent
-ROOMS = [  # a module imports from its own room and from those above it in this list, which is the only one there is
+LAYERS = [  # a module imports from its own package and from those above it in this list, the only one there is
     "_native",
     "errors",
     "console",
@@ -44,7 +44,7 @@ ROOMS = [  # a module imports from its own room and from those above it in this 
     "bench",
     "cli",
 ]
-LEVEL = {name: level for level, name in enumerate(ROOMS)}
+LEVEL = {name: level for level, name in enumerate(LAYERS)}
 MAX_MODULES = 13  # at the top level of the package, __init__ among them
 
 
@@ -69,16 +69,16 @@ def imported(path):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_module_imports_only_from_its_room_and_those_below(name):
+def test_a_module_imports_only_from_its_package_and_those_below(name):
     top = name.split(".")[0]
-    assert top in LEVEL, f"give {name} a place in ROOMS"
+    assert top in LEVEL, f"give {name} a place in LAYERS"
     wrong = {other for other in imported(FILES[name]) if LEVEL[other.split(".")[0]] > LEVEL[top]}
     assert not wrong
 
 
-def test_the_top_level_has_few_modules_and_every_room_exists():
+def test_the_top_level_has_few_modules_and_every_package_exists():
     assert len(list(PACKAGE.glob("*.py"))) <= MAX_MODULES
-    assert {name for name in ROOMS if name != "_native"} == {name.split(".")[0] for name in FILES}
+    assert {name for name in LAYERS if name != "_native"} == {name.split(".")[0] for name in FILES}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -98,7 +98,7 @@ def test_no_two_modules_need_each_other():
     assert needs == {}
 
 
-def test_the_test_of_rooms_sees_imports():
+def test_the_test_of_layers_sees_imports():
     assert {"data.dataset", "training.checkpoint"} <= imported(FILES["training.gan"])
     assert "pipeline" in imported(FILES["cli.generate"])  # inside a function
 
@@ -114,7 +114,7 @@ def test_modules_need_no_package_that_is_not_listed_as_a_dependency():
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [each.name for each in node.names] if isinstance(node, ast.Import) else [node.module]
                 found |= {each.split(".")[0] for each in names}
-        found -= {package for room, package in more.items() if name.startswith(room)}
+        found -= {package for layer, package in more.items() if name.startswith(layer)}
         assert found <= allowed | sys.stdlib_module_names, name
 
 

@@ -24,7 +24,7 @@ from t2i.config.options import JointOptions
 from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
 from t2i.metrics.inception import BLOCKS, FeatureNetwork, resize_as_tensorflow
-from t2i.metrics.inputs import middle
+from t2i.metrics.inputs import center_crop
 from t2i.metrics.retrieval import captions_of_split, mismatched_rows, r_precision
 from t2i.metrics.scoring import ImageSample, sample_images
 from t2i.models.encoders import WhitenedEncoder
@@ -74,7 +74,7 @@ class Judge:
         self.data, self.network, self.test = data, network, data.split("test")
         shuffled = Generator(Philox(key=SEED)).permutation(self.test)
         self.known, self.unknown = np.sort(shuffled[::2]), np.sort(shuffled[1::2])
-        width = stages(network, middle(data.read_images([0]), size)).shape[1]
+        width = stages(network, center_crop(data.read_images([0]), size)).shape[1]
         facts = {"data": data.fingerprint, "size": size, "side": SIDE}
         self.real = cached_tensor(
             data.path,
@@ -83,7 +83,7 @@ class Judge:
             (len(data), width),
             lambda: torch.cat(
                 [
-                    stages(network, middle(data.read_images(rows), size)).half()
+                    stages(network, center_crop(data.read_images(rows), size)).half()
                     for rows in np.array_split(np.arange(len(data)), max(1, len(data) // 512))
                 ]
             ),

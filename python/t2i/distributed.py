@@ -54,7 +54,7 @@ class Store(Protocol):
         """Read a value, and wait for it."""
 
     def check(self, keys: list[str], /) -> bool:
-        """Say whether all of these keys are there."""
+        """Return whether all of these keys are there."""
 
 
 class Ranks:
@@ -145,7 +145,7 @@ class Ranks:
         return dict(zip(values, stacked, strict=True))
 
     def any(self, flag: bool) -> bool:
-        """Say whether any process says so; waits for all of them, but never for a GPU."""
+        """Return whether any process says so; waits for all of them, but never for a GPU."""
         if self.world == 1:
             return flag
         any_flag = torch.tensor(int(flag))
@@ -202,7 +202,7 @@ class Ranks:
                 if other != received[0]:
                     raise ConfigError(
                         f"processes 0 and {rank} differ in {name} ({received[0][:60]} and {other[:60]}): all machines need the "
-                        "same t2i, the same data, and one run folder that all of them see"
+                        "same t2i, the same data, and one run folder on a shared disk"
                     )
 
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, files of strangers, folders that survive a power cut, and the cache folder.
+"""Atomic writes, checked reads of untrusted files, folders that survive a power failure, and the cache folder.
 
 Whatever a user names may come from a stranger: `read_file` and `read_json` read plain files alone, of a bounded length.
 """
@@ -20,7 +20,7 @@ MAX_SPARSE_BYTES = 64 << 20  # a larger file must not be mostly holes, which cos
 
 
 def check_file(path: Path, most: int | None = None, error: type[T2IError] = CheckpointError) -> os.stat_result:
-    """Look at a file before it is opened: a plain one, of at most `most` bytes, not mostly holes, no larger than the memory.
+    """Check a file before it is opened: a plain one, of at most `most` bytes, not mostly holes, no larger than the memory.
 
     Raises:
         FileNotFoundError: there is none.
@@ -59,7 +59,7 @@ def _check_large(path: Path, found: os.stat_result, error: type[T2IError]) -> No
 
 
 def free_memory() -> int | None:
-    """Tell how many bytes of memory are free; None where the system does not say."""
+    """Return how many bytes of memory are free; None where the system does not say."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

@@ -40,7 +40,7 @@ def check_format(path: Path, width: int, height: int) -> None:
 
 
 def save_image(picture: Image.Image, path: Path, **options: Any) -> None:
-    """Write an image, whole or not at all; its format follows the ending of the name (.png, .jpg, .webp).
+    """Write an image atomically; its format follows the ending of the name (.png, .jpg, .webp).
 
     Args:
         picture: The image, or the first frame of an animation.

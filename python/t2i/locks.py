@@ -103,7 +103,7 @@ class RunLock:
         return f" (process {number})" if number.isdigit() else ""
 
     def _is_in_place(self) -> bool:
-        """Say whether folder and file are still the ones that were locked."""
+        """Return whether folder and file are still the ones that were locked."""
         try:
             there = self._lock is None or os.path.samestat(self._file, os.stat(self.folder / ".lock"))
             return there and self._is_folder_in_place()

@@ -12,7 +12,7 @@ from t2i.errors import ConfigError
 BLOCK = 16  # numbers that torch draws together on a CPU; what is no multiple of it has its last 16 drawn anew
 
 
-def whole(name: str, value: object, least: int | None = None) -> int:
+def require_integer(name: str, value: object, least: int | None = None) -> int:
     """Return a whole number, of numpy or torch as well; ConfigError for anything else, or one below `least`."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
@@ -41,7 +41,7 @@ def noise_of(seed: int, count: int, length: int, device: torch.device, draw: int
     Raises:
         ConfigError: the seed is no whole number.
     """
-    seed = whole("seed", seed)
+    seed = require_integer("seed", seed)
     together = BLOCK // math.gcd(BLOCK, length)  # rows that end with a block
     rows = -(-count // together) * together
     return runtime.noise((rows, length), torch.device("cpu"), seed, draw, "generate")[:count].to(device)

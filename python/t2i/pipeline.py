@@ -17,7 +17,7 @@ from t2i.files import free_memory
 from t2i.images import to_pil
 from t2i.models.build import AnyGenerator
 from t2i.models.encoders import StyleEncoder
-from t2i.noise import noise_of, slerp, truncated, whole
+from t2i.noise import noise_of, require_integer, slerp, truncated
 from t2i.prepare.style_images import read_style_images
 from t2i.pretrained import hub
 from t2i.pretrained.card import model_card
@@ -122,7 +122,7 @@ class Pipeline:
         `from_pretrained` of that folder generates the same images to the bit. Nothing in it names this machine.
 
         Args:
-            folder: Made where it does not exist; a saved model that is there is replaced, whole or not at all.
+            folder: Made where it does not exist; an existing saved model is replaced atomically.
             name: How people load it, for the card; the folder's name by default.
             license_id: Of the weights, as the Hub spells it ("mit", "cc-by-4.0"); without it, "mit" for a model of the
                 synthetic blossoms, else "unknown".
@@ -204,7 +204,7 @@ class Pipeline:
             ConfigError: an empty caption, a count below 1, or a truncation that is not above 0; a seed that is no whole
                 number; more images than fit into the memory.
         """
-        several, count = check_captions(captions), whole("count", count, 1)
+        several, count = check_captions(captions), require_integer("count", count, 1)
         self._check_memory(len(several) * count)
         text = self.embed(several)  # (n, T)
         noise = noise_of(seed, count, self.config.noise_dim, self.device)
@@ -301,7 +301,7 @@ class Pipeline:
         several, wanted = check_captions(captions), {"text": "two captions", "noise": "one caption"}[over]
         if len(several) != (2 if over == "text" else 1):
             raise ConfigError(f"interpolation over the {over} needs {wanted}, got {len(several)}")
-        steps, count = whole("steps", steps, 2), whole("count", count, 1)
+        steps, count = require_integer("steps", steps, 2), require_integer("count", count, 1)
         self._check_memory(steps * count)
         weight = torch.linspace(0, 1, steps, device=self.device)
         first = noise_of(seed, count, self.config.noise_dim, self.device)
@@ -326,7 +326,7 @@ class Pipeline:
         Raises:
             ConfigError: as `mix`, or a count below 1.
         """
-        count = whole("count", count, 1)
+        count = require_integer("count", count, 1)
         text = self.mix(captions, weights)  # (n, T)
         self._check_memory(len(text) * count)
         noise = noise_of(seed, count, self.config.noise_dim, self.device)

@@ -147,7 +147,7 @@ def use_threads(count: int) -> None:
 
 
 def peak_memory() -> int:
-    """Say how many bytes of memory this process has held at most; 0 on a system that does not tell."""
+    """Return how many bytes of memory this process has held at most; 0 on a system that does not tell."""
     try:
         import resource
     except ImportError:  # Windows

@@ -22,7 +22,7 @@ BLURS = (4, 5, 6, 7, 8)
 
 
 def has_style(folder: Path | None) -> bool:
-    """Say whether a model folder holds a style encoder."""
+    """Return whether a model folder holds a style encoder."""
     return folder is not None and (folder / "style.safetensors").exists()
 
 

@@ -109,7 +109,7 @@ def read_tensors(path: Path, *, require_checksum: bool = False) -> dict[str, Ten
     if expected is None and require_checksum:
         raise CheckpointError(f"{path} has no checksum of its tensors: it was not written by t2i")
     if expected is not None and expected != tensor_digest(tensors):
-        raise CheckpointError(f"{path} is damaged: the checksum of its tensors differs; take it from where it came")
+        raise CheckpointError(f"{path} is damaged: the checksum of its tensors differs; copy or download it again")
     wrong = non_finite(tensors)
     if wrong is not None:
         raise CheckpointError(f"{path}: {wrong} holds NaN or infinity")

@@ -98,7 +98,7 @@ def test_sigterm_writes_a_checkpoint_exits_with_130_and_the_same_command_goes_on
         patch.setattr(GanStep, "__call__", signalled)
         code, out, err = call("t2i-train", *flags)
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "t2i-train: stopped after step 2 of 4; the same command goes on from there"
+    assert err.splitlines()[-1] == "t2i-train: stopped after step 2 of 4; run the same command to resume"
     assert "Traceback" not in err
     assert call("t2i-train", *flags)[0] == 0
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
@@ -184,7 +184,7 @@ WRONG = {
         "--size must be a power of two .*got 48",
     ),
     # What else people type.
-    "prepare: no source": (lambda m, o, t: ["t2i-prepare", "folder"], "which folder"),
+    "prepare: no source": (lambda m, o, t: ["t2i-prepare", "folder"], "the source is missing"),
     "prepare: again": (lambda m, o, t: ["t2i-prepare", "blossoms", "--out", m[0]], "already holds .*--force"),
     "prepare: not that layout": (lambda m, o, t: ["t2i-prepare", "cub", folder(t, "a.png")], "captions"),
     "no such preset": (lambda m, o, t: ["t2i-train", "--preset", "birds"], "no preset 'birds'; there are: "),
@@ -250,8 +250,8 @@ WRONG = {
         lambda m, o, t: ["t2i-generate", "--model", m[1], "x", "--count", 1, "--out", m[0] / "pack.json" / "a.png"],
         "cannot write .*; choose another --out",
     ),
-    "eval: nothing named": (lambda m, o, t: ["t2i-eval"], "what to measure"),
-    "eval: no such measure": (lambda m, o, t: ["t2i-eval", "taste"], "what to measure.*images"),
+    "eval: nothing named": (lambda m, o, t: ["t2i-eval"], "choose what to measure"),
+    "eval: no such measure": (lambda m, o, t: ["t2i-eval", "taste"], "choose what to measure.*images"),
     "eval: no such run": (lambda m, o, t: ["t2i-eval", "images", "--model", t / "none"], "no such run folder"),
 }
 

@@ -32,6 +32,15 @@ def prepared(tmp_path, *arguments):
     return code, out + err, PackedDataset(tmp_path / "pack") if code == 0 else None
 
 
+def test_a_source_without_its_format_is_answered_with_the_command(tmp_path):
+    source = images(tmp_path / "my 图片", "a.png")
+    code, _, err = call("t2i-prepare", source, "--out", tmp_path / "pack")
+    assert code == 2
+    assert f"t2i-prepare folder '{source}' --out DIR" in err
+    assert "csv, coco" in err
+    assert "KIND must be one of" in call("t2i-prepare", tmp_path / "nowhere")[2]  # no folder, so a mistyped format
+
+
 # The next command.
 
 

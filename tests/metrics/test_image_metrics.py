@@ -21,7 +21,7 @@ from t2i.errors import CheckpointError, ConfigError, ScorerError
 from t2i.metrics import captions, diversity, fidelity, figures, images, retrieval, scoring
 from t2i.metrics.fid import Gaussian, frechet_distance
 from t2i.metrics.inception import FeatureNetwork, features_of, resize_as_tensorflow
-from t2i.metrics.inputs import middle
+from t2i.metrics.inputs import center_crop
 from t2i.metrics.scoring import sample_images
 from t2i.models.encoders import ImageEncoder
 from t2i.weights import save_weights
@@ -458,7 +458,7 @@ def test_another_run_scores_r_precision_independently(run, cheap, tmp_path):
 def test_copies_of_training_images_are_found_mirrored_or_not(run):
     pipe, pack = t2i.Pipeline.from_pretrained(run), PackedDataset(run.parent / "pack")
     sample = sample_images(pipe, pack, "test", 20, 0)
-    train = middle(pack.read_images(pack.split("train")[:20]), 16)
+    train = center_crop(pack.read_images(pack.split("train")[:20]), 16)
     half = np.concatenate([train[:10], train[10:, :, ::-1]])
     found = figures.copy_figure(half, sample.real, sample.chosen, pack, {})
     assert found["value"] == 1

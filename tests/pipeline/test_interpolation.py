@@ -282,7 +282,7 @@ def test_a_sentence_of_ten_thousand_characters_is_read_as_far_as_the_encoder_rea
     [
         (["--interpolate-text", RED, BLUE, "--interpolate-noise"], "exclude each other"),
         (["--interpolate-text", RED, BLUE, "--arithmetic", RED, BLUE, WHITE], "exclude each other"),
-        (["--interpolate-text", RED, BLUE, "--", WHITE], "'a white flower' is one too many"),
+        (["--interpolate-text", RED, BLUE, "--", WHITE], "remove 'a white flower'"),
         (["--interpolate-noise"], "a caption is missing"),
         (["--interpolate-noise", RED, "--steps", 1], "steps must be at least 2"),
         (["--interpolate-text", RED, " "], "a caption is empty"),

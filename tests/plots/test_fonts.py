@@ -41,7 +41,7 @@ def test_where_no_font_has_them_it_is_said_once(monkeypatch, capsys):
     for caption in ("红色的花", "红色的花", "一朵有五片花瓣的花", "🌸"):  # a grid has many labels
         font_for(caption, 13)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no font of this machine has all letters" in line
+    assert "no font on this machine has all characters" in line
     assert "fonts-noto-cjk" in line
 
 

@@ -136,7 +136,7 @@ def test_a_single_string_is_refused():
 
 @pytest.mark.parametrize("settings", [{"tokenizer": "sentencepiece"}, {}, {"tokenizer": "ngrams", "size": 3}])
 def test_an_unknown_tokenizer_is_one_clear_error(settings):
-    with pytest.raises(CheckpointError, match="no tokenizer is like"):
+    with pytest.raises(CheckpointError, match="unknown tokenizer settings"):
         tokenizer_of(settings)
 
 

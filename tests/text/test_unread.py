@@ -124,7 +124,7 @@ def test_generate_says_what_the_model_does_not_know(encoder, tmp_path):
     assert err.count("warning: the model") == 1  # 红 is known
     code, _, err = call(*words, "--interpolate-text", "a red flower", "qwrt")
     assert code == 0, err
-    assert "does not know 'qwrt' in 'qwrt'" in err
+    assert "does not know 'qwrt': the image" in err
 
 
 def test_generate_shows_training_captions_where_it_does_not_know_a_word(encoder, tiny_blossoms, tmp_path):

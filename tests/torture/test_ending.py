@@ -31,7 +31,7 @@ def test_a_terminal_that_is_closed_or_a_time_limit_leaves_a_checkpoint(forge, re
     if code == 130:
         seen = json.loads(out.read_text())
         assert seen["after"] <= 1
-        assert "the same command goes on from there" in errors
+        assert "run the same command to resume" in errors
         if run.what == "gan":
             assert steps_saved(folder) == (seen["text"], seen["gan"])
     else:  # outside a loop everything is on the disk; or it came while the last weights were written

@@ -80,7 +80,7 @@ def test_a_signal_ends_the_run_within_a_step_with_all_of_it_saved(forge, request
     elif code != 0:  # 0: it came while the last step's weights were written
         inside = Path(f"{out}.inside").read_text() == "True"
         assert code == 130 or (not inside and code == -signal.SIGTERM), (inside, errors)
-        assert not inside or "the same command goes on from there" in errors
+        assert not inside or "run the same command to resume" in errors
         if out.exists():
             seen = json.loads(out.read_text())
             assert seen["after"] <= 1

@@ -103,7 +103,7 @@ def test_the_cutout_reaches_every_pixel_and_leaves_a_gradient_elsewhere() -> Non
 
 
 def test_a_strength_goes_towards_another_by_parts() -> None:
-    assert Augmentation().towards(DIFFAUGMENT, 0) == Augmentation()
-    assert Augmentation().towards(DIFFAUGMENT, 1) == DIFFAUGMENT
-    assert NONE.towards(DIFFAUGMENT, 0.5).cutout == pytest.approx(0.25)
+    assert Augmentation().lerp(DIFFAUGMENT, 0) == Augmentation()
+    assert Augmentation().lerp(DIFFAUGMENT, 1) == DIFFAUGMENT
+    assert NONE.lerp(DIFFAUGMENT, 0.5).cutout == pytest.approx(0.25)
     assert NONE.columns == 5

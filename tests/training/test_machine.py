@@ -13,7 +13,7 @@ from t2i.distributed import Ranks
 from t2i.errors import ConfigError
 from t2i.training import machine
 from t2i.training.gan import train
-from t2i.training.machine import AnyText, candidates, fastest_threads, settle, step_timer
+from t2i.training.machine import AnyText, candidates, fastest_threads, resolve_machine, step_timer
 
 
 @pytest.fixture(autouse=True)
@@ -83,14 +83,14 @@ def test_a_timed_step_leaves_the_random_state_alone(preset):
 def test_what_was_measured_is_kept_for_the_resume(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "fastest_threads", lambda seconds, numbers: 1)
     open_settings = dataclasses.replace(tiny_config(), precision="auto", threads=0)
-    first = settle(open_settings, tmp_path)
+    first = resolve_machine(open_settings, tmp_path)
     assert first.threads == 1
     assert first.precision in ("float32", "bfloat16")
     (tmp_path / "config.json").write_text(to_json(first))
     monkeypatch.setattr(machine, "fastest_threads", lambda seconds, numbers: pytest.fail("measured again"))
     other = torch.bfloat16 if first.precision == "float32" else torch.float32
     monkeypatch.setattr(runtime, "pick_precision", lambda name, device: other)  # another machine, or another mood
-    assert settle(open_settings, tmp_path) == first
+    assert resolve_machine(open_settings, tmp_path) == first
 
 
 def test_several_processes_take_the_number_they_were_started_with(tmp_path, monkeypatch):
@@ -99,16 +99,16 @@ def test_several_processes_take_the_number_they_were_started_with(tmp_path, monk
     ranks = Ranks(rank=1, local=1, world=2)
     monkeypatch.setattr(Ranks, "any", lambda self, flag: flag)
     torch.set_num_threads(2)
-    assert settle(dataclasses.replace(tiny_config(), threads=0), tmp_path, ranks).threads == 2
+    assert resolve_machine(dataclasses.replace(tiny_config(), threads=0), tmp_path, ranks).threads == 2
 
 
 def test_another_number_of_threads_on_resume_is_said(tmp_path, capsys):
     (tmp_path / "config.json").write_text(to_json(tiny_config(threads=1)))
-    settle(tiny_config(threads=1), tmp_path)
+    resolve_machine(tiny_config(threads=1), tmp_path)
     assert capsys.readouterr().err == ""
-    settle(tiny_config(threads=2), tmp_path)
+    resolve_machine(tiny_config(threads=2), tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "began with --threads 1 and goes on with 2" in line
+    assert "began with --threads 1 and resumes with 2" in line
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint_and_resumes_to_the_same
 
     with monkeypatch.context() as patch:
         patch.setattr(GanStep, "__call__", signalled)
-        with pytest.raises(Stopped, match="stopped after step 3 of 6; the same command goes on from there"):
+        with pytest.raises(Stopped, match="stopped after step 3 of 6; run the same command to resume"):
             run(chosen, tiny_blossoms, tmp_path)
     assert signal.getsignal(number) is before
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]

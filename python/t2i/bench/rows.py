@@ -191,8 +191,8 @@ def _prepare(files: Sequence[Path], rival: ModuleType | None, rounds: int) -> Ro
 
     result = row("prepare", "images", len(files), ours, usual if rival else None, rounds, note="all cores")
     if rival:
-        apart = np.abs(found["own"].astype(int) - found["rival"].astype(int)).mean()
-        assert apart < 2, f"prepared images differ by {apart:.2f} grey levels"
+        difference = np.abs(found["own"].astype(int) - found["rival"].astype(int)).mean()
+        assert difference < 2, f"prepared images differ by {difference:.2f} grey levels"
     return result
 
 
@@ -243,14 +243,14 @@ def _step(name: str, rival: ModuleType | None, rounds: int, rows: int, device: t
     if usual is not None:  # the first step, from equal weights
         ours()
         theirs()
-        apart = [abs(float(a) - float(b)) for a, b in zip(answers["own"], answers["rival"], strict=True)]
+        difference = [abs(float(a) - float(b)) for a, b in zip(answers["own"], answers["rival"], strict=True)]
         if fast:  # bfloat16, and G learns from the fakes that D has seen, not from new ones
-            assert apart[0] < 0.05, f"losses of D differ by {apart[0]}"
+            assert difference[0] < 0.05, f"losses of D differ by {difference[0]}"
         else:
             # G's loss is taken behind D's first step of Adam, which is as long for a gradient near 0 as for a large one:
             # what rounding makes of its sign depends on the order of sums, which a GPU's library chooses anew each time.
-            assert apart[0] < 1e-4, f"losses of D differ by {apart[0]}"
-            assert apart[1] < (1e-4 if device.type == "cpu" else 2e-3), f"losses of G differ by {apart[1]}"
+            assert difference[0] < 1e-4, f"losses of D differ by {difference[0]}"
+            assert difference[1] < (1e-4 if device.type == "cpu" else 2e-3), f"losses of G differ by {difference[1]}"
     if gan.captured is not None:  # these calls choose algorithms and record the step: no round may time them
         for _ in range(WARM + 1):
             ours()

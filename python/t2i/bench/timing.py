@@ -165,7 +165,7 @@ def rivals(folder: str | None) -> dict[str, ModuleType]:
 
 
 def commit() -> str:
-    """Say which commit this is: the checkout's; else T2I_COMMIT; else commit.txt, which the release writes into its wheels."""
+    """Return the commit: the checkout's; else T2I_COMMIT; else commit.txt, which the release writes into its wheels."""
     root, package = Path(__file__).parents[3], Path(__file__).parents[1]
     if (root / "Cargo.toml").exists():
         words = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]

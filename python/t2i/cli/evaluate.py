@@ -20,7 +20,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         print("usage: t2i-eval {images,text,style} [flags]; t2i-eval images --help shows the flags")
         return
     if not arguments or arguments[0] not in kinds:
-        raise ConfigError(f"what to measure? One of: {', '.join(kinds)}")
+        raise ConfigError(f"choose what to measure: {', '.join(kinds)}")
     kinds[arguments[0]](arguments[1:])
 
 

@@ -47,7 +47,7 @@ def _say_unread(config: Generate, pipe: Any) -> None:
 
 
 def _without_captions_in_style(config: Generate) -> Generate:
-    """Tell the captions of `--style a.jpg b.jpg "a caption"` from the images; the first word always is an image."""
+    """Separate the captions of `--style a.jpg b.jpg "a caption"` from the images; the first word always is an image."""
     images = [word for place, word in enumerate(config.style) if place == 0 or _names_an_image(word)]
     captions = [word for place, word in enumerate(config.style) if place and not _names_an_image(word)]
     return dataclasses.replace(config, style=tuple(images), captions=(*config.captions, *captions))
@@ -75,7 +75,7 @@ def _check(config: Generate, mode: str) -> None:
     """Raise ConfigError for arguments that do not go together, before anything is loaded."""
     brings_captions = mode in ("--interpolate-text", "--arithmetic")
     if brings_captions and config.captions:
-        raise ConfigError(f"{mode} brings its own captions; {config.captions[0][:60]!r} is one too many")
+        raise ConfigError(f"{mode} has its own captions; remove {config.captions[0][:60]!r}")
     if not config.captions and not brings_captions:
         raise ConfigError(f'a caption is missing: t2i-generate --model {shlex.quote(config.model)} "{EXAMPLE}"')
     animated = mode in ("--interpolate-text", "--interpolate-noise")

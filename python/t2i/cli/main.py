@@ -9,10 +9,11 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from t2i import console
 from t2i.blossoms.pack import pack_blossoms
-from t2i.cli.arguments import Bench, Demo, Export, Merge, Prepare
+from t2i.cli.arguments import Bench, Demo, Export, Kind, Merge, Prepare
 from t2i.cli.evaluate import run_evaluate
 from t2i.cli.generate import run_generate
 from t2i.cli.next_step import caption_to_try, packed_message
@@ -101,6 +102,11 @@ def _prepare(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] == "merge":
         _merge(arguments[1:])
         return
+    if arguments and arguments[0] not in get_args(Kind) and os.access(arguments[0], os.F_OK):
+        raise ConfigError(
+            f"the format of {arguments[0]} is missing: t2i-prepare folder {shlex.quote(arguments[0])} --out DIR for images "
+            f"with captions beside them; the other formats are {', '.join(get_args(Kind)[1:])}"
+        )
     config = parse(Prepare, arguments, "t2i-prepare")
     from t2i import prepare as preparing
 
@@ -116,7 +122,7 @@ def _prepare(arguments: Sequence[str]) -> None:
             language=config.language,
         )
     elif not config.source:
-        raise ConfigError(f"which folder? t2i-prepare {config.kind} FOLDER --out DIR")
+        raise ConfigError(f"the source is missing: t2i-prepare {config.kind} FOLDER --out DIR")
     else:
         options = preparing.SourceOptions(
             image_column=config.image_column,
@@ -143,7 +149,8 @@ def _prepare(arguments: Sequence[str]) -> None:
     print(report.summary())
     if report.missing:
         print(
-            f"{report.missing} shards of {out} are left to other parts; t2i-prepare merge joins parts of other folders"
+            f"{report.missing} shards of {out} are missing: prepare the other parts; t2i-prepare merge joins parts in "
+            "other folders"
         )
         return
     print(packed_message(out))
@@ -183,5 +190,5 @@ def _demo(arguments: Sequence[str]) -> None:
     from t2i.pipeline import Pipeline
 
     server = Server(Pipeline.from_pretrained(config.model, config.device), config.host, config.port)
-    print(f"drawing on {server.url} (Ctrl-C ends it)", flush=True)
+    print(f"serving on {server.url} (press Ctrl-C to stop)", flush=True)
     server.run()

@@ -19,7 +19,7 @@ MIN_AREA = 0.5  # fraction of an image that a crop must show; a note says so bel
 
 
 def packed_message(out: Path) -> str:
-    """Say where the pack is, and how it is trained on."""
+    """Return where the pack is, and the command that trains on it."""
     pack = json.loads((out / "pack.json").read_text(encoding="utf-8"))
     stored = int(pack["image_size"])
     message = f"packed into {out}; next: {next_command(out, stored)}"

@@ -82,7 +82,7 @@ def parse(kind: type[T], arguments: Sequence[str], prog: str, *, defaults: Mappi
         kind: The dataclass of its settings, whose fields are `option`s.
         arguments: The words after the command.
         prog: Its name, for messages.
-        defaults: Values by field that take the place of the dataclass's own; of a nested one, a mapping again.
+        defaults: Values by field that replace the dataclass's defaults; of a nested one, a mapping again.
 
     Raises:
         ConfigError: an unknown flag (the nearest is named), a value that does not fit or a missing one, in one line.

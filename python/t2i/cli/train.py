@@ -92,7 +92,7 @@ def _train_text(arguments: Sequence[str]) -> None:
 
 
 def _training_with(config: TextConfig, folder: str) -> str:
-    """Give the command that trains a GAN with the text encoder just trained: its preset, its size."""
+    """Return the command that trains a GAN with the text encoder just trained: its preset, its size."""
     name = config.preset if config.data or config.preset in OFFLINE else "drawings"
     command = ["t2i-train"]
     if config.data:

@@ -90,8 +90,7 @@ class TrainConfig(RunOptions):
     )
     eval_every: int = option(
         0,
-        "Steps between evaluations of the model on held-out captions, by a scorer that has no say in the training; 0 makes"
-        " none.",
+        "Steps between evaluations of the model on held-out captions by an independent scorer; 0 turns them off.",
         group="run",
         at_least=0,
         runtime_only=True,
@@ -158,8 +157,8 @@ class TrainConfig(RunOptions):
     )
     deterministic: bool = option(
         False,
-        "On a GPU, only algorithms that torch knows to give equal bits: slower. Two runs on an H200 differed all the same "
-        "(docs/method.md). A CPU always gives equal bits.",
+        "On a GPU, use only PyTorch's deterministic algorithms, which are slower. Two runs on an H200 still differed "
+        "(docs/method.md). Runs on a CPU are always bit-identical.",
         group="device",
         rare=True,
         runtime_only=True,
@@ -251,13 +250,16 @@ class TrainConfig(RunOptions):
     )
     feature_size: int = option(
         0,
-        "modern: side in pixels that smaller images are enlarged to before the frozen network, at most twice their own; 0"
-        " leaves them as they are.",
+        "modern: size in pixels that smaller images are upsampled to for the frozen network, at most twice their own; 0 turns"
+        " this off.",
         group="losses",
         at_least=0,
     )
     pixel_weight: float = option(
-        1.0, "modern: weight of the paper's discriminator; 0 and --recovery-weight 0: none.", group="losses", at_least=0
+        1.0,
+        "modern: weight of the paper's discriminator; it is left out if this and --recovery-weight are 0.",
+        group="losses",
+        at_least=0,
     )
     diversity_weight: float = option(
         0.0,
@@ -267,15 +269,14 @@ class TrainConfig(RunOptions):
     )
     feature_diversity_weight: float = option(
         0.0,
-        "modern: weight of a loss that turns the frozen features of images of one text apart, as far as those of real images of"
-        " one class are.",
+        "modern: weight of the directional diversity loss: frozen features of images of one text must differ in direction as"
+        " much as those of real images of one class.",
         group="losses",
         at_least=0,
     )
     moment_weight: float = option(
         0.0,
-        "modern: weight of the loss that brings the mean image, and the mean square of each pixel, to those of real"
-        " images, reduced to 16 px.",
+        "modern: weight of the moment matching loss: mean and mean square of pixels, at 16 px, against real images.",
         group="losses",
         at_least=0,
     )
@@ -287,23 +288,22 @@ class TrainConfig(RunOptions):
     )
     augmentation: float = option(
         0.0,
-        "modern: how far to go from little augmentation to all of DiffAugment's, before the discriminators, 0..1; for a few"
-        " hundred images.",
+        "modern: strength of augmentation before the discriminators: 0 is weak, 1 all of DiffAugment; for few images.",
         group="losses",
         at_least=0,
         at_most=1,
     )
     condition_ramp: int = option(
         0,
-        "modern: steps over which the text comes in, against collapse on a few hundred images.",
+        "modern: steps over which the weight of the text grows from 0 to 1, against mode collapse on a few hundred images.",
         group="losses",
         at_least=0,
         rare=True,
     )
     text_mixing: float = option(
         0.0,
-        "modern: how far a text moves at most towards a random one of its class, 0..1, less where classes say little about"
-        " captions; a text then stands for more than the one image it came with.",
+        "modern: maximum interpolation of a text embedding with another of its class, 0..1, lower where classes say little"
+        " about captions; keeps the generator from memorising one image per caption.",
         group="losses",
         at_least=0,
         at_most=1,

@@ -60,7 +60,7 @@ def _settings(found: Mapping[str, Any], kind: type[T], path: Path) -> T:
 
 
 def _unreadable(path: Path, of: str, error: Exception) -> CheckpointError:
-    """Say why a record cannot be read; where a setting is unknown, another version wrote it."""
+    """Return why a record cannot be read; where a setting is unknown, another version wrote it."""
     if isinstance(error, _OtherFormat):
         return error
     why = str(error)

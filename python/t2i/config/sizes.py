@@ -1,4 +1,4 @@
-"""Sizes of images that several rooms agree on."""
+"""Sizes of images that several packages share."""
 
 from t2i.errors import ConfigError
 

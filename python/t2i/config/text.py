@@ -46,8 +46,8 @@ class JointOptions:
     steps: int | None = option(None, "Steps of the joint embedding, instead of epochs.", group="text", at_least=1)
     max_epochs: int = option(
         0,
-        "Epochs after which the joint embedding ends, whatever steps says, but not before 300 steps; 0 is no limit. For few"
-        " images: an image encoder that knows them by heart scores generated ones badly.",
+        "Maximum number of epochs of the joint embedding, but at least 300 steps; 0 is no limit. For few images: an image"
+        " encoder that has memorised them is a poor scorer of generated ones.",
         group="text",
         at_least=0,
         rare=True,

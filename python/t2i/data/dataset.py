@@ -172,9 +172,11 @@ def dataset_of_run(run: Path, path: str | None = None) -> PackedDataset:
         facts = read_json(record)
         data, fingerprint = PackedDataset(facts["path"]), facts["fingerprint"]
     except DataError as error:
-        raise ConfigError(f"the data set of {run} cannot be used: {error}; or say where it is: --data DIR") from error
+        raise ConfigError(f"the data set of {run} cannot be used: {error}; or pass its location: --data DIR") from error
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ConfigError(f"{record} does not say what the run was trained on; say so: --data DIR") from error
+        raise ConfigError(f"{record} does not name the data set of the run; pass it: --data DIR") from error
     if data.fingerprint != fingerprint:
-        raise ConfigError(f"{data.path} has changed since {run} was trained on it; say what to use: --data DIR")
+        raise ConfigError(
+            f"{data.path} has changed since {run} was trained on it; pass the data set to use: --data DIR"
+        )
     return data

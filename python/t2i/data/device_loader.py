@@ -131,7 +131,7 @@ class DeviceLoader:
 
 
 def fits(data: PackedDataset, device: torch.device, characters: bool) -> bool:
-    """Say whether a data set leaves a GPU enough room for the networks."""
+    """Return whether a data set leaves a GPU enough room for the networks."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)

@@ -40,7 +40,7 @@ def examples_of_run(run: Path | None, most: int) -> list[str]:
 
 
 def _says_something(caption: str) -> bool:
-    """Tell whether a caption has a letter, number or emoji, stands on one line, and is no flag."""
+    """Return whether a caption has a letter, number or emoji, stands on one line, and is no flag."""
     kinds = {unicodedata.category(character) for character in caption}
     return (
         bool(kinds & {"So", "Lu", "Ll", "Lt", "Lm", "Lo", "Nd", "Nl", "No"}) and "Cc" not in kinds and caption[0] != "-"

@@ -50,7 +50,7 @@ class BoundedConnection(H11Protocol):
             self._began = self.loop.time()
 
     def _waits(self) -> bool:
-        """Say whether no request is being answered."""
+        """Return whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def _look(self) -> None:

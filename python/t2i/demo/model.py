@@ -99,7 +99,7 @@ class DemoModel:
 
     def _style(self, content: Any) -> torch.Tensor:
         if not self.has_style:
-            raise ConfigError("this model reads no style yet: t2i-train style --model RUN")
+            raise ConfigError("this model has no style encoder; train one: t2i-train style --model RUN")
         if not isinstance(content, bytes):
             raise ConfigError("the style must be the content of an image file")
         return read_style_images([content], self.pipe.config.size, most_pixels=MAX_STYLE_PIXELS)

@@ -14,7 +14,7 @@ from t2i.errors import CheckpointError
 from t2i.export.checks import read_model
 from t2i.extras import require
 from t2i.images import to_pil
-from t2i.noise import noise_of, whole
+from t2i.noise import noise_of, require_integer
 from t2i.pipeline import PIXELS, PipelineOutput, check_captions, check_memory, sentences
 from t2i.text.build import tokenizer_of
 from t2i.text.protocol import unread_warnings
@@ -57,7 +57,7 @@ class OnnxPipeline:
                 than fit into the memory.
             CheckpointError: the graph fails, or returns something else than images.
         """
-        several, count = check_captions(captions), whole("count", count, 1)
+        several, count = check_captions(captions), require_integer("count", count, 1)
         check_memory(len(several) * count, self.size, self.noise_dim)
         tokens = self.tokenizer(several)
         if tokens.shape[1] < 2:  # the graph's length is free from 2 on

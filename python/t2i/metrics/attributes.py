@@ -184,7 +184,7 @@ def caption_accuracy(probe: AttributeProbe, images: Tensor, attributes: NDArray[
 def probe_accuracy(
     probe: AttributeProbe, images: NDArray[np.uint8], attributes: NDArray[np.int32], *, crop: int | None = None
 ) -> dict[str, float]:
-    """Measure the probe itself on real blossoms, cut to the middle `crop` pixels; as `caption_accuracy` otherwise.
+    """Measure the probe itself on real blossoms, center-cropped to `crop` pixels; as `caption_accuracy` otherwise.
 
     Args:
         probe: a trained probe.

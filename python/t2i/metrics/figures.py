@@ -15,7 +15,7 @@ from torch import Tensor
 from t2i.data.dataset import PackedDataset
 from t2i.metrics.diversity import by_noise, feature_distances, pixel_distances
 from t2i.metrics.fid import Gaussian, frechet_distance, kernel_distance
-from t2i.metrics.inputs import middle
+from t2i.metrics.inputs import center_crop
 from t2i.metrics.neighbours import NEIGHBOURS, copies, nearest_distance, neighbourhood
 from t2i.metrics.pixels import SIDE, contrast_normalised, mirrored, small_pixels
 
@@ -89,12 +89,12 @@ class TrainingImages:
 
     @classmethod
     def of(cls, pack: PackedDataset, size: int, limit: int | None = None) -> "TrainingImages":
-        """Read them, cropped to their middle `size` pixels; of more than `limit`, so many evenly spaced ones."""
+        """Read them, center-cropped to `size` pixels; of more than `limit`, so many evenly spaced ones."""
         rows = pack.split("train")
         if limit is not None and len(rows) > limit:
             rows = rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
         blocks = np.array_split(rows, max(1, -(-len(rows) // TRAINING_BLOCK)))
-        pixels = torch.cat([small_pixels(middle(pack.read_images(block), size)) for block in blocks])
+        pixels = torch.cat([small_pixels(center_crop(pack.read_images(block), size)) for block in blocks])
         return cls(rows, (contrast_normalised(pixels), contrast_normalised(mirrored(pixels))))
 
     def nearest(self, images: NDArray[np.uint8], chosen: NDArray[np.int64] | None = None) -> Tensor:

@@ -12,7 +12,7 @@
     swap test            on blossoms: are two colours exchanged in the image when they are exchanged in the caption
 
 One caption per image: images of the split are taken without replacement (again from the first where there are fewer than
-asked for), and one caption of each. Real images are cropped to their middle, at the size of the model. Each figure stands
+asked for), and one caption of each. Real images are center-cropped to the size of the model. Each figure stands
 beside the same figure of real images against further real images, and its protocol; what was not measured, beside the reason.
 """
 
@@ -31,7 +31,7 @@ from t2i.metrics import captions as accuracy
 from t2i.metrics import diversity, fidelity, figures
 from t2i.metrics.figures import Figures
 from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of
-from t2i.metrics.inputs import middle
+from t2i.metrics.inputs import center_crop
 from t2i.metrics.pixels import SIDE, small_pixels
 from t2i.metrics.retrieval import retrieval_precision
 from t2i.metrics.scoring import MIN_IMAGES, NOISES, ImageSample, hash_file, manifest, real_features, sample_images
@@ -239,7 +239,7 @@ def _feature_figures(
 
 def _pixel_figures(pack: PackedDataset, sample: ImageSample, protocol: dict[str, Any], neighbours: bool) -> Figures:
     """Measure in pixels; `neighbours`: precision and the like too, where there are no features."""
-    other = middle(pack.read_images(sample.other), protocol["size"]) if len(sample.other) else None
+    other = center_crop(pack.read_images(sample.other), protocol["size"]) if len(sample.other) else None
     groups, counts = _groups(pack, sample, protocol)
     found: Figures = {}
     if neighbours:

@@ -10,8 +10,8 @@ from t2i.pipeline import Pipeline
 from t2i.text.inputs import CaptionInputs
 
 
-def middle(images: NDArray[np.uint8], crop: int) -> NDArray[np.uint8]:
-    """Crop (N, S, S, 3) to its middle `crop` pixels."""
+def center_crop(images: NDArray[np.uint8], crop: int) -> NDArray[np.uint8]:
+    """Center-crop images (N, S, S, 3) to `crop` pixels."""
     edge = (images.shape[1] - crop) // 2
     return np.ascontiguousarray(images[:, edge : edge + crop, edge : edge + crop])
 

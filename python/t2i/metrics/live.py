@@ -24,7 +24,7 @@ from t2i.errors import ConfigError
 from t2i.metrics.diversity import groups_of_one_class, pixel_distances
 from t2i.metrics.fid import kernel_distance
 from t2i.metrics.figures import TrainingImages
-from t2i.metrics.inputs import middle
+from t2i.metrics.inputs import center_crop
 from t2i.metrics.neighbours import copies
 from t2i.metrics.pixels import small_pixels
 from t2i.metrics.retrieval import JointEmbedding, network_input, r_precision, ranked_captions
@@ -101,7 +101,7 @@ class LiveFigures:
         nearest = training.nearest(sample.real, sample.chosen)
         values = {"copies_real": copies(nearest, nearest).real}
         if len(sample.other):
-            other = middle(self.data.read_images(sample.other), size)
+            other = center_crop(self.data.read_images(sample.other), size)
             further = self._features(other)
             values["kid_real"] = 1000 * kernel_distance(further, features, seed=self.seed).mean
             values["kid_pixels_real"] = 1000 * kernel_distance(small_pixels(other), pixels, seed=self.seed).mean

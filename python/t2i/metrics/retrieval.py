@@ -253,7 +253,7 @@ def check_scorer(real: float, images: int) -> None:
 
 
 def independent(scorer: JointEmbedding, pipe: Pipeline) -> bool:
-    """Say whether the generator was trained without this scorer: its text encoder has other weights."""
+    """Return whether the generator was trained without this scorer: its text encoder has other weights."""
     if pipe.encoder is None:
         return True
     own, theirs = pipe.encoder.state_dict(), scorer.text.state_dict()

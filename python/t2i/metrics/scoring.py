@@ -20,7 +20,7 @@ from t2i.errors import ConfigError
 from t2i.images import to_uint8
 from t2i.metrics.diversity import SHARED
 from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of
-from t2i.metrics.inputs import embed_rows, middle
+from t2i.metrics.inputs import center_crop, embed_rows
 from t2i.metrics.neighbours import NEIGHBOURS
 from t2i.pipeline import Pipeline
 
@@ -91,7 +91,7 @@ def sample_images(
         captions=captions,
         several=several.reshape(groups, NOISES, *several.shape[1:]),
         chosen=chosen,
-        real=middle(pack.read_images(chosen), pipe.config.size),
+        real=center_crop(pack.read_images(chosen), pipe.config.size),
         own=np.searchsorted(chosen, wanted),
         other=other,
         other_from=other_from,
@@ -130,7 +130,7 @@ def real_features(
         network: The feature network.
         pack: Where the images are from.
         rows: (M,) which images.
-        size: They are cropped to their middle of this size.
+        size: They are center-cropped to this size.
         batch: Images at once.
         metadata: The network, as JSON.
 
@@ -141,7 +141,7 @@ def real_features(
     key = {"data": pack.fingerprint, "rows": chosen, "size": size, **metadata}
 
     def compute() -> Tensor:
-        return features_of(network, middle(pack.read_images(rows), size), batch, "real")
+        return features_of(network, center_crop(pack.read_images(rows), size), batch, "real")
 
     return cached_tensor(pack.path, "evaluation-features", key, (len(rows), FEATURES), compute)
 

@@ -35,7 +35,7 @@ from t2i.data.dataset import PackedDataset, dataset_of_run
 from t2i.errors import ConfigError, DataError
 from t2i.images import normalise, to_uint8
 from t2i.metrics.clusters import border_colour, kmeans
-from t2i.metrics.inputs import embed_rows, middle
+from t2i.metrics.inputs import center_crop, embed_rows
 from t2i.metrics.roc import Roc, roc
 from t2i.pipeline import Pipeline
 
@@ -115,7 +115,7 @@ def twin_blossoms(pairs: int, size: int, crop: int, seed: int) -> tuple[NDArray[
             captions += captions_for(kind, rng, count=1)
     order = [2 * pair + half for half in (0, 1) for pair in range(pairs)]  # captions were made pair by pair
     rows = np.arange(pairs)
-    return middle(images, crop), [captions[index] for index in order], (rows, rows + pairs, rows < pairs // 2)
+    return center_crop(images, crop), [captions[index] for index in order], (rows, rows + pairs, rows < pairs // 2)
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def _sample(pipe: Pipeline, pack: PackedDataset, images: int, seed: int) -> _Sam
     rng = Generator(Philox(key=seed, counter=[0, 0, 0, 1]))
     split = "test" if len(pack.split("test")) > 1 else "train"
     chosen = np.sort(rng.permutation(pack.split(split))[:images])
-    shown = middle(pack.read_images(chosen), pipe.config.size)
+    shown = center_crop(pack.read_images(chosen), pipe.config.size)
     offsets = pack.caption_offsets
     captions = rng.integers(offsets[chosen], offsets[chosen + 1])
     return _Sample(split, chosen, shown, embed_rows(pipe, pack, captions), read_all(pipe, shown))

@@ -24,7 +24,7 @@ def verdict(history: Sequence[Values], count: int) -> list[str]:
 
 
 def too_many_copies(values: Values) -> bool:
-    """Say whether more images are near to a training image than real ones are, by more than COPIES."""
+    """Return whether more images are near to a training image than real ones are, by more than COPIES."""
     return values["copies"] > values["copies_real"] + COPIES
 
 
@@ -34,7 +34,7 @@ def distance(values: Values) -> float:
 
 
 def warnings(values: Values) -> dict[str, str]:
-    """Say what needs attention now, by cause: copies, or images of one caption that are all alike."""
+    """Return what needs attention now, by cause: copies, or images of one caption that are all alike."""
     found = {}
     if too_many_copies(values):
         found["copies"] = (
@@ -50,7 +50,7 @@ def warnings(values: Values) -> dict[str, str]:
 
 
 def still_improving(history: Sequence[Values]) -> bool | None:
-    """Say whether the distance to real images falls: the mean of the last third of evaluations against the third before.
+    """Return whether the distance to real images falls: the mean of the last third of evaluations against the third before.
 
     Returns:
         None with fewer than three evaluations.

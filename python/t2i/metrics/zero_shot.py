@@ -22,7 +22,7 @@ from t2i.config.records import text_options, text_size
 from t2i.data.dataset import PackedDataset, dataset_of_run
 from t2i.errors import ConfigError
 from t2i.images import normalise
-from t2i.metrics.inputs import middle
+from t2i.metrics.inputs import center_crop
 from t2i.models.build import image_encoder
 from t2i.models.image_features import frozen_features
 from t2i.text.inputs import CaptionInputs
@@ -117,7 +117,7 @@ def _embed_images(
     if options.image_features == "joint":
         pixels = network.to(device)
         for part in np.array_split(rows, -(-len(rows) // 256)):
-            images = np.ascontiguousarray(middle(data.read_images(part), size))
+            images = np.ascontiguousarray(center_crop(data.read_images(part), size))
             parts.append(pixels(normalise(torch.from_numpy(images).to(device))).cpu())
     else:
         precision = runtime.pick_precision("auto", device)

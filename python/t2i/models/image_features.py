@@ -44,7 +44,7 @@ def _efficientnet_lite0() -> EfficientNetLite0:
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}; install {WEIGHTS_PACKAGE} anew") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; reinstall {WEIGHTS_PACKAGE}") from error
     if digest != WEIGHTS_SHA256:
         raise CheckpointError(f"{path} is not the released EfficientNet-lite0 (its SHA-256 differs); it is not opened")
     return EfficientNetLite0().fill(torch.load(path, map_location="cpu", weights_only=True))

@@ -81,12 +81,12 @@ def upsampled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, imp
 
 
 def _precision(x: Tensor) -> torch.dtype:
-    """Say in which dtype a convolution of x computes."""
+    """Return the dtype in which a convolution of x is computed."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def _pays(x: Tensor, weight: Tensor, side: int) -> bool:
-    """Say whether the matrix product is the faster weight gradient here."""
+    """Return whether the matrix product is the faster weight gradient here."""
     if torch.compiler.is_compiling():
         return False
     return (

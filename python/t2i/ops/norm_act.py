@@ -78,7 +78,7 @@ def unpack(packed: Tensor) -> Tensor:
 
 
 def _packs(x: Tensor) -> bool:
-    """Say whether the side of 0 is kept in bits: in compiled code, of maps."""
+    """Return whether the side of 0 is kept in bits: in compiled code, of maps."""
     return torch.compiler.is_compiling() and x.dim() == 4 and x.shape[1] % WORD == 0
 
 

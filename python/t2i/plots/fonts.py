@@ -62,8 +62,8 @@ def _say_missing(letters: str) -> None:
         return
     _said.set()
     console.say(
-        f"no font of this machine has all letters of the captions ({letters!r}): the labels show boxes; install one, such as "
-        "fonts-noto-cjk or fonts-noto-core"
+        f"no font on this machine has all characters of the captions ({letters!r}): labels show boxes; install one, "
+        "such as fonts-noto-cjk or fonts-noto-core"
     )
 
 

@@ -17,18 +17,18 @@ HEAD_LINES = 8  # of a caption above a table
 
 
 def grid_size(rows: int, columns: int, side: int, text_width: int = TEXT_WIDTH) -> tuple[int, int]:
-    """Tell the width and height of a `grid` in pixels."""
+    """Return the width and height of a `grid` in pixels."""
     return 2 * MARGIN + text_width + columns * (side + GAP) - GAP, 2 * MARGIN + rows * (side + GAP) - GAP
 
 
 def table_size(rows: int, columns: int, side: int, lines: int = HEAD_LINES) -> tuple[int, int]:
-    """Tell the width and height of a `table` in pixels; `lines` is the most that a caption takes."""
+    """Return the width and height of a `table` in pixels; `lines` is the most that a caption takes."""
     width = 2 * MARGIN + side + 4 * GAP + columns * (side + GAP)
     return width, 2 * MARGIN + 16 * lines + rows * (side + GAP)
 
 
 def animation_size(strips: int, side: int) -> tuple[int, int]:
-    """Tell the width and height of a frame of an animation in pixels."""
+    """Return the width and height of a frame of an animation in pixels."""
     return strips * (side + GAP) - GAP, side
 
 

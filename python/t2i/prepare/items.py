@@ -88,9 +88,9 @@ class Report:
         ]
         if self.truncated or self.unknown:
             lines.append(
-                f"the char-cnn-rnn encoder does not read all captions whole: {self.truncated} are cut at "
-                f"{_native.CAPTION_LENGTH} characters, {self.unknown} have characters outside its alphabet; "
-                "the n-grams of the presets drawings and modern do"
+                f"note: the char-cnn-rnn encoder cannot read all captions ({self.truncated} are cut at "
+                f"{_native.CAPTION_LENGTH} characters, {self.unknown} have characters outside its alphabet); the presets "
+                "drawings and modern can, by n-grams"
             )
         lines += [f"note: {note}" for note in self.notes]
         if self.account is not None:

@@ -234,7 +234,7 @@ def near_miss(name: str, start: bytes) -> str | None:
 
 
 def unknown_form(kind: str, start: bytes, images: Collection[str], place: str) -> str | None:
-    """Say which forms are read, of an unused text file whose first line has the name of an image and words; None of any other.
+    """Return the forms that are read, for an unused text file whose first line names an image and has words; else None.
 
     Args:
         kind: The ending of its name.

@@ -1,4 +1,4 @@
-"""The folder a pack is written to: which of its files are t2i's, and how a new pack takes the place of an old one.
+"""The folder a pack is written to: which of its files are t2i's, and how a new pack replaces an old one.
 
 * A file is t2i's where its name is exactly one that t2i writes and a record of ours lists it: pack.json, or the notes of an
   unfinished preparation. Nothing else is ever deleted or written over.

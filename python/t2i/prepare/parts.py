@@ -189,7 +189,7 @@ def merge(parts: Sequence[Path], out: Path, force: bool = False) -> Report:
         DataError: a folder holds no part, the parts are of different preparations, or a shard is missing or damaged.
     """
     if not parts:
-        raise DataError("which parts? t2i-prepare merge PART PART ... --out DIR")
+        raise DataError("the parts are missing: t2i-prepare merge PART PART ... --out DIR")
     refuse_replacing(out, force)
     listings: list[Listing] = []
     for part in parts:

@@ -66,7 +66,7 @@ def plain_file(folder: Path, name: str, most: int | None = None) -> Path:
 
 
 def _in_hub_cache(folder: Path, real: Path) -> bool:
-    """Say whether a file is a blob of the Hub's cache: models--NAME/snapshots/REVISION/ links to models--NAME/blobs/."""
+    """Return whether a file is a blob of the Hub's cache: models--NAME/snapshots/REVISION/ links to models--NAME/blobs/."""
     model = folder.parent.parent
     return folder.parent.name == "snapshots" and model.name.startswith("models--") and real.parent == model / "blobs"
 

@@ -13,7 +13,7 @@ OURS = ("runs", "data")  # first folders of t2i's own: runs/blossoms is never a 
 
 
 def is_name(name: str) -> bool:
-    """Say whether a string can be the name of a model on the Hub: owner/name, and not a folder of t2i's own."""
+    """Return whether a string can be the name of a model on the Hub: owner/name, and not a folder of t2i's own."""
     return NAME.fullmatch(name) is not None and ".." not in name and name.split("/")[0] not in OURS
 
 

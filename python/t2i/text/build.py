@@ -39,5 +39,5 @@ def tokenizer_of(settings: dict[str, Any]) -> Tokenizer:
     try:
         made: Tokenizer = kinds[settings["tokenizer"]](**{k: v for k, v in settings.items() if k != "tokenizer"})
     except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"no tokenizer is like {settings}: made by another version of t2i?") from error
+        raise CheckpointError(f"unknown tokenizer settings {settings}: written by another version of t2i?") from error
     return made

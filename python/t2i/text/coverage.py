@@ -10,14 +10,14 @@ from t2i.text.tokenizers import AlphabetTokenizer
 
 
 def coverage_warning(data: PackedDataset, encoder: TextEncoder) -> str | None:
-    """Say how many captions an encoder does not read whole; None if it reads all."""
+    """Return how many captions an encoder does not read whole; None if it reads all."""
     if isinstance(encoder.tokenizer, AlphabetTokenizer):
         truncated, unknown = data.native.count_losses("alphabet", CAPTION_LENGTH)
         if not truncated and not unknown:
             return None
         return (
             f"warning: of {data.captions:,} captions the char-cnn-rnn encoder cuts {truncated:,} at {CAPTION_LENGTH} "
-            f"characters, and {unknown:,} have characters outside its alphabet, which it cannot tell from one another"
+            f"characters, and {unknown:,} have characters outside its alphabet, which it cannot distinguish"
         )
     unseen = encoder.tokenizer.unseen(data.caption_texts(np.arange(data.captions)))
     if not unseen:
@@ -26,10 +26,10 @@ def coverage_warning(data: PackedDataset, encoder: TextEncoder) -> str | None:
 
 
 def ambiguity_warning(sampler: Sampler) -> str | None:
-    """Say which share of the captions has no mismatched image; None if all have."""
+    """Return which share of the captions has no mismatched image; None if all have."""
     if not sampler.ambiguous_captions:
         return None
     return (
         f"warning: {sampler.ambiguous_captions:.1%} of the captions are captions of every image of the other classes too: "
-        "what is trained as a mismatched pair of theirs does match"
+        "their mismatched pairs do match"
     )

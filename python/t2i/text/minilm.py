@@ -119,7 +119,7 @@ class MiniLmEncoder(TextEncoder):
         self._body: tuple[MiniLm, ...] = ()  # in a tuple, which hides it from state_dict, parameters() and to()
 
     def body(self) -> MiniLm:
-        """Give the frozen network, read from its package when it is first asked for, on the map's device."""
+        """Return the frozen network, read from its package when it is first asked for, on the map's device."""
         if not self._body:
             made = MiniLm().fill(load(released_file("model.safetensors")))
             self._body = (made.eval().requires_grad_(False),)

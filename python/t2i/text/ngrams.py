@@ -18,7 +18,7 @@ from t2i.text.tokenizers import NgramTokenizer, quoted
 
 
 def fewest(captions: int) -> int:
-    """Say how many of so many training captions must have a token: 1 below 5,000, 5 from 20,000 on.
+    """Return how many of so many training captions must have a token: 1 below 5,000, 5 from 20,000 on.
 
     What two captions have in common is mostly their author. Measured on Oxford-102 (70,000 captions; `docs/paper.md`).
 

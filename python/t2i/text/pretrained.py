@@ -48,7 +48,7 @@ def encoder_file(name: str) -> Path:
 
 
 def holds_encoder(path: Path) -> bool:
-    """Say whether a file is a trained text encoder, as opposed to embeddings."""
+    """Return whether a file is a trained text encoder, as opposed to embeddings."""
     return path.suffix == ".safetensors" and any(name.startswith("text.") for name in read_header(path).tensors)
 
 

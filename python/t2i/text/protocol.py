@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
         ...
 
     def unread(self, caption: str) -> str:
-        """Say what of a caption has no token: "'花'", "what comes after 201 characters"; empty if it is seen whole."""
+        """Describe what of a caption has no token: "'花'", "what comes after 201 characters"; empty if it is seen whole."""
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class TextEncoder(nn.Module):
         return torch.from_numpy(self.tokenizer(captions))
 
     def unread(self, caption: str) -> str:
-        """Say what of a caption the embedding does not depend on, as `Tokenizer.unread`; empty if it is read whole."""
+        """Describe what of a caption the embedding does not depend on, as `Tokenizer.unread`; empty if it is read whole."""
         return self.tokenizer.unread(caption)
 
     def embed(self, captions: Sequence[str]) -> Tensor:
@@ -93,10 +93,10 @@ class TextEncoder(nn.Module):
 
 def unread_warnings(captions: Sequence[str], reader: TextEncoder | Tokenizer) -> list[str]:
     """Warn of each caption that a model does not read whole, naming what it does not know; empty captions have no warning."""
-    found = ((caption, reader.unread(caption)) for caption in dict.fromkeys(captions) if caption.strip())
+    found = ((quoted([caption]), reader.unread(caption)) for caption in dict.fromkeys(captions) if caption.strip())
     return [
-        f"warning: the model does not know {part} in {quoted([caption])}: the image does not depend on it; write captions "
-        "like those it was trained on"
+        f"warning: the model does not know {part}{'' if part == caption else f' in {caption}'}: the image does not depend on "
+        "it; write captions like those it was trained on"
         for caption, part in found
         if part
     ]

@@ -99,7 +99,7 @@ class ByteTokenizer:
         return sum(len(caption.encode()) > self.length for caption in plain_list(captions))
 
     def unread(self, caption: str) -> str:
-        """Say what is cut."""
+        """Describe what is cut."""
         return f"what comes after {self.length} bytes" if self.unseen([caption]) else ""
 
     def settings(self) -> dict[str, Any]:

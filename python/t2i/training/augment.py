@@ -38,7 +38,7 @@ class Augmentation:
         """How many numbers an image needs: brightness, saturation, contrast, two shifts, and the place of the cutout."""
         return 7 if self.cutout else 5
 
-    def towards(self, other: "Augmentation", share: float) -> "Augmentation":
+    def lerp(self, other: "Augmentation", share: float) -> "Augmentation":
         """Go a share 0..1 of the way to another strength."""
         ours, theirs = asdict(self), asdict(other)
         return Augmentation(**{name: value + share * (theirs[name] - value) for name, value in ours.items()})

@@ -1,4 +1,4 @@
-"""Weights and training state on disk: safetensors and JSON, written whole or not at all.
+"""Weights and training state on disk: safetensors and JSON, written atomically.
 
 A run folder:
 
@@ -103,7 +103,7 @@ def check_newest(run: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def has_checkpoint(run: Path) -> bool:
-    """Say whether a run folder has a checkpoint, sound or not."""
+    """Return whether a run folder has a checkpoint, sound or not."""
     return bool(_present(run / "checkpoints"))
 
 
@@ -131,12 +131,12 @@ def _present(folder: Path) -> list[Path]:
 def _unreadable(path: Path, error: OSError) -> CheckpointError:
     reason = error.strerror or error
     return CheckpointError(
-        f"cannot read {path}: {reason}; nothing was changed: the same command goes on once it can be read"
+        f"cannot read {path}: {reason}; nothing was changed; once it can be read, the same command resumes"
     )
 
 
 def _ours(folder: Path) -> bool:
-    """Say whether t2i wrote a checkpoint: its record is there and sound."""
+    """Return whether t2i wrote a checkpoint: its record is there and sound."""
     try:
         return not folder.is_symlink() and _folder_name(int(_read_record(folder / "state.json")["step"])) == folder.name
     except (OSError, ValueError, KeyError, TypeError, RecursionError, CheckpointError):
@@ -267,7 +267,7 @@ class Checkpoints:
 
         Args:
             metadata: What it must have been made from; None takes any.
-            force: Take one that was made from something else; where none can be loaded, set them aside and begin anew.
+            force: Take one that was made from something else; where none can be loaded, set them aside and start over.
 
         Returns:
             The number of steps it was made after (0: none), and a line for each newer one that was damaged.
@@ -302,7 +302,7 @@ class Checkpoints:
         if not force:
             raise CheckpointError(
                 f"no checkpoint of {self.folder} can be loaded ({damaged[0]}); nothing was changed: choose another --out, or "
-                "add --force to set them aside and begin anew"
+                "add --force to set them aside and start over"
             )
         try:
             aside = [_set_aside(folder, "old" if sizes else "damaged") for folder in present]

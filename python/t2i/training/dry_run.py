@@ -1,4 +1,4 @@
-"""What a training would do, without doing it: sizes, memory, work, and an image of what the discriminator is shown.
+"""Describe a training without running it: sizes, memory, work, and an image of the discriminator's first batch.
 
 Everything is measured on one real step of four rows, and scaled to the batch.
 """
@@ -77,7 +77,7 @@ def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
         *_memory(step, saved * config.batch / ROWS),
         f"work        {_flop(work)} a step, {_flop(work * steps)} the run, without the text encoder's own",
         "",
-        f"first batch {path}: what the discriminator is shown",
+        f"first batch {path}: the discriminator's input",
     ]
     return "\n".join(lines)
 

@@ -83,7 +83,7 @@ class Evaluation:
         return values
 
     def _is_better(self, step: int, values: Values) -> bool:
-        """Decide whether a model takes the place of the one that is kept; see the module."""
+        """Decide whether a model replaces the best one so far; see the module."""
         best = self.best
         if best is None:
             return True
@@ -98,12 +98,12 @@ class Evaluation:
         return distance(values) < distance(best)
 
     def verdict(self) -> list[str]:
-        """Say in words what the run has reached, a finding each."""
+        """Describe what the run has reached, one finding per line."""
         history = read_phase(self.folder / "metrics.jsonl", PHASE)
         return verdict(history, self.count) if history else []
 
     def kept(self) -> list[str]:
-        """Say which step the model of the run folder is of, where that is not the last."""
+        """Return which step the model of the run folder is of, where that is not the last."""
         return [] if self.model() is None or not self.best else [f"the model is that of step {self.best['step']:.0f}"]
 
     def model(self) -> Path | None:

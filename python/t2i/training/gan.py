@@ -22,7 +22,7 @@ from t2i.training import report
 from t2i.training.checkpoint import Checkpoints, has_checkpoint
 from t2i.training.evaluation import PHASE, Evaluation, model_networks
 from t2i.training.loop import Loop, step_counts
-from t2i.training.machine import settle
+from t2i.training.machine import resolve_machine
 from t2i.training.optim import halving_schedule
 from t2i.training.prepare_text import prepare_text
 from t2i.training.resume import check_resume, gan_metadata
@@ -56,7 +56,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
         runtime.make_deterministic()
     report.check(config)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
-        config = settle(with_init(resolve_text(config, data), folder), folder, ranks)
+        config = resolve_machine(with_init(resolve_text(config, data), folder), folder, ranks)
         precision = runtime.pick_precision(config.precision, device)
         ranks.assert_same({"settings": to_json(config), "data": data.fingerprint})
         check_resume(config, folder, data)

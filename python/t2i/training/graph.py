@@ -72,7 +72,8 @@ class Captured:
             self.inputs, self.outputs = {}, {}
             reason = str(error).strip().partition("\n")[0][:200]
             print(
-                f"warning: a step could not be recorded as a CUDA graph ({reason}); it runs as it is", file=sys.stderr
+                f"warning: a step could not be captured as a CUDA graph ({reason}); it runs without one",
+                file=sys.stderr,
             )
             return False
         self.graph = graph

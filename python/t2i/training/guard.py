@@ -95,7 +95,7 @@ class NonFiniteGuard:
         torch.mul(since, self.calm < CALM, out=self.first)
 
     def first_skipped(self) -> int:
-        """Tell the first step that was skipped, from 1, of those that nothing calm has followed; 0: none. Waits."""
+        """Return the first step that was skipped, from 1, of those that nothing calm has followed; 0: none. Waits."""
         return int(self.first)
 
     def check(self, step: int, checkpoint: Callable[[], str], flag: str = "--learning-rate") -> int:

@@ -133,12 +133,12 @@ class Loop:
             ) from error
 
     def _good_until(self) -> int | None:
-        """Tell the last step before those that have been skipped of late; None where none was."""
+        """Return the last step before those that have been skipped of late; None where none was."""
         first = self.guard.first_skipped()
         return self.start + first - 1 if first else None
 
     def due(self, every: int) -> bool:
-        """Say whether what happens every so many steps, and after the last one, happens now."""
+        """Return whether what happens every so many steps, and after the last one, happens now."""
         return self.done % every == 0 or self.done == self.steps
 
     def record(self, step: int, measured: Mapping[str, Tensor]) -> dict[str, float]:
@@ -188,4 +188,4 @@ class Loop:
                 self.ranks.write(save_model)
         if stopping and self.done < self.steps:
             where = f"step {self.done} of {self.steps}{PHASES[self.phase]}"
-            raise Stopped(f"stopped after {where}; the same command goes on from there")
+            raise Stopped(f"stopped after {where}; run the same command to resume")

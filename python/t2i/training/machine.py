@@ -39,7 +39,7 @@ class AnyText(FrozenText):
         return torch.randn(len(rows), self.table.shape[1], device=rows.device)
 
 
-def settle(config: TrainConfig, folder: Path, ranks: Ranks = ALONE) -> TrainConfig:
+def resolve_machine(config: TrainConfig, folder: Path, ranks: Ranks = ALONE) -> TrainConfig:
     """Decide precision and threads where the settings leave them open: as the run folder says, else by timing.
 
     Args:
@@ -67,7 +67,7 @@ def settle(config: TrainConfig, folder: Path, ranks: Ranks = ALONE) -> TrainConf
     elif before and before.threads and before.threads != threads:
         ranks.write(
             console.say,
-            f"the run began with --threads {before.threads} and goes on with {threads}: its last bits will differ from those"
+            f"the run began with --threads {before.threads} and resumes with {threads}: its last bits will differ from those"
             " of a run that was never stopped",
         )
     runtime.use_threads(threads)

@@ -40,8 +40,8 @@ def hinge_generator_loss(fake: list[Tensor]) -> Tensor:
     return -torch.stack([scores.mean() for scores in fake]).mean()
 
 
-def hardened(other: Tensor, text: Tensor, classes: Tensor, chosen: Tensor) -> Tensor:
-    """Replace mismatched texts by the batch's most similar text of another class.
+def hard_negatives(other: Tensor, text: Tensor, classes: Tensor, chosen: Tensor) -> Tensor:
+    """Mine hard negatives: replace mismatched texts by the batch's most similar text of another class.
 
     Args:
         other: (B, T) mismatched texts.
@@ -56,7 +56,7 @@ def hardened(other: Tensor, text: Tensor, classes: Tensor, chosen: Tensor) -> Te
 
 
 def repeated_rows(count: int, repeats: int) -> list[int]:
-    """Say whose text each of `count` fakes shows, where the last `repeats` repeat the first ones' with other noise.
+    """Return whose text each of `count` fakes shows, where the last `repeats` repeat the first ones' with other noise.
 
     Example:
         >>> repeated_rows(6, 2)
@@ -83,8 +83,8 @@ def diversity_loss(generated: Tensor, real: Tensor, repeats: int, goal: float = 
     """
     real = real.detach()
     enough = goal**2 * (real[1:] - real[:-1]).square().sum(dim=1).mean()
-    apart = (generated[:repeats] - generated[len(generated) - repeats :]).square().sum(dim=1)
-    return F.relu(1 - (apart / enough.clamp_min(1e-12) + 1e-8).sqrt()).mean()
+    distance = (generated[:repeats] - generated[len(generated) - repeats :]).square().sum(dim=1)
+    return F.relu(1 - (distance / enough.clamp_min(1e-12) + 1e-8).sqrt()).mean()
 
 
 def diversity_of(
@@ -120,8 +120,8 @@ def feature_diversity_loss(taps: list[Tensor], repeats: int, goal: float = FEATU
     Source: ours, after the mode-seeking loss of Mao et al. 2019.
     """
     directions = F.normalize(torch.cat([tap.float().mean(dim=(2, 3)) for tap in taps], dim=1), dim=1)
-    apart = 1 - (directions[:repeats] * directions[len(directions) - repeats :]).sum(dim=1)
-    return F.relu(1 - apart / goal).mean()
+    distance = 1 - (directions[:repeats] * directions[len(directions) - repeats :]).sum(dim=1)
+    return F.relu(1 - distance / goal).mean()
 
 
 def layout_code(image_or_map: Tensor, side: int) -> Tensor:
@@ -142,10 +142,10 @@ def pooled(taps: list[Tensor]) -> Tensor:
 def banked_contrastive_loss(
     images: Tensor, texts: Tensor, classes: Tensor, bank: Tensor, bank_classes: Tensor, temperature: float = 0.07
 ) -> Tensor:
-    """Two-sided cross-entropy of images and texts, with more texts to tell an image's own from.
+    """Two-sided cross-entropy of images and texts, with a bank of further negative texts.
 
-    A batch has few texts, mostly told apart by colour; the bank has enough of them that some differ in shape or number alone.
-    Rows of the same class are not told apart.
+    A batch has few texts, mostly distinguished by colour; the bank has enough that some differ in shape or number alone. Rows
+    of the same class are not contrasted.
 
     Args:
         images: (B, T) image embeddings.
@@ -157,12 +157,12 @@ def banked_contrastive_loss(
 
     Source: Radford et al. 2021 (CLIP), with a bank of texts as in He et al. 2020 (MoCo).
     """
-    seen, said = F.normalize(images.float(), dim=1), F.normalize(texts, dim=1)
-    own = torch.arange(len(seen), device=seen.device)
-    scores = seen @ said.T / temperature
+    images, texts = F.normalize(images.float(), dim=1), F.normalize(texts, dim=1)
+    own = torch.arange(len(images), device=images.device)
+    scores = images @ texts.T / temperature
     same = (classes[:, None] == classes[None, :]) & (own[:, None] != own[None, :])
     scores = scores.masked_fill(same, float("-inf"))
-    others = seen @ F.normalize(bank, dim=1).T / temperature
+    others = images @ F.normalize(bank, dim=1).T / temperature
     others = others.masked_fill(classes[:, None] == bank_classes[None, :], float("-inf"))
     by_image = F.cross_entropy(torch.cat([scores, others], dim=1), own)
     return (by_image + F.cross_entropy(scores.T, own)) / 2

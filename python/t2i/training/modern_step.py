@@ -31,7 +31,7 @@ from t2i.training import modern_losses
 from t2i.training.augment import DIFFAUGMENT, Augmentation, augment
 from t2i.training.graph import Captured, Inputs, scalar_input
 from t2i.training.guard import NonFiniteGuard
-from t2i.training.optim import Move, adam, ema_rate, set_learning_rate, towards, update_ema
+from t2i.training.optim import Move, adam, ema_rate, lerp_tensors, set_learning_rate, update_ema
 from t2i.training.pixel_losses import RATE, PixelLosses
 from t2i.training.pixel_moments import PixelMoments
 from t2i.training.reference import Reference
@@ -72,7 +72,7 @@ class ModernStep:
     ) -> None:
         self.config, self.text, self.device, self.precision = config, text, device, precision
         self.alignment_encoder, self.ranks = alignment_encoder, ranks
-        self.strength = Augmentation().towards(DIFFAUGMENT, config.augmentation)
+        self.strength = Augmentation().lerp(DIFFAUGMENT, config.augmentation)
         self.ramp = config.condition_ramp
         made = generator(config)
         assert isinstance(made, ModernGenerator)
@@ -132,7 +132,7 @@ class ModernStep:
     def _compile(self) -> None:
         config, on_gpu, alone = self.config, self.device.type == "cuda", self.ranks.world == 1
         self.draw: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]] = self.render
-        self.move: Move = towards
+        self.move: Move = lerp_tensors
         if config.compile == "on" or (config.compile == "auto" and on_gpu):
             self.draw = runtime.compiled(self.render, "the generator")
             self.move = runtime.compiled(self.move, "the EMA")
@@ -213,19 +213,23 @@ class ModernStep:
         order = self.order
         with runtime.autocast(self.device, self.precision):
             text = self._embed(inputs, "captions", 0)  # (B, T)
-            shown = text[order]
-            fakes, fake_taps = self.draw(inputs["noise"], self._weighed(shown, inputs), inputs["fake_augmentation"])
+            raw_fake_text = text[order]
+            fakes, fake_taps = self.draw(
+                inputs["noise"], self._weighed(raw_fake_text, inputs), inputs["fake_augmentation"]
+            )
             with torch.no_grad():
                 real_taps = self.read(inputs["images"], inputs["real_augmentation"])
-            own, wrong = (
+            matching, mismatched = (
                 self.generator.standardise(self._weighed(each, inputs))
                 for each in (text, self._mismatched(inputs, text))
             )
-            measured = self.update_discriminators(inputs, own, wrong, own[order], fakes, real_taps, fake_taps)
+            measured = self.update_discriminators(
+                inputs, matching, mismatched, matching[order], fakes, real_taps, fake_taps
+            )
             given: Inputs = {name: inputs[name] for name in ("bank", "bank_classes") if name in inputs}
             given |= {name: inputs[name] for name in ("noise", "images", "fake_augmentation")}
             given["classes"] = inputs["classes"][order]
-            measured |= self.update_generator(given, shown, own[order], fakes, real_taps, fake_taps)
+            measured |= self.update_generator(given, raw_fake_text, matching[order], fakes, real_taps, fake_taps)
         self.guard.end()
         rate = inputs["ema_rate"]
         update_ema(self.ema, self.generator, rate if rate.device.type == "cuda" else float(rate), self.move)
@@ -248,10 +252,10 @@ class ModernStep:
     def _mismatched(self, inputs: Inputs, text: Tensor) -> Tensor:
         """Choose a text of another class for each row: the sampler's, or the batch's most similar one."""
         other = self._embed(inputs, "mismatched_captions", 2)
-        return modern_losses.hardened(other, text, inputs["classes"], inputs["hard"] < self.config.hard_mismatch)
+        return modern_losses.hard_negatives(other, text, inputs["classes"], inputs["hard"] < self.config.hard_mismatch)
 
     def _weighed(self, text: Tensor, inputs: Inputs) -> Tensor:
-        """Pull embeddings (B, T) to their mean while the text is coming in (`condition_ramp`)."""
+        """Interpolate embeddings (B, T) with their mean while the weight of the text grows (`condition_ramp`)."""
         if not self.ramp:
             return text
         mean = self.generator.text_mean
@@ -260,24 +264,24 @@ class ModernStep:
     def update_discriminators(
         self,
         inputs: Inputs,
-        own: Tensor,
-        wrong: Tensor,
-        said: Tensor,
+        matching: Tensor,
+        mismatched: Tensor,
+        fake_text: Tensor,
         fakes: Tensor,
         real_taps: list[Tensor],
         fake_taps: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Learn to tell the three kinds of pair apart, by pixels and by features."""
+        """Update the discriminators of pixels and of features on the three kinds of pair."""
         measured: dict[str, Tensor] = {}
         if pixels := self.pixels:
-            loss, scores = pixels.score(inputs, own, wrong, fakes.detach(), said)
+            loss, scores = pixels.score(inputs, matching, mismatched, fakes.detach(), fake_text)
             pixels.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.guard.step(pixels.optimizer, loss)
             measured = {"d_loss": loss.detach()} | scores
         if self.feature_adam is not None:
             detached = [tap.detach() for tap in fake_taps]
-            loss, parts = self.score_features(inputs, own, wrong, said, real_taps, detached)
+            loss, parts = self.score_features(inputs, matching, mismatched, fake_text, real_taps, detached)
             self.feature_adam.zero_grad(set_to_none=True)
             loss.backward()
             self.guard.step(self.feature_adam, loss)
@@ -285,14 +289,20 @@ class ModernStep:
         return measured
 
     def score_features(
-        self, inputs: Inputs, own: Tensor, wrong: Tensor, said: Tensor, real_taps: list[Tensor], fake_taps: list[Tensor]
+        self,
+        inputs: Inputs,
+        matching: Tensor,
+        mismatched: Tensor,
+        fake_text: Tensor,
+        real_taps: list[Tensor],
+        fake_taps: list[Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score three kinds of pair by features, and fit real images to their texts: the loss, and its parts."""
         net = self.feature_discriminator
         assert net is not None
         # One pass: real images with their own and with wrong texts, fakes with their own.
-        taps, rows = [torch.cat(pair) for pair in zip(real_taps, fake_taps, strict=True)], len(own)
-        texts = torch.stack([torch.cat([own, said]), torch.cat([wrong, said])], dim=1)  # (2 B, 2, T)
+        taps, rows = [torch.cat(pair) for pair in zip(real_taps, fake_taps, strict=True)], len(matching)
+        texts = torch.stack([torch.cat([each, fake_text]) for each in (matching, mismatched)], dim=1)  # (2 B, 2, T)
         scores = net.score(net.features(taps), texts)
         loss = modern_losses.hinge_discriminator_loss(
             [each[:rows, 0] for each in scores],
@@ -303,13 +313,13 @@ class ModernStep:
         measured = {"feature_loss": loss.detach()}
         if self.text_head is not None:
             seen = self.text_head(modern_losses.pooled(real_taps) * inputs["head_mask"])
-            fit = self._contrast(seen, own, inputs)
+            fit = self._contrast(seen, matching, inputs)
             loss = loss + fit
             measured["text_fit"] = fit.detach()
         return loss, measured
 
     def _contrast(self, seen: Tensor, text: Tensor, given: Inputs, standardised: bool = True) -> Tensor:
-        """Tell each image's own text from the batch's and the bank's."""
+        """Contrast each image's own text with the batch's and the bank's."""
         bank, classes = given.get("bank"), given.get("bank_classes")
         if bank is None or classes is None:
             bank, classes = text[:0], given["classes"][:0]
@@ -320,18 +330,18 @@ class ModernStep:
     def update_generator(
         self,
         given: Inputs,
-        shown: Tensor,
-        said: Tensor,
+        raw_fake_text: Tensor,
+        fake_text: Tensor,
         fakes: Tensor,
         real_taps: list[Tensor],
         fake_taps: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Learn from the discriminators' scores."""
+        """Update the generator from the discriminators' scores."""
         learned = [weight for module in self._discriminators() for weight in module.parameters()]
         for weight in learned:  # their gradients would be computed and thrown away
             weight.requires_grad_(False)
         try:
-            loss, measured = self.score_fakes(given, shown, said, fakes, real_taps, fake_taps)
+            loss, measured = self.score_fakes(given, raw_fake_text, fake_text, fakes, real_taps, fake_taps)
             self.generator_adam.zero_grad(set_to_none=True)
             loss.backward()
             self.guard.step(self.generator_adam, loss)
@@ -343,8 +353,8 @@ class ModernStep:
     def score_fakes(
         self,
         given: Inputs,
-        shown: Tensor,
-        said: Tensor,
+        raw_fake_text: Tensor,
+        fake_text: Tensor,
         fakes: Tensor,
         real_taps: list[Tensor],
         fake_taps: list[Tensor],
@@ -352,9 +362,9 @@ class ModernStep:
         """Score generated images.
 
         Args:
-            given: Noise, real images, classes of the texts shown, and the bank.
-            shown: (B, T) texts the images were generated from.
-            said: The same, standardised.
+            given: Noise, real images, classes of the texts, and the bank.
+            raw_fake_text: (B, T) text embeddings that the images were generated from.
+            fake_text: The same, standardised.
             fakes: (B, 3, S, S).
             real_taps: Of real images.
             fake_taps: Of `fakes`.
@@ -363,21 +373,24 @@ class ModernStep:
             The generator's loss, and its parts.
         """
         config = self.config
-        parts = self.pixels.of_generator(given, fakes, said) if self.pixels else {}
+        parts = self.pixels.of_generator(given, fakes, fake_text) if self.pixels else {}
         if self.feature_discriminator is not None:
             heads = self.feature_discriminator
-            scores = heads.score(heads.features(fake_taps), said[:, None])
+            scores = heads.score(heads.features(fake_taps), fake_text[:, None])
             parts["feature_g_loss"] = (config.feature_weight, modern_losses.hinge_generator_loss(scores))
         if self.text_head is not None:
             seen = self.text_head(modern_losses.pooled(fake_taps))
-            parts["contrastive"] = (config.contrastive_weight, self._contrast(seen, said, given))
+            parts["contrastive"] = (config.contrastive_weight, self._contrast(seen, fake_text, given))
         if self.alignment_encoder is not None:
             seen = self.alignment_encoder(fakes)
-            parts["alignment"] = (config.alignment_weight, self._contrast(seen, shown, given, standardised=False))
+            parts["alignment"] = (
+                config.alignment_weight,
+                self._contrast(seen, raw_fake_text, given, standardised=False),
+            )
         repeats = int(len(fakes) * REPEATED)
         if config.diversity_weight:
-            apart = modern_losses.diversity_of(fakes, given["images"], fake_taps, real_taps, repeats)
-            parts["diversity"] = (config.diversity_weight, apart)
+            diversity = modern_losses.diversity_of(fakes, given["images"], fake_taps, real_taps, repeats)
+            parts["diversity"] = (config.diversity_weight, diversity)
         if weight := config.feature_diversity_weight:
             parts["feature_diversity"] = (weight, modern_losses.feature_diversity_loss(fake_taps, repeats))
         if self.moments is not None:

@@ -41,7 +41,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def ema_rate(decay: float, step: int) -> float:
-    """Say how far the EMA moves at `step` (from 0): 1 - decay.
+    """Return how far the EMA moves at `step` (from 0): 1 - decay.
 
     The decay warms up as (1 + step) / (10 + step), so that the random start has no weight soon.
     """
@@ -50,13 +50,13 @@ def ema_rate(decay: float, step: int) -> float:
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, model: nn.Module, rate: float | Tensor, move: Move | None = None) -> None:
-    """Move `ema` towards `model`, weights and running statistics alike, in place.
+    """Update `ema`, the exponential moving average of `model`, weights and running statistics alike, in place.
 
     Args:
         ema: Changed in place.
         model: Not changed.
         rate: How far, of `ema_rate`; a tensor () on the device where a CUDA graph is to see it change.
-        move: `towards`, compiled: one pass over the weights (12 bytes each) where PyTorch's operations take three (32).
+        move: `lerp_tensors`, compiled: one pass over the weights (12 bytes each) where PyTorch's operations take three (32).
     """
     mine: list[Tensor] = [*ema.parameters()]
     theirs: list[Tensor] = [*model.parameters()]
@@ -70,11 +70,11 @@ def update_ema(ema: nn.Module, model: nn.Module, rate: float | Tensor, move: Mov
     if counters:
         torch._foreach_copy_([a for a, _ in counters], [b for _, b in counters])
     if isinstance(rate, Tensor):
-        (move or towards)(mine, theirs, rate)
+        (move or lerp_tensors)(mine, theirs, rate)
     else:
         torch._foreach_lerp_(mine, theirs, rate)
 
 
-def towards(mine: list[Tensor], theirs: list[Tensor], rate: Tensor) -> None:
-    """Move tensors towards others by a rate () that lies on the device, in place."""
+def lerp_tensors(mine: list[Tensor], theirs: list[Tensor], rate: Tensor) -> None:
+    """Interpolate tensors with others in place, by a rate () on the device: mine += rate * (theirs - mine)."""
     torch._foreach_add_(mine, torch._foreach_mul(torch._foreach_sub(theirs, mine), rate))

@@ -35,11 +35,11 @@ class PixelLosses:
         if config.recovery_weight:
             self.recovery = nn.Linear(self.discriminator.to_logit.weight[0].numel(), config.noise_dim).to(device)
         self.optimizer = adam(self.discriminator.parameters(), RATE * config.learning_rate, *BETAS)
-        self.strength = NONE.towards(DIFFAUGMENT, config.augmentation)
+        self.strength = NONE.lerp(DIFFAUGMENT, config.augmentation)
 
     @staticmethod
     def wanted(config: TrainConfig) -> bool:
-        """Say whether the generator's loss has a part of it."""
+        """Return whether the generator's loss has a part of it."""
         return bool(config.pixel_weight or config.recovery_weight)
 
     def reduced(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -48,16 +48,16 @@ class PixelLosses:
         return small if self.strength == NONE else augment(small, self.strength, draws)
 
     def score(
-        self, inputs: Inputs, own: Tensor, wrong: Tensor, fakes: Tensor, said: Tensor
+        self, inputs: Inputs, matching: Tensor, mismatched: Tensor, fakes: Tensor, fake_text: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score three kinds of pair, each with its own batch statistics.
 
         Args:
             inputs: Real images, and the draws of the augmentation.
-            own: (B, T) texts of the real images.
-            wrong: (B, T) texts of other classes.
+            matching: (B, T) texts of the real images.
+            mismatched: (B, T) texts of other classes.
             fakes: (B, 3, S, S) generated images, detached.
-            said: (B, T) their texts.
+            fake_text: (B, T) their texts.
 
         Returns:
             The discriminator's loss, and the mean score (0..1) of each kind.
@@ -65,20 +65,24 @@ class PixelLosses:
         net, weight = self.discriminator, self.config.mismatch_weight
         real = net.features(self.reduced(inputs["images"], inputs["real_augmentation"]))
         fake = net.features(self.reduced(fakes, inputs["fake_augmentation"]))
-        logits = {"matching": net.score(real, own), "mismatched": net.score(real, wrong), "fake": net.score(fake, said)}
+        logits = {
+            "matching": net.score(real, matching),
+            "mismatched": net.score(real, mismatched),
+            "fake": net.score(fake, fake_text),
+        }
         loss = losses.discriminator_loss(logits["matching"], logits["mismatched"], logits["fake"], weight)
         return loss, {kind: torch.sigmoid(scores.detach()).mean() for kind, scores in logits.items()}
 
-    def of_generator(self, given: Inputs, fakes: Tensor, said: Tensor) -> dict[str, tuple[float, Tensor]]:
+    def of_generator(self, given: Inputs, fakes: Tensor, fake_text: Tensor) -> dict[str, tuple[float, Tensor]]:
         """Weigh and name the parts of the generator's loss.
 
         Args:
             given: The noise, and the draws of the augmentation.
             fakes: (B, 3, S, S) generated images.
-            said: (B, T) their texts.
+            fake_text: (B, T) their texts.
         """
         features = self.discriminator.features(self.reduced(fakes, given["fake_augmentation"]))
-        score = self.discriminator.score(features, said)
+        score = self.discriminator.score(features, fake_text)
         parts = {"g_loss": (self.config.pixel_weight, losses.generator_loss(score))}
         if self.recovery is not None:
             read = self.recovery(features.flatten(1)).float()

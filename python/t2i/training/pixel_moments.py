@@ -46,8 +46,8 @@ class PixelMoments(nn.Module):
         Returns:
             Scalar, 0 in the first step; its value is no distance and may be negative.
         """
-        x, apart = averaged(fakes.float(), SIDE), self.fake - self.real
-        loss = (apart[0] * x + apart[1] * x.square() / 2).sum(dim=(1, 2, 3)).mean()
+        x, difference = averaged(fakes.float(), SIDE), self.fake - self.real
+        loss = (difference[0] * x + difference[1] * x.square() / 2).sum(dim=(1, 2, 3)).mean()
         self._follow(x.detach(), averaged(images.float(), SIDE))
         return loss
 

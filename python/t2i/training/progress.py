@@ -141,7 +141,7 @@ class Progress:
         except OSError as error:
             check_held(self.path)  # its folder may be gone
             raise CheckpointError(
-                f"cannot write {self.path}: {error.strerror}; free some space, then the same command goes on"
+                f"cannot write {self.path}: {error.strerror}; free some space and run the same command to resume"
             ) from error
 
     def say(self, line: str) -> None:

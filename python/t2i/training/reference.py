@@ -8,7 +8,7 @@ from torch import Tensor
 
 from t2i.data.dataset import PackedDataset
 from t2i.images import normalise
-from t2i.metrics.inputs import middle
+from t2i.metrics.inputs import center_crop
 
 REFERENCES = 64  # images
 
@@ -18,7 +18,7 @@ class Reference:
     """What a step needs of the data set beside its batches.
 
     Args:
-        images: (N, 3, S, S) real training images, evenly spaced, cut to their middle.
+        images: (N, 3, S, S) real training images, evenly spaced, center-cropped.
         captions: (M,) rows of the training captions.
         classes: (M,) class of each; without classes, the number of its image.
         owners: (M,) image of each, by its number in the pack.
@@ -34,7 +34,7 @@ class Reference:
         """Collect them from a packed data set, at `size` pixels."""
         rows = data.split("train")
         chosen = rows[np.linspace(0, len(rows) - 1, min(REFERENCES, len(rows))).astype(np.int64)]
-        images = middle(data.read_images(chosen), size)
+        images = center_crop(data.read_images(chosen), size)
         owners = np.repeat(rows, np.diff(data.caption_offsets)[rows])
         return cls(
             normalise(torch.from_numpy(images)),

@@ -82,7 +82,7 @@ class WeightsAndBiases:
         if mode is None and not wandb.login(anonymous="never", prompt=False):
             mode = "offline"
             print(
-                f"nobody is logged in to wandb: recorded offline; later: wandb sync {folder}/wandb/offline-run-*",
+                f"not logged in to wandb: recording offline; upload later with: wandb sync {folder}/wandb/offline-run-*",
                 file=sys.stderr,
             )
         self._wandb = wandb

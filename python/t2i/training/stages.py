@@ -41,7 +41,7 @@ class Stages(nn.Module):
         self._from = int(self.matching_from)
 
     def matching(self, step: int) -> bool:
-        """Say whether `step` (from 0) belongs to the second stage."""
+        """Return whether `step` (from 0) belongs to the second stage."""
         return 0 <= self._from <= step
 
     @torch.no_grad()

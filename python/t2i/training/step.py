@@ -29,7 +29,7 @@ from t2i.training import losses
 from t2i.training.counters import Counters
 from t2i.training.graph import Captured, Inputs, scalar_input
 from t2i.training.guard import NonFiniteGuard
-from t2i.training.optim import Move, adam, ema_rate, set_learning_rate, towards, update_ema
+from t2i.training.optim import Move, adam, ema_rate, lerp_tensors, set_learning_rate, update_ema
 from t2i.training.stages import Stages
 from t2i.training.text_source import TextSource
 
@@ -83,7 +83,7 @@ class GanStep:
         alone = ranks.world == 1  # an exchange between processes can be neither compiled whole nor captured
         self.generate: Callable[[Tensor, Tensor], Tensor] = self.generator
         self.counters = Counters(self._batches() if on_gpu and self.stages is None else {})
-        self.move: Move = towards
+        self.move: Move = lerp_tensors
         if config.compile == "on" or (config.compile == "auto" and on_gpu):
             self.generate = runtime.compiled(self.generate, "the generator")
             self.move = runtime.compiled(self.move, "the EMA")
@@ -225,12 +225,12 @@ class GanStep:
         pairs["fake"] = (len(seen) - 1, text)
         if self.joined:
             features = net.features(torch.cat(seen), len(seen))
-            said = torch.cat([part for _, part in pairs.values()])
+            texts = torch.cat([part for _, part in pairs.values()])
             kinds = [kind for kind, _ in pairs.values()] if len(pairs) > len(seen) else []
-            scores = dict(zip(pairs, net.score(features, said, len(pairs), kinds).chunk(len(pairs)), strict=True))
+            scores = dict(zip(pairs, net.score(features, texts, len(pairs), kinds).chunk(len(pairs)), strict=True))
         else:
-            apart = [net.features(some) for some in seen]
-            scores = {name: net.score(apart[kind], part) for name, (kind, part) in pairs.items()}
+            by_kind = [net.features(some) for some in seen]
+            scores = {name: net.score(by_kind[kind], part) for name, (kind, part) in pairs.items()}
         means = torch.sigmoid(torch.stack(list(scores.values())).detach()).mean(1)  # all kinds at once
         loss = losses.discriminator_loss(scores["matching"], scores.get("mismatched"), scores["fake"], weight)
         return loss, dict(zip(scores, means, strict=True))
@@ -272,10 +272,10 @@ class GanStep:
         loss = losses.generator_loss(scores[:count], between, self.config.interpolation_weight)
         measured = {"g_loss": loss.detach()}
         if self.alignment_encoder is not None:
-            seen, said = (
+            image_codes, text_codes = (
                 self.ranks.gather(rows) for rows in (self.alignment_encoder(generated[:count]), texts[:count])
             )  # (B, T) each
-            alignment = losses.contrastive_loss(seen, said, classes=self.ranks.gather(classes))
+            alignment = losses.contrastive_loss(image_codes, text_codes, classes=self.ranks.gather(classes))
             loss = loss + self.config.alignment_weight * alignment
             measured["alignment"] = alignment.detach()
         if self.recovery is not None:

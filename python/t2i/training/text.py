@@ -126,7 +126,7 @@ def train_text(config: TrainConfig | TextConfig, data: PackedDataset, folder: Pa
             loop.save_if_due()
         save_weights(weights, update.kept())
         if loop.stop.asked:
-            raise Stopped("stopped after the text encoder; the same command goes on from there")
+            raise Stopped("stopped after the text encoder; run the same command to resume")
     return weights
 
 
@@ -137,7 +137,7 @@ def steps_for(options: JointOptions, epoch: int) -> int:
 
 
 def _is_whole(path: Path) -> bool:
-    """Say whether a weight file is there and not damaged; a damaged one is named on stderr."""
+    """Return whether a weight file is there and not damaged; a damaged one is named on stderr."""
     if not path.exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Texts moved towards another image's text of the same class, so that a text stands for more than its one image.
+"""Text embeddings interpolated with those of other images of the same class, so that a text stands for more than its one image.
 
 A training caption has one image, and a generator that fits it exactly draws that image whatever the noise. Captions of a class
 are mostly true of each other's images: between two of them, what an image of the class may look like counts for more.
@@ -40,7 +40,7 @@ def class_share(embeddings: Tensor, classes: Tensor, images: Tensor) -> float:
 
 
 class TextMixing:
-    """Move texts towards random ones of their class.
+    """Interpolate texts with random ones of their class.
 
     How far follows the data: at most `most` times `class_share`, which is near 1 for species of flowers, and 0 for one class of
     everything, whose captions are not true of each other's images.

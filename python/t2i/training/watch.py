@@ -18,7 +18,7 @@ LINES = 20  # log lines in a row after which a state counts as lasting
 GRIDS = 2  # sample grids in a row
 EARLY = 200  # steps before which every image is the same gray
 SURE = 0.99  # mean score of real pairs above it, and of the others below 1 - SURE: right about every pair
-APART = 0.01  # difference of mean scores below which pairs are not separated
+MIN_DIFFERENCE = 0.01  # difference of mean scores below which pairs are not separated
 SLOW, SLOW_LINES = 0.5, 5  # part of the run's best speed, and log lines in a row below it
 CHANGE = 0.02  # standard deviation of pixels (-1..1) that noise or sentence must cause: two or three grey levels of 255
 
@@ -28,7 +28,7 @@ def _say(line: str) -> None:
 
 
 class Watch:
-    """Look at what a run logs and draws.
+    """Check what a run logs and its sample images.
 
     Args:
         say: Where a warning goes.
@@ -41,18 +41,18 @@ class Watch:
         self._best_speed = 0.0
 
     def speed(self, step: int, images_per_second: float) -> None:
-        """Look at a log line's speed."""
+        """Check a log line's speed."""
         self._best_speed = max(self._best_speed, images_per_second)
         self._warn_if(
             "slow",
             images_per_second < SLOW * self._best_speed,
             SLOW_LINES,
             f"{images_per_second:.0f} images a second at step {step}, after {self._best_speed:.0f} before: other programs use "
-            "this machine; where several threads are used, going on with --threads 1 may be faster (the last bits then differ)",
+            "this machine; if several threads are used, resuming with --threads 1 may be faster (the last bits then differ)",
         )
 
     def scores(self, step: int, values: Mapping[str, float]) -> None:
-        """Look at a log line's mean scores (0..1) of matching, fake and, where there are any, mismatched pairs."""
+        """Check a log line's mean scores (0..1) of matching, fake and, where there are any, mismatched pairs."""
         if "matching" not in values or "fake" not in values:
             return  # not finite in this step
         real, others = values["matching"], [values[name] for name in ("fake", "mismatched") if name in values]
@@ -65,14 +65,14 @@ class Watch:
         )
         self._warn_if(
             "lost",
-            all(abs(real - other) < APART for other in others),
+            all(abs(real - other) < MIN_DIFFERENCE for other in others),
             LINES,
             f"the discriminator separated no pairs in {LINES} log lines up to step {step}: the generator cannot learn "
             "from it; lower --learning-rate, or start over with another --seed",
         )
 
     def images(self, step: int, images: Tensor | None) -> None:
-        """Look at images (texts, noises, ...) in -1..1, of which a row shares its text and a column its noise.
+        """Check images (texts, noises, ...) in -1..1, of which a row shares its text and a column its noise.
 
         Args:
             step: Steps done.
