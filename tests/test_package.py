@@ -124,6 +124,15 @@ def test_every_public_name_is_there(name):
     assert name in dir(t2i)
 
 
+PUBLIC = [getattr(t2i, name) for name in t2i.__all__]
+PUBLIC = [each for each in PUBLIC if callable(each) and not (isinstance(each, type) and issubclass(each, Exception))]
+
+
+@pytest.mark.parametrize("public", PUBLIC, ids=lambda public: public.__name__)
+def test_every_public_function_and_class_has_an_example(public):
+    assert re.search(r"^Example:\n +>>> ", inspect.getdoc(public), re.MULTILINE)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Diffusion'"):
         _ = t2i.Diffusion

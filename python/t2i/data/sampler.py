@@ -38,6 +38,11 @@ class Sampler:
     Raises:
         DataError: the split is empty, or nothing can be mismatched: a single class, or the same captions everywhere.
         ConfigError: arguments that do not fit each other.
+
+    Example:
+        >>> plan = Sampler(PackedDataset("data/flowers"), batch=64, crop=64).plan(0)  # doctest: +SKIP
+        >>> plan.image.shape, plan.caption.shape                                      # doctest: +SKIP
+        ((64,), (64, 1))
     """
 
     def __init__(self, data: PackedDataset, *, batch: int = 64, **options: Any) -> None:

@@ -54,7 +54,14 @@ def encode(
 
 
 def decode(ids: NDArray[np.uint8]) -> list[str]:
-    """Turn (B, 201) uint8 character ids back into captions; an unknown character comes back as U+FFFD."""
+    """Turn (B, 201) uint8 character ids back into captions; an unknown character comes back as U+FFFD.
+
+    The paper's alphabet has no capitals and no other scripts; `PackedDataset.caption_texts` returns captions as written.
+
+    Example:
+        >>> decode(encode(["A red flower"]))
+        ['a red flower']
+    """
     return _native.decode(ids)
 
 
@@ -71,6 +78,10 @@ def one_hot(ids: NDArray[np.uint8], dtype: type[Any] = np.float32) -> NDArray[An
 
     Raises:
         ValueError: another dtype, ids of another shape or above 71; the message says which.
+
+    Example:
+        >>> one_hot(encode(["ab"]))[0, :3, :2].tolist()
+        [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
     """
     out = np.empty((len(ids), ALPHABET_SIZE, CAPTION_LENGTH), dtype)
     _native.one_hot(ids, out)
