@@ -141,6 +141,26 @@ def test_a_file_that_cannot_work_is_one_clear_line(tmp_path, text, says):
         (["t2i-train", "--ema", "1"], "--ema must lie in 0..1 (1 excluded), got 1.0"),
         (["t2i-train", "--realism-goal", "0"], "--realism-goal must lie in 0..1 (0 excluded), got 0.0"),
         (["t2i-train", "style", "--model", "x", "--noise", "-1"], "--noise must be at least 0, got -1.0"),
+        (["t2i-train", "--seed", "-1"], "--seed must lie in 0..9223372036854775807, got -1"),
+        (
+            ["t2i-train", "text", "--seed", str(2**64)],
+            "--seed must lie in 0..9223372036854775807, got 18446744073709551616",
+        ),
+        (
+            ["t2i-train", "--steps", "100000000"],
+            "--steps must lie in 1..99999999, got 100000000",
+        ),  # names of eight digits
+        (["t2i-train", "--epochs", "100000000"], "--epochs must lie in 1..99999999, got 100000000"),
+        (["t2i-train", "--text.steps", "100000000"], "--text.steps must lie in 1..99999999, got 100000000"),
+        (["t2i-train", "style", "--model", "x", "--steps", "100000000"], "--steps must lie in 1..99999999, got"),
+        (["t2i-train", "--batch", str(2**40)], "--batch must be at most 16777216, got 1099511627776"),
+        (["t2i-train", "--captions-per-image", "1000000000"], "--captions-per-image must lie in 1..1024, got"),
+        (["t2i-train", "--interpolation-weight", "inf"], "--interpolation-weight must be a finite number, got inf"),
+        (["t2i-train", "style", "--model", "x", "--noise", "inf"], "--noise must be a finite number, got inf"),
+        (
+            ["t2i-train", "--interpolation-coefficient", "nan"],
+            "--interpolation-coefficient must lie in -10..10, got nan",
+        ),
         (["t2i-prepare", "fodler", "x"], "KIND must be one of folder, huggingface, csv, "),
         (["t2i-prepare"], "KIND is missing"),
         (["t2i-prepare", "merge"], "PARTS is missing"),

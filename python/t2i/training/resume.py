@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.config.options import TrainConfig
-from t2i.config.records import differences, from_json, model_settings
+from t2i.config.records import differences, from_json, listed, model_settings
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
 from t2i.files import read_json
@@ -40,13 +40,15 @@ def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None
     if not path.exists():  # lost: the checkpoints know too, and nothing has been written yet that would hide them
         check_newest(folder, {"data": data.fingerprint, "settings": model_settings(config)})
         return
-    changed = differences(model_settings(from_json(path)), model_settings(config))
+    before = from_json(path)
+    changed = differences(model_settings(before), model_settings(config))
     record = folder / "data.json"
     if record.exists():
         changed += differences({"data set": _fingerprint(record)}, {"data set": data.fingerprint})
     if changed:
+        resume = f"take --preset {before.preset} to resume it, " if before.preset != config.preset else ""
         raise ConfigError(
-            f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --out or add --force"
+            f"{folder} holds a run with other settings ({listed(changed)}); {resume}choose another --out or add --force"
         )
 
 
@@ -115,7 +117,7 @@ def check_record(path: Path, metadata: Mapping[str, Any], force: bool) -> None:
         changed = [f"{path.name} is damaged"]
     if changed and not force:
         raise ConfigError(
-            f"{path.parent} has a {path.stem} encoder made from something else ({'; '.join(changed)}); choose another "
+            f"{path.parent} has a {path.stem} encoder made from something else ({listed(changed)}); choose another "
             "--out, or add --force to train it again"
         )
     if changed:
