@@ -20,7 +20,7 @@ from t2i.text.coverage import ambiguity_warning, coverage_warning
 from t2i.text.pretrained import resolve_text
 from t2i.training import report
 from t2i.training.checkpoint import Checkpoints, has_checkpoint
-from t2i.training.evaluation import PHASE, Evaluation, model_networks
+from t2i.training.evaluation import PHASE, Evaluation, check_evaluation, model_networks
 from t2i.training.loop import Loop, step_counts
 from t2i.training.machine import settle
 from t2i.training.optim import halving_schedule
@@ -55,6 +55,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
     if config.deterministic and device.type == "cuda":
         runtime.make_deterministic()
     report.check(config)
+    check_evaluation(config, data)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
         config = settle(with_init(resolve_text(config, data), folder), folder, ranks)
         precision = runtime.pick_precision(config.precision, device)

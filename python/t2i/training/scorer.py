@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from t2i import console, runtime
 from t2i.config.options import JointOptions, TextConfig
+from t2i.config.run import MAX_SEED
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError
 from t2i.files import read_json, write_atomically
@@ -62,7 +63,7 @@ def independent_scorer(
     Raises:
         ConfigError: the folder holds a text encoder that is no scorer.
     """
-    config = TextConfig(out=str(folder), size=size, seed=seed + 1, text=SCORER)
+    config = TextConfig(out=str(folder), size=size, seed=(seed + 1) % (MAX_SEED + 1), text=SCORER)
     metadata = text_metadata(config, data) | HALF
     record: object = None
     try:
