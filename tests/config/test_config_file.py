@@ -16,6 +16,7 @@ from helpers import TINY, call
 from t2i.cli.parsing import parse
 from t2i.config import options as settings
 from t2i.config.fields import GROUPS, option, required
+from t2i.config.ignored import ignored_settings
 from t2i.config.options import StyleConfig, TextConfig, TrainConfig
 from t2i.config.presets import PRESETS
 from t2i.config.toml import read_toml, to_toml
@@ -77,6 +78,51 @@ def test_the_other_trainings_read_a_file_too(tmp_path):
     assert (found["model"], found["steps"], found["width"]) == ("runs/mine", 5, 32)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_notepad_or_powershell_is_read(tmp_path, encoding):
+    file = tmp_path / "我的.toml"
+    file.write_text('batch = 6  # 批量\ndata = "数据/花"\n', encoding=encoding)
+    found = train_config(printed(tmp_path, "--config", file))
+    assert (found.batch, found.data) == (6, "数据/花")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, []),
+        (
+            {"moment_weight": 0.1, "text_mixing": 1.0},
+            ["--moment-weight, --text-mixing: no effect with --network paper"],
+        ),
+        (
+            {"interpolation_weight": 0.0, "interpolation": "uniform"},
+            ["--interpolation: no effect with --interpolation-weight 0"],
+        ),
+        (
+            {"interpolation": "uniform", "interpolation_coefficient": 0.3},
+            ["--interpolation-coefficient: no effect with --interpolation uniform"],
+        ),
+        ({"realism_steps": 5}, ["--realism-steps: no effect without --stages"]),
+        (
+            {"stages": True, "realism_steps": 5, "realism_goal": 0.1},
+            ["--realism-goal: no effect with --realism-steps"],
+        ),
+        (
+            {"network": "modern", "interpolation_weight": 0.0, "reuse_fakes": True, "feature_size": 64},
+            ["--reuse-fakes: no effect with --network modern", "--feature-size: no effect with --feature-weight 0"],
+        ),
+    ],
+    ids=str,
+)
+def test_settings_without_effect_are_named_with_the_reason(options, says):
+    assert ignored_settings(TrainConfig(**options)) == [f"warning: {line}" for line in says]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_has_a_setting_without_effect(name):
+    assert ignored_settings(PRESETS[name]) == []
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -94,7 +140,10 @@ def test_the_other_trainings_read_a_file_too(tmp_path):
         ("[text]\nchannels = [1]", r"text\.channels must be a list of 2, \[\.\.\.\], got \[1\]"),
         ("batch = 3", "--batch must be an even number of at least 4, got 3"),
         ("batch == 3", r"my\.toml is not TOML: .*line 1"),
-        (b"\xff\xfe", r"my\.toml is not TOML: "),
+        (b"\xff", r"my\.toml is not TOML: "),
+        (b"\xff\xfeb", r"my\.toml is not TOML: "),  # half a letter of UTF-16
+        ("log-every = 3\nlog_every = 5", r"my\.toml: log_every is there twice, written with - and with _"),
+        ("[text]\nimage-width = 3\nimage_width = 5", r"text\.image_width is there twice"),
         (None, "No such file"),
     ],
     ids=str,

@@ -171,7 +171,7 @@ def checked(found: Mapping[str, Any], kind: type, path: str, prefix: str = "") -
 
     Raises:
         UnknownSetting: a name that no field has; the nearest is named.
-        ConfigError: a value of another type.
+        ConfigError: a value of another type, or a name that is there twice.
     """
     hints = get_type_hints(kind)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
@@ -180,6 +180,8 @@ def checked(found: Mapping[str, Any], kind: type, path: str, prefix: str = "") -
         name = key.replace("-", "_")
         if name not in fields:
             raise UnknownSetting(path, f"{prefix}{key}", nearest(name, fields, prefix))
+        if name in out:
+            raise ConfigError(f"{path}: {prefix}{name} is there twice, written with - and with _")
         if dataclasses.is_dataclass(fields[name]):
             if not isinstance(value, dict):
                 raise ConfigError(f"{path}: {prefix}{key} must be a table, [{prefix}{key}], got {value!r}")

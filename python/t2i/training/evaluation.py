@@ -1,4 +1,4 @@
-"""`--eval-every`, `--keep best`: a run that is judged while it trains, without changing a step of it.
+"""`--eval-every`, `--keep best`: a run that is evaluated while it trains, without changing a step of it.
 
 Each evaluation is a line of metrics.jsonl (phase "evaluation") and a line on the terminal; the figures are those of
 `metrics.live`. The best model so far is kept in best.safetensors: a later one takes its place where its distances to real
@@ -43,7 +43,7 @@ def check_evaluation(config: TrainConfig, data: PackedDataset) -> None:
 
 
 class Evaluation:
-    """Judge a GAN's moving average every so often.
+    """Evaluate a GAN's moving average every so often.
 
     Args:
         config: Of the run; `eval_every` and `keep`.
@@ -120,7 +120,8 @@ class Evaluation:
 
     def model(self) -> Path | None:
         """Return the weights that are kept as the best; None where the last ones are."""
-        return self.folder / BEST if self.config.keep == "best" and self.best is not None else None
+        best = self.folder / BEST
+        return best if self.config.keep == "best" and self.best is not None and best.exists() else None
 
 
 def model_networks(gan: Step, config: TrainConfig) -> dict[str, nn.Module]:
