@@ -76,6 +76,25 @@ def test_generate_draws_a_row_for_each_caption_in_every_format(made, tmp_path, e
         assert picture.size == (10 + 240 + 2 * 32 + 4 + 10, 10 + 2 * 32 + 4 + 10)
 
 
+@pytest.mark.parametrize("encoder", ["end-to-end", "joint"])
+def test_one_caption_for_all_images_is_enough_without_mismatched_pairs(one_caption, tmp_path, encoder):
+    flags = ("--data", one_caption, "--out", tmp_path / "run", *TINY, "--steps", 2, "--mismatch-weight", 0)
+    joint = (
+        "--text.objective",
+        "class-contrastive",
+        "--text.kind",
+        "ngrams",
+        "--text.buckets",
+        64,
+        64,
+        "--text.steps",
+        2,
+    )
+    code, _, err = call("t2i-train", *flags, *joint, "--text.encoder", encoder, "--text.image-width", 8)
+    assert code == 0, err
+    assert "match" not in err  # no warning either
+
+
 def test_the_same_command_again_goes_on_and_ends_with_the_same_bytes(made, tmp_path):
     pack, run, _, _ = made
     flags = ("--data", pack, "--out", tmp_path / "run", *TINY)
@@ -168,7 +187,11 @@ WRONG = {
     ),
     "one caption for all": (
         lambda m, o, t: ["t2i-train", "--data", o, "--out", t / "run", *TINY],
-        r"images with different captions; .* has no classes and the same captions",
+        r"images with different captions; .* has no classes and the same captions .*; --mismatch-weight 0 trains without",
+    ),
+    "more memory than there is": (
+        lambda m, o, t: ["t2i-train", "--data", m[0], "--out", t / "run", *TINY, "--noise-dim", 10**12],
+        r"out of memory \(.*tried to allocate.*\); lower --batch, --size or the widths",
     ),
     "an empty caption": (lambda m, o, t: ["t2i-generate", "--model", m[1], "a flower", " "], "a caption is empty"),
     "a checkpoint of another shape": (

@@ -16,6 +16,7 @@ from helpers import TINY, call
 from t2i.cli.parsing import parse
 from t2i.config import options as settings
 from t2i.config.fields import GROUPS, option, required
+from t2i.config.ignored import ignored_settings
 from t2i.config.options import StyleConfig, TextConfig, TrainConfig
 from t2i.config.presets import PRESETS
 from t2i.config.toml import read_toml, to_toml
@@ -77,6 +78,51 @@ def test_the_other_trainings_read_a_file_too(tmp_path):
     assert (found["model"], found["steps"], found["width"]) == ("runs/mine", 5, 32)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_notepad_or_powershell_is_read(tmp_path, encoding):
+    file = tmp_path / "我的.toml"
+    file.write_text('batch = 6  # 批量\ndata = "数据/花"\n', encoding=encoding)
+    found = train_config(printed(tmp_path, "--config", file))
+    assert (found.batch, found.data) == (6, "数据/花")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, []),
+        (
+            {"moment_weight": 0.1, "text_mixing": 1.0},
+            ["--moment-weight, --text-mixing: no effect with --network paper"],
+        ),
+        (
+            {"interpolation_weight": 0.0, "interpolation": "uniform"},
+            ["--interpolation: no effect with --interpolation-weight 0"],
+        ),
+        (
+            {"interpolation": "uniform", "interpolation_coefficient": 0.3},
+            ["--interpolation-coefficient: no effect with --interpolation uniform"],
+        ),
+        ({"realism_steps": 5}, ["--realism-steps: no effect without --stages"]),
+        (
+            {"stages": True, "realism_steps": 5, "realism_goal": 0.1},
+            ["--realism-goal: no effect with --realism-steps"],
+        ),
+        (
+            {"network": "modern", "interpolation_weight": 0.0, "reuse_fakes": True, "feature_size": 64},
+            ["--reuse-fakes: no effect with --network modern", "--feature-size: no effect with --feature-weight 0"],
+        ),
+    ],
+    ids=str,
+)
+def test_settings_without_effect_are_named_with_the_reason(options, says):
+    assert ignored_settings(TrainConfig(**options)) == [f"warning: {line}" for line in says]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_has_a_setting_without_effect(name):
+    assert ignored_settings(PRESETS[name]) == []
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -94,7 +140,10 @@ def test_the_other_trainings_read_a_file_too(tmp_path):
         ("[text]\nchannels = [1]", r"text\.channels must be a list of 2, \[\.\.\.\], got \[1\]"),
         ("batch = 3", "--batch must be an even number of at least 4, got 3"),
         ("batch == 3", r"my\.toml is not TOML: .*line 1"),
-        (b"\xff\xfe", r"my\.toml is not TOML: "),
+        (b"\xff", r"my\.toml is not TOML: "),
+        (b"\xff\xfeb", r"my\.toml is not TOML: "),  # half a letter of UTF-16
+        ("log-every = 3\nlog_every = 5", r"my\.toml: log_every is there twice, written with - and with _"),
+        ("[text]\nimage-width = 3\nimage_width = 5", r"text\.image_width is there twice"),
         (None, "No such file"),
     ],
     ids=str,
@@ -141,6 +190,26 @@ def test_a_file_that_cannot_work_is_one_clear_line(tmp_path, text, says):
         (["t2i-train", "--ema", "1"], "--ema must lie in 0..1 (1 excluded), got 1.0"),
         (["t2i-train", "--realism-goal", "0"], "--realism-goal must lie in 0..1 (0 excluded), got 0.0"),
         (["t2i-train", "style", "--model", "x", "--noise", "-1"], "--noise must be at least 0, got -1.0"),
+        (["t2i-train", "--seed", "-1"], "--seed must lie in 0..9223372036854775807, got -1"),
+        (
+            ["t2i-train", "text", "--seed", str(2**64)],
+            "--seed must lie in 0..9223372036854775807, got 18446744073709551616",
+        ),
+        (
+            ["t2i-train", "--steps", "100000000"],
+            "--steps must lie in 1..99999999, got 100000000",
+        ),  # names of eight digits
+        (["t2i-train", "--epochs", "100000000"], "--epochs must lie in 1..99999999, got 100000000"),
+        (["t2i-train", "--text.steps", "100000000"], "--text.steps must lie in 1..99999999, got 100000000"),
+        (["t2i-train", "style", "--model", "x", "--steps", "100000000"], "--steps must lie in 1..99999999, got"),
+        (["t2i-train", "--batch", str(2**40)], "--batch must be at most 16777216, got 1099511627776"),
+        (["t2i-train", "--captions-per-image", "1000000000"], "--captions-per-image must lie in 1..1024, got"),
+        (["t2i-train", "--interpolation-weight", "inf"], "--interpolation-weight must be a finite number, got inf"),
+        (["t2i-train", "style", "--model", "x", "--noise", "inf"], "--noise must be a finite number, got inf"),
+        (
+            ["t2i-train", "--interpolation-coefficient", "nan"],
+            "--interpolation-coefficient must lie in -10..10, got nan",
+        ),
         (["t2i-prepare", "fodler", "x"], "KIND must be one of folder, huggingface, csv, "),
         (["t2i-prepare"], "KIND is missing"),
         (["t2i-prepare", "merge"], "PARTS is missing"),

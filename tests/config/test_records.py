@@ -11,6 +11,7 @@ from t2i.config.records import (
     FORMAT,
     differences,
     from_json,
+    listed,
     model_settings,
     runtime_only,
     text_options,
@@ -90,6 +91,15 @@ def test_a_text_encoder_has_the_same_settings_in_a_gans_run_and_alone():
 )
 def test_the_difference_of_two_records_names_each_value(before, after, changed):
     assert differences(before, after) == changed
+
+
+def test_a_message_names_a_few_differences_the_preset_first_and_counts_the_others():
+    changed = differences(model_settings(PRESETS["modern"]), model_settings(PRESETS["drawings"]))
+    assert len(changed) > 15
+    assert listed(changed).startswith("preset: modern -> drawings; size: 64 -> 32; batch: 16 -> 32; ")
+    assert listed(changed).endswith(f"; and {len(changed) - 5} more")
+    assert listed(["beta1: 0 -> 1", "settings.seed: 0 -> 1"]) == "settings.seed: 0 -> 1; beta1: 0 -> 1"
+    assert listed(list("abcdef")) == "a; b; c; d; e; f"  # all of six: to count one takes as much room
 
 
 @pytest.mark.parametrize("name", PRESETS)

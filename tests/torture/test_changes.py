@@ -9,7 +9,8 @@ import t2i
 from promises import cases
 from runs import sha256
 from t2i.config.options import TextOptions
-from t2i.config.records import RUNTIME_ONLY, from_json, model_settings
+from t2i.config.presets import PRESETS
+from t2i.config.records import RUNTIME_ONLY, from_json, model_settings, to_json
 from t2i.data.dataset import PackedDataset
 from t2i.pipeline import Pipeline
 from t2i.training import gan
@@ -98,6 +99,16 @@ def test_every_setting_that_makes_another_model_is_compared(begun, blossoms, tmp
         assert "\n" not in str(caught.value)
         assert sha256(begun / "model.safetensors") == before
         assert from_json(begun / "config.json") == BASE
+
+
+def test_the_folder_of_another_preset_is_refused_by_its_name_and_a_few_settings(tiny_blossoms, tmp_path):
+    (tmp_path / "config.json").write_text(to_json(PRESETS["modern"]))
+    with pytest.raises(t2i.ConfigError) as caught:
+        check_resume(PRESETS["drawings"], tmp_path, tiny_blossoms)
+    said = str(caught.value)
+    assert "other settings (preset: modern -> drawings; size: 64 -> 32; " in said
+    assert said.endswith(" more); take --preset modern to resume it, choose another --out or add --force")
+    assert said.count(" -> ") == 5
 
 
 @pytest.mark.promise(8)

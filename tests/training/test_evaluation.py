@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from helpers import TINY, call, tiny_config
+from helpers import TINY, call, tiny_config, write_pack
 from t2i.errors import ConfigError
 from t2i.training import evaluation, loop
 from t2i.training.evaluation import Evaluation
@@ -153,6 +153,29 @@ def test_a_damaged_best_is_forgotten(judged, tiny_blossoms, tmp_path):
     assert judge._read_best() is None
     judge.folder = judged
     assert judge._read_best() is not None
+
+
+@pytest.mark.parametrize("record", ["{}", '{"step": 2}', "[]", "null", '{"step": 2, "kid": NaN}'])
+def test_a_best_without_the_figures_it_was_chosen_by_is_forgotten(judged, tmp_path, record):
+    """It would end the run at the next evaluation; one of NaN would never be replaced."""
+    judge = object.__new__(Evaluation)
+    judge.folder = shutil.copytree(judged, tmp_path / "run")
+    found = json.loads((judged / "best.json").read_text())
+    changed = record if "NaN" not in record else json.dumps(found | {"kid": float("nan")})
+    (judge.folder / "best.json").write_text(changed)
+    assert judge._read_best() is None
+
+
+@pytest.mark.parametrize("command", ["train", "dry run"])
+def test_data_of_too_few_images_to_judge_by_are_refused_before_anything_is_trained(tmp_path, command):
+    write_pack(tmp_path / "few", [("a", ["red"], False), ("b", ["blue"], False)])
+    code, _, err = call(
+        "t2i-train", *TINY, "--data", tmp_path / "few", "--out", tmp_path / "run", "--steps", 2, "--eval-every", 1,
+        *(["--dry-run"] if command == "dry run" else []),
+    )  # fmt: skip
+    assert code == 2
+    assert "--eval-every needs at least 6 training images" in err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_the_scorer_is_trained_once(tiny_blossoms, tmp_path, monkeypatch):

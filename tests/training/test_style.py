@@ -12,6 +12,7 @@ from PIL import Image
 
 import t2i
 from helpers import call
+from t2i import runtime
 from t2i.config.options import StyleConfig, TextOptions, TrainConfig
 from t2i.config.records import to_json
 from t2i.errors import CheckpointError, ConfigError, DataError
@@ -94,6 +95,18 @@ def test_the_encoder_learns_to_invert_a_tiny_generator(untrained):
 def toy(folder, **changes):
     config = StyleConfig(model="", **({"batch": 64, "width": 8, "learning_rate": 1e-2, "blur": 0.0} | changes))
     return training.StyleStep(config, Pipeline.from_pretrained(folder), torch.device("cpu"), torch.float32)
+
+
+def test_the_precision_it_began_with_is_recorded_for_the_resume(untrained, tmp_path, monkeypatch):
+    folder = shutil.copytree(untrained, tmp_path / "run")
+    found = []
+    for faster in (False, True):  # two timings of one machine may differ
+        monkeypatch.setattr(runtime, "_bfloat16_is_faster", lambda faster=faster: faster)
+        code, _, err = call("t2i-train", "style", "--model", folder, *TINY, "--precision", "auto")
+        assert code == 0, err
+        found.append((folder / "style.json").read_bytes())
+    assert found[0] == found[1]
+    assert json.loads(found[0])["settings"]["precision"] == "float32"
 
 
 def test_the_generator_stays_as_it_is(untrained):

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from t2i import runtime
 from t2i.config.options import JointOptions, TextConfig, TextOptions, TrainConfig
 from t2i.config.records import text_options
 from t2i.errors import ConfigError, Stopped
@@ -134,6 +135,28 @@ def test_every_kind_learns_by_the_recipe(kind, tiny_blossoms, tmp_path):
     )
     found = losses(run)
     assert np.mean(found[-5:]) < np.mean(found[:5]) - 0.05
+
+
+def test_a_training_that_was_stopped_goes_on_in_the_precision_it_began_with(tiny_blossoms, tmp_path, monkeypatch):
+    """Two timings of one machine may differ."""
+    chosen = dataclasses.replace(config(tmp_path / "run"), precision="auto")
+    save = loop.Loop.save_if_due
+
+    def stopping(self):
+        self.stop.asked = self.done == 3
+        save(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime, "_bfloat16_is_faster", lambda: False)
+        patch.setattr(loop.Loop, "save_if_due", stopping)
+        with pytest.raises(Stopped):
+            training.run(chosen, tiny_blossoms)
+    monkeypatch.setattr(runtime, "_bfloat16_is_faster", lambda: True)
+    training.run(chosen, tiny_blossoms)
+    assert json.loads((tmp_path / "run" / "text.json").read_text())["settings"]["precision"] == "float32"
+    training.run(config(tmp_path / "unbroken"), tiny_blossoms)
+    one, two = (read_tensors(tmp_path / name / "text.safetensors") for name in ("unbroken", "run"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize("objective", ["class-contrastive", "contrastive", "distillation"])

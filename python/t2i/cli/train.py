@@ -52,10 +52,29 @@ def run_train(arguments: Sequence[str]) -> None:
     kinds = {"gan": _train_gan, "text": _train_text, "style": _train_style}
     if any(argument.split("=")[0] == "--plot" for argument in arguments):
         _plot(arguments)
-    elif arguments and arguments[0] in kinds:
-        kinds[arguments[0]](arguments[1:])
-    else:
-        _train_gan(arguments)
+        return
+    named = bool(arguments) and arguments[0] in kinds
+    train = kinds[arguments[0]] if named else _train_gan
+    try:
+        train(arguments[1:] if named else arguments)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0][:200] or "MemoryError"
+        raise ConfigError(
+            f"out of memory ({reason}); lower --batch, --size or the widths and dimensions of the networks"
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell a failed allocation (of Python, of torch on a CPU, or of a GPU) from other errors."""
+    found = str(error)  # on a CPU and on Apple's GPU torch raises a plain RuntimeError
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: " in found
+        or "MPS backend out of memory" in found
+    )
 
 
 def _plot(arguments: Sequence[str]) -> None:

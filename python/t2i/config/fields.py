@@ -8,6 +8,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -52,6 +53,8 @@ class Bounds:
         high = self.at_most if self.below is None else self.below
         if high is None:
             return f"must be {'at least' if self.above is None else 'above'} {low}"
+        if low is None:
+            return f"must be {'at most' if self.below is None else 'below'} {high}"
         excluded = [str(bound) for bound in (self.above, self.below) if bound is not None]
         return f"must lie in {low}..{high}" + (f" ({' and '.join(excluded)} excluded)" if excluded else "")
 
@@ -114,13 +117,15 @@ def arranged(kind: Any) -> list[dataclasses.Field[Any]]:
 
 
 def check_bounds(settings: Any, prefix: str = "--") -> None:
-    """Raise ConfigError for the first setting outside its bounds, named as a flag that begins with `prefix`."""
+    """Raise ConfigError for the first setting outside its bounds, or not finite, named as a flag that begins with `prefix`."""
     for field in dataclasses.fields(settings):
         value, bounds = getattr(settings, field.name), field.metadata.get("bounds")
         for each in value if isinstance(value, tuple) else (value,):
             if bounds and isinstance(each, (int, float)) and not bounds.allow(each):
                 all_of_them = " each" if isinstance(value, tuple) else ""
                 raise ConfigError(f"{prefix}{field.name.replace('_', '-')} {bounds}{all_of_them}, got {value}")
+            if isinstance(each, float) and not math.isfinite(each):
+                raise ConfigError(f"{prefix}{field.name.replace('_', '-')} must be a finite number, got {value}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +171,7 @@ def checked(found: Mapping[str, Any], kind: type, path: str, prefix: str = "") -
 
     Raises:
         UnknownSetting: a name that no field has; the nearest is named.
-        ConfigError: a value of another type.
+        ConfigError: a value of another type, or a name that is there twice.
     """
     hints = get_type_hints(kind)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
@@ -175,6 +180,8 @@ def checked(found: Mapping[str, Any], kind: type, path: str, prefix: str = "") -
         name = key.replace("-", "_")
         if name not in fields:
             raise UnknownSetting(path, f"{prefix}{key}", nearest(name, fields, prefix))
+        if name in out:
+            raise ConfigError(f"{path}: {prefix}{name} is there twice, written with - and with _")
         if dataclasses.is_dataclass(fields[name]):
             if not isinstance(value, dict):
                 raise ConfigError(f"{path}: {prefix}{key} must be a table, [{prefix}{key}], got {value!r}")

@@ -8,48 +8,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from t2i.config.fields import check_bounds, option
-from t2i.config.run import RunOptions
+from t2i.config.run import MAX_BATCH, MAX_CAPTIONS, MAX_STEPS, PRESET_HELP, PRESET_NAMES, RunOptions
 from t2i.config.sizes import check_size
 from t2i.config.style import StyleConfig
-from t2i.config.text import LEARNED, JointOptions, TextOptions
+from t2i.config.text import LEARNED, JointOptions, TextConfig, TextOptions
 from t2i.errors import ConfigError
 
-__all__ = ["LEARNED", "JointOptions", "StyleConfig", "TextConfig", "TextOptions", "TrainConfig"]
+__all__ = ["LEARNED", "PRESET_NAMES", "JointOptions", "StyleConfig", "TextConfig", "TextOptions", "TrainConfig"]
 
-PRESET_NAMES = ("drawings", "blossoms", "flowers", "modern", "fast", "paper", "paper-coco")
 TRACKERS = ("tensorboard", "wandb")
-PRESET_HELP = f"Preset that the other settings start from: {', '.join(PRESET_NAMES)}."
-
-
-@dataclass(frozen=True)
-class TextConfig(RunOptions):
-    """Train a joint embedding of captions and images. The same command again resumes it.
-
-    A GAN then takes it: t2i-train --text.encoder RUN.
-    """
-
-    preset: str = option("paper", PRESET_HELP, group="run", runtime_only=True)
-    out: str = option("runs/text", "Run folder.", group="run", runtime_only=True)
-    force: bool = option(
-        False,
-        "Start again although the folder holds a text encoder, or its checkpoints, with other settings.",
-        group="run",
-        rare=True,
-        runtime_only=True,
-    )
-    data: str | None = option(
-        None,
-        "Packed data set, written by t2i-prepare. Without it: blossoms, rendered by the program.",
-        group="data",
-        runtime_only=True,
-    )
-    flip: bool = option(True, "Random horizontal flips.", group="data")
-    size: int = option(64, "Size of the images, in pixels, for an image encoder trained on them.", group="network")
-    text: JointOptions = field(default_factory=JointOptions)
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
-        check_size(self.size, "--size")
 
 
 @dataclass(frozen=True)
@@ -65,12 +32,15 @@ class TrainConfig(RunOptions):
     out: str | None = option(
         None, "Run folder. Without it: a folder under runs/ named after the preset.", group="run", runtime_only=True
     )
-    steps: int | None = option(None, "Training steps, instead of epochs.", group="run", at_least=1, runtime_only=True)
+    steps: int | None = option(
+        None, "Training steps, instead of epochs.", group="run", at_least=1, at_most=MAX_STEPS, runtime_only=True
+    )
     epochs: int = option(
         600,
         "Passes over the training images; an epoch is images / batch steps.",
         group="run",
         at_least=1,
+        at_most=MAX_STEPS,
         runtime_only=True,
     )
     sample_every: int = option(
@@ -122,9 +92,13 @@ class TrainConfig(RunOptions):
         group="data",
         runtime_only=True,
     )
-    batch: int = option(64, "Images per step, over all processes.", group="data")
+    batch: int = option(64, "Images per step, over all processes.", group="data", at_most=MAX_BATCH)
     captions_per_image: int = option(
-        4, "Captions sampled with replacement for each image; their embeddings are averaged.", group="data", at_least=1
+        4,
+        "Captions sampled with replacement for each image; their embeddings are averaged.",
+        group="data",
+        at_least=1,
+        at_most=MAX_CAPTIONS,
     )
     flip: bool = option(True, "Random horizontal flips.", group="data")
     crop_low: int = option(
@@ -328,7 +302,9 @@ class TrainConfig(RunOptions):
         group="losses",
         rare=True,
     )
-    interpolation_coefficient: float = option(0.5, "b, where it is fixed.", group="losses", rare=True)
+    interpolation_coefficient: float = option(
+        0.5, "b, where it is fixed.", group="losses", at_least=-10, at_most=10, rare=True
+    )
     stages: bool = option(
         False, "Train in two stages: real and fake pairs only, then mismatched pairs too.", group="losses", rare=True
     )

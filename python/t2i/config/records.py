@@ -2,12 +2,12 @@
 
 * `to_json`, `from_json`: config.json of a run folder. `text_options`, `text_size`: text.json of a text encoder.
 * `model_settings`, `text_settings`: the settings that make another model, to be recorded and compared.
-* `differences`: what differs between two records, as lines of a message.
+* `differences`: what differs between two records, as lines of a message; `listed` joins them.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,9 @@ from t2i.errors import CheckpointError, ConfigError
 from t2i.files import read_json
 
 T = TypeVar("T")
+# Differences that say most, in the order that a message names them; it names SHOWN of all.
+FIRST = ("data set", "data", "preset", "network", "size", "seed", "batch", "text.encoder", "text.kind", "init")
+SHOWN = 5
 UNREADABLE = (ConfigError, OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 # Version of model and run folders, in config.json. 1 (no field at all) named the layers seed, grow, shrink and picture, which
@@ -146,6 +149,23 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
         elif old != new:
             changed.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
     return changed
+
+
+def listed(changed: Sequence[str]) -> str:
+    """Join differences for a message: those that say most first, and how many are not named where there are many.
+
+    Another preset changes some twenty settings; a line that lists them all hides the one that was meant.
+    """
+
+    def place(difference: str) -> int:
+        name = difference.partition(": ")[0].removeprefix("settings.")
+        return FIRST.index(name) if name in FIRST else len(FIRST)
+
+    ordered = sorted(changed, key=place)
+    left = len(ordered) - SHOWN
+    if left > 1:  # to say "and 1 more" takes as much room as the difference
+        ordered[SHOWN:] = [f"and {left} more"]
+    return "; ".join(ordered)
 
 
 def _short(value: object) -> str:

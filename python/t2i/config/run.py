@@ -5,12 +5,19 @@ from typing import Literal
 
 from t2i.config.fields import option
 
+PRESET_NAMES = ("drawings", "blossoms", "flowers", "modern", "fast", "paper", "paper-coco")
+PRESET_HELP = f"Preset that the other settings start from: {', '.join(PRESET_NAMES)}."
+MAX_SEED = 2**63 - 1  # what every generator takes
+MAX_STEPS = 10**8 - 1  # the names of checkpoints have eight digits
+MAX_BATCH = 1 << 24  # the native module's limit
+MAX_CAPTIONS = 1024  # of an image in a step
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What every training takes."""
 
-    seed: int = option(0, "Random seed.", group="run", rare=True)
+    seed: int = option(0, "Random seed.", group="run", at_least=0, at_most=MAX_SEED, rare=True)
     log_every: int = option(
         50, "Steps between lines of metrics.jsonl.", group="run", at_least=1, rare=True, runtime_only=True
     )

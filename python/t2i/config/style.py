@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from t2i.config.fields import check_bounds, option, required
-from t2i.config.run import RunOptions
+from t2i.config.run import MAX_BATCH, MAX_STEPS, RunOptions
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class StyleConfig(RunOptions):
         group="run",
         runtime_only=True,
     )
-    steps: int = option(3000, "Training steps.", group="run", at_least=1)
+    steps: int = option(3000, "Training steps.", group="run", at_least=1, at_most=MAX_STEPS)
     force: bool = option(
         False,
         "Start again although the folder holds a style encoder, or its checkpoints, with other settings.",
@@ -36,7 +36,7 @@ class StyleConfig(RunOptions):
         group="data",
         runtime_only=True,
     )
-    batch: int = option(64, "Generated images per step.", group="data", at_least=2)
+    batch: int = option(64, "Generated images per step.", group="data", at_least=2, at_most=MAX_BATCH)
     blur: float = option(
         0.5,
         "Fraction of the images that are blurred, so that the encoder generalises to photographs, which are blurred"

@@ -1,9 +1,10 @@
 """Settings of the text encoder, inside those of a GAN or by themselves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from t2i.config.fields import check_bounds, option
+from t2i.config.run import MAX_BATCH, MAX_CAPTIONS, MAX_STEPS, PRESET_HELP, RunOptions
 from t2i.config.sizes import check_size
 from t2i.errors import ConfigError
 
@@ -42,8 +43,11 @@ class JointOptions:
         "Epochs of the joint embedding; an epoch is as many steps as there are training classes.",
         group="text",
         at_least=1,
+        at_most=MAX_STEPS,
     )
-    steps: int | None = option(None, "Steps of the joint embedding, instead of epochs.", group="text", at_least=1)
+    steps: int | None = option(
+        None, "Steps of the joint embedding, instead of epochs.", group="text", at_least=1, at_most=MAX_STEPS
+    )
     max_epochs: int = option(
         0,
         "Maximum number of epochs of the joint embedding, but at least 300 steps; 0 is no limit. For few images: an image"
@@ -58,6 +62,7 @@ class JointOptions:
         " of class-contrastive.",
         group="text",
         at_least=2,
+        at_most=MAX_BATCH,
     )
     learning_rate: float = option(
         7e-4,
@@ -108,6 +113,7 @@ class JointOptions:
         "class-contrastive: captions of an image, sampled at random, whose embeddings are averaged.",
         group="text",
         at_least=1,
+        at_most=MAX_CAPTIONS,
         rare=True,
     )
     dropout: float = option(
@@ -171,3 +177,34 @@ class TextOptions(JointOptions, _EncoderOption):
         super().__post_init__()
         if self.encoder == "end-to-end" and self.teacher:
             raise ConfigError("--text.teacher teaches before the GAN: leave it out with --text.encoder end-to-end")
+
+
+@dataclass(frozen=True)
+class TextConfig(RunOptions):
+    """Train a joint embedding of captions and images. The same command again resumes it.
+
+    A GAN then takes it: t2i-train --text.encoder RUN.
+    """
+
+    preset: str = option("paper", PRESET_HELP, group="run", runtime_only=True)
+    out: str = option("runs/text", "Run folder.", group="run", runtime_only=True)
+    force: bool = option(
+        False,
+        "Start again although the folder holds a text encoder, or its checkpoints, with other settings.",
+        group="run",
+        rare=True,
+        runtime_only=True,
+    )
+    data: str | None = option(
+        None,
+        "Packed data set, written by t2i-prepare. Without it: blossoms, rendered by the program.",
+        group="data",
+        runtime_only=True,
+    )
+    flip: bool = option(True, "Random horizontal flips.", group="data")
+    size: int = option(64, "Size of the images, in pixels, for an image encoder trained on them.", group="network")
+    text: JointOptions = field(default_factory=JointOptions)
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        check_size(self.size, "--size")

@@ -9,6 +9,7 @@
 Flags win over the file, the file over the preset. What `to_toml` writes, `read_toml` reads to the same settings.
 """
 
+import codecs
 import dataclasses
 import json
 import textwrap
@@ -62,10 +63,15 @@ def read_toml(path: Path, kind: type) -> dict[str, Any]:
         ConfigError: not readable, no TOML, an unknown setting (the nearest known one is named) or one of another type.
     """
     try:
-        found = tomllib.loads(read_file(path, MAX_RECORD_BYTES, ConfigError).decode())
+        found = tomllib.loads(_decoded(read_file(path, MAX_RECORD_BYTES, ConfigError)))
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}; t2i-train --print-config writes such a file") from error
     except (ValueError, RecursionError) as error:  # also what is not UTF-8
         why = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise ConfigError(f"--config {path} is not TOML: {why}") from error
     return checked(found, kind, str(path))
+
+
+def _decoded(data: bytes) -> str:
+    """Decode UTF-8, also with the mark that Notepad begins it with, or what PowerShell's > writes: marked UTF-16."""
+    return data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")

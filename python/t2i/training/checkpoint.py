@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from t2i.config.records import differences
+from t2i.config.records import differences, listed
 from t2i.errors import CheckpointError, ConfigError, Diverged
 from t2i.files import make_folder, read_file, sync_folder, write_atomically
 from t2i.locks import check_held
@@ -90,7 +90,7 @@ def _compare(folder: Path, record: Mapping[str, Any], metadata: Mapping[str, Any
     changed = differences(record, json.loads(json.dumps(metadata)))  # tuples become lists, as they did when written
     if changed:
         raise ConfigError(
-            f"{folder} was made from something else ({'; '.join(changed)}); choose another --out or add --force"
+            f"{folder} was made from something else ({listed(changed)}); choose another --out or add --force"
         )
 
 

@@ -26,6 +26,8 @@ from t2i.plots import grids
 from t2i.text.build import text_encoder
 from t2i.text.pretrained import resolve_text
 from t2i.text.protocol import TextEncoder
+from t2i.training import report
+from t2i.training.evaluation import check_evaluation
 from t2i.training.loop import step_counts
 from t2i.training.machine import AnyText
 from t2i.training.prepare_text import learned_text
@@ -57,6 +59,8 @@ def dry_run(config: TrainConfig, data: PackedDataset, folder: Path) -> str:
     """
     device = runtime.pick_device(config.device)
     data.require_size(config.size)
+    report.check(config)
+    check_evaluation(config, data)
     config = resolve_text(config, data)
     sampler = sampler_from(config, data)
     steps, _ = step_counts(config, sampler.images)

@@ -1,4 +1,4 @@
-"""`--eval-every`, `--keep best`: a run that is judged while it trains, without changing a step of it.
+"""`--eval-every`, `--keep best`: a run that is evaluated while it trains, without changing a step of it.
 
 Each evaluation is a line of metrics.jsonl (phase "evaluation") and a line on the terminal; the figures are those of
 `metrics.live`. The best model so far is kept in best.safetensors: a later one takes its place where its distances to real
@@ -7,6 +7,7 @@ images (kid + kid_pixels) are smaller, its R-precision is not lower by more than
 """
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from t2i import console, runtime
 from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
-from t2i.errors import CheckpointError
+from t2i.errors import CheckpointError, ConfigError
 from t2i.files import read_json, write_atomically
 from t2i.metrics.live import LiveFigures, Values
 from t2i.metrics.scoring import MIN_IMAGES
@@ -29,10 +30,20 @@ from t2i.weights import read_tensors, save_weights
 PHASE = "evaluation"
 IMAGES = 500
 BEST, BEST_FIGURES = "best.safetensors", "best.json"
+NEEDED = ("step", "kid", "kid_pixels", "copies", "copies_real")  # figures that the best is chosen by
+
+
+def check_evaluation(config: TrainConfig, data: PackedDataset) -> None:
+    """Refuse --eval-every before anything is trained where the data have too few images for its figures: ConfigError."""
+    images = len(data.split("train"))
+    if config.eval_every and images < MIN_IMAGES:
+        raise ConfigError(
+            f"--eval-every needs at least {MIN_IMAGES} training images, {data.path} has {images}: leave it out"
+        )
 
 
 class Evaluation:
-    """Judge a GAN's moving average every so often.
+    """Evaluate a GAN's moving average every so often.
 
     Args:
         config: Of the run; `eval_every` and `keep`.
@@ -58,8 +69,9 @@ class Evaluation:
         try:
             record: Values = read_json(self.folder / BEST_FIGURES)
             read_tensors(self.folder / BEST, require_checksum=True)
-            return {name: float(value) for name, value in record.items()}
-        except (OSError, ValueError, TypeError, AttributeError, CheckpointError):
+            best = {name: float(value) for name, value in record.items()}
+            return best if all(math.isfinite(best[name]) for name in NEEDED) else None
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, CheckpointError):
             return None
 
     def __call__(self, gan: Step, step: int) -> Values:
@@ -108,7 +120,8 @@ class Evaluation:
 
     def model(self) -> Path | None:
         """Return the weights that are kept as the best; None where the last ones are."""
-        return self.folder / BEST if self.config.keep == "best" and self.best is not None else None
+        best = self.folder / BEST
+        return best if self.config.keep == "best" and self.best is not None and best.exists() else None
 
 
 def model_networks(gan: Step, config: TrainConfig) -> dict[str, nn.Module]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from t2i import console, runtime
+from t2i.config.ignored import ignored_settings
 from t2i.config.options import TrainConfig
 from t2i.config.records import to_json
 from t2i.data.dataset import PackedDataset, record_dataset
@@ -20,7 +21,7 @@ from t2i.text.coverage import ambiguity_warning, coverage_warning
 from t2i.text.pretrained import resolve_text
 from t2i.training import report
 from t2i.training.checkpoint import Checkpoints, has_checkpoint
-from t2i.training.evaluation import PHASE, Evaluation, model_networks
+from t2i.training.evaluation import PHASE, Evaluation, check_evaluation, model_networks
 from t2i.training.loop import Loop, step_counts
 from t2i.training.machine import resolve_machine
 from t2i.training.optim import halving_schedule
@@ -29,6 +30,7 @@ from t2i.training.resume import check_resume, gan_metadata
 from t2i.training.samples import SampleGrid
 from t2i.training.steps import Step, make_step
 from t2i.training.text import check_text
+from t2i.training.text_source import TextSource
 from t2i.training.warm_start import load_source, warm_start, with_init
 from t2i.training.watch import Watch
 from t2i.weights import fingerprint, save_weights
@@ -55,6 +57,7 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
     if config.deterministic and device.type == "cuda":
         runtime.make_deterministic()
     report.check(config)
+    check_evaluation(config, data)
     with ranks.write(RunLock, folder) or contextlib.nullcontext():
         config = resolve_machine(with_init(resolve_text(config, data), folder), folder, ranks)
         precision = runtime.pick_precision(config.precision, device)
@@ -70,17 +73,23 @@ def train(config: TrainConfig, data: PackedDataset, folder: Path, ranks: Ranks =
             ranks.write(write_atomically, folder / "config.json", to_json(config).encode())
             ranks.write(record_dataset, folder, data)
             source, alignment_encoder = prepare_text(config, data, folder, device, precision)
-            judge = ranks.write(Evaluation, config, data, folder, device, precision) if config.eval_every else None
-        unsaid = None if config.text.encoder == "joint" else source.encoder
-        for warning in (ambiguity_warning(sampler), None if unsaid is None else coverage_warning(data, unsaid)):
-            if warning is not None:
-                ranks.write(console.say, warning)
+            evaluation = ranks.write(Evaluation, config, data, folder, device, precision) if config.eval_every else None
+        for line in _warnings(config, data, sampler, source):
+            ranks.write(console.say, line)
         torch.manual_seed(config.seed)
         gan = make_step(config, source, device, precision, alignment_encoder, ranks, data)
         if initial is not None:
             for line in warm_start(gan, initial):
                 ranks.write(console.say, line)
-        _train_gan(gan, data, folder, sampler, judge)
+        _train_gan(gan, data, folder, sampler, evaluation)
+
+
+def _warnings(config: TrainConfig, data: PackedDataset, sampler: Sampler, source: TextSource) -> list[str]:
+    """Say what of the settings, the data and the captions the training takes no notice of."""
+    found = [*ignored_settings(config), ambiguity_warning(sampler)]
+    if config.text.encoder != "joint" and source.encoder is not None:  # of a joint one, its own training has said so
+        found.append(coverage_warning(data, source.encoder))
+    return [line for line in found if line is not None]
 
 
 def _loader(gan: Step, sampler: Sampler) -> Loader | DeviceLoader:
@@ -98,8 +107,10 @@ def _loader(gan: Step, sampler: Sampler) -> Loader | DeviceLoader:
     )
 
 
-def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler, judge: Evaluation | None = None) -> None:
-    """Resume, and take the steps that are left; process 0 judges the model on the way, where there is a judge."""
+def _train_gan(
+    gan: Step, data: PackedDataset, folder: Path, sampler: Sampler, evaluation: Evaluation | None = None
+) -> None:
+    """Resume, and take the steps that are left; process 0 evaluates the model on the way, where that is asked for."""
     config, ranks = gan.config, gan.ranks
     loader = _loader(gan, sampler)
     steps, epoch_steps = step_counts(config, sampler.images)
@@ -116,20 +127,20 @@ def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler, j
     )
     ranks.assert_same({"the state they start from": fingerprint(gan.modules(), loop.start)})
     samples, watch = SampleGrid(gan, data, folder), Watch()
-    if judge is not None and not loop.start:
-        judge.best = None  # of a run that --force has replaced
+    if evaluation is not None and not loop.start:
+        evaluation.best = None  # of a run that --force has replaced
 
     def save_model() -> None:
-        best = None if judge is None else judge.model()
+        best = None if evaluation is None else evaluation.model()
         if best is None:
             save_weights(folder / "model.safetensors", model_networks(gan, config))
         else:
             write_atomically(folder / "model.safetensors", best.read_bytes())
 
     def evaluate() -> None:
-        if judge is not None:
-            loop.progress.append(PHASE, loop.done, judge(gan, loop.done))
-            loop.progress.say(f"step {loop.done}: {'; '.join(judge.verdict())}")
+        if evaluation is not None:
+            loop.progress.append(PHASE, loop.done, evaluation(gan, loop.done))
+            loop.progress.say(f"step {loop.done}: {'; '.join(evaluation.verdict())}")
 
     with loop, report.Reports(config, folder, loop.start, ranks.is_main) as reports:
         for step in loop.steps_left():
@@ -150,7 +161,7 @@ def _train_gan(gan: Step, data: PackedDataset, folder: Path, sampler: Sampler, j
             loop.save_if_due(save_model)
         if not loop.steps_left():  # a kill may have come between the last checkpoint and its model
             ranks.write(save_model)
-    for line in () if judge is None else [*judge.verdict(), *judge.kept()]:
+    for line in () if evaluation is None else [*evaluation.verdict(), *evaluation.kept()]:
         console.say(line)
 
 

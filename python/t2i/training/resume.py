@@ -4,23 +4,30 @@
 * `check_replaces`: weights without a checkpoint to go on from, which training would replace.
 * `gan_metadata`: what every checkpoint of a GAN was made from; `Checkpoints.restore` compares it, so that a folder whose
   config.json was lost or copied from elsewhere is not resumed with other data either.
-* `check_record`: text.json and style.json, which say the same of an encoder.
+* `check_record`: text.json and style.json, which say the same of an encoder; `resolve_precision` reads them.
 """
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from t2i.config.options import TrainConfig
-from t2i.config.records import differences, from_json, model_settings
+import torch
+
+from t2i import runtime
+from t2i.config.options import StyleConfig, TextConfig, TrainConfig
+from t2i.config.records import differences, from_json, listed, model_settings
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
 from t2i.files import read_json
 from t2i.text.pretrained import encoder_file
 from t2i.training.checkpoint import check_newest, has_checkpoint
+
+Encoder = TypeVar("Encoder", TextConfig, StyleConfig)
 
 
 def recorded_settings(folder: Path) -> TrainConfig | None:
@@ -40,13 +47,15 @@ def check_resume(config: TrainConfig, folder: Path, data: PackedDataset) -> None
     if not path.exists():  # lost: the checkpoints know too, and nothing has been written yet that would hide them
         check_newest(folder, {"data": data.fingerprint, "settings": model_settings(config)})
         return
-    changed = differences(model_settings(from_json(path)), model_settings(config))
+    before = from_json(path)
+    changed = differences(model_settings(before), model_settings(config))
     record = folder / "data.json"
     if record.exists():
         changed += differences({"data set": _fingerprint(record)}, {"data set": data.fingerprint})
     if changed:
+        resume = f"take --preset {before.preset} to resume it, " if before.preset != config.preset else ""
         raise ConfigError(
-            f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --out or add --force"
+            f"{folder} holds a run with other settings ({listed(changed)}); {resume}choose another --out or add --force"
         )
 
 
@@ -93,6 +102,27 @@ def gan_metadata(config: TrainConfig, data: PackedDataset, folder: Path) -> dict
     return metadata
 
 
+def resolve_precision(config: Encoder, path: Path, device: torch.device) -> Encoder:
+    """Decide the precision of an encoder's training where the settings leave it open: as its record says, else by timing.
+
+    Two timings on one machine may differ, and a training that is resumed in another precision ends with other weights.
+
+    Args:
+        config: The settings.
+        path: text.json or style.json, where the training has begun. One that says "auto" (older versions) stays so.
+        device: Where the training computes.
+    """
+    if config.precision != "auto":
+        return config
+    precision = None
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):  # `check_record` says so
+        precision = read_json(path)["settings"]["precision"]
+    if precision not in ("auto", "float32", "bfloat16"):  # nothing has begun
+        fast = runtime.pick_precision("auto", device) is torch.bfloat16
+        precision = "bfloat16" if fast else "float32"
+    return dataclasses.replace(config, precision=precision)
+
+
 def check_record(path: Path, metadata: Mapping[str, Any], force: bool) -> None:
     """Compare with the record of an encoder that a folder has, if any.
 
@@ -115,7 +145,7 @@ def check_record(path: Path, metadata: Mapping[str, Any], force: bool) -> None:
         changed = [f"{path.name} is damaged"]
     if changed and not force:
         raise ConfigError(
-            f"{path.parent} has a {path.stem} encoder made from something else ({'; '.join(changed)}); choose another "
+            f"{path.parent} has a {path.stem} encoder made from something else ({listed(changed)}); choose another "
             "--out, or add --force to train it again"
         )
     if changed:

@@ -1,4 +1,4 @@
-"""A joint embedding to judge a GAN by, which has no say in its training: another seed, and half of the training images.
+"""A joint embedding to evaluate a GAN by, which has no say in its training: another seed, and half of the training images.
 
 A bag of n-grams against a small image encoder that learns from pixels, of which nothing knows ImageNet; half a minute of one
 core at 32 px. Its folder is one of `t2i-train text`, so that `t2i-eval images --scorer` takes it too.
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from t2i import console, runtime
 from t2i.config.options import JointOptions, TextConfig
+from t2i.config.run import MAX_SEED
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError
 from t2i.files import read_json, write_atomically
@@ -29,7 +30,7 @@ from t2i.training.text import text_metadata
 from t2i.training.text_objectives import warm_cosine
 from t2i.weights import save_weights
 
-# As the preset `drawings` had them before its last change, written out: a judge must not change with what it judges.
+# As the preset `drawings` had them before its last change, written out: a scorer must not change with what it scores.
 SCORER = JointOptions(
     kind="ngrams",
     buckets=(16384, 8192),
@@ -62,7 +63,7 @@ def independent_scorer(
     Raises:
         ConfigError: the folder holds a text encoder that is no scorer.
     """
-    config = TextConfig(out=str(folder), size=size, seed=seed + 1, text=SCORER)
+    config = TextConfig(out=str(folder), size=size, seed=(seed + 1) % (MAX_SEED + 1), text=SCORER)
     metadata = text_metadata(config, data) | HALF
     record: object = None
     try:

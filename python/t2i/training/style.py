@@ -34,7 +34,7 @@ from t2i.training.checkpoint import Checkpoints
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.loop import Loop
 from t2i.training.optim import adam, set_learning_rate
-from t2i.training.resume import check_record, check_replaces
+from t2i.training.resume import check_record, check_replaces, resolve_precision
 from t2i.weights import save_weights
 
 
@@ -106,7 +106,6 @@ def train_style(config: StyleConfig) -> Path:
     run = Path(config.model)
     folder = Path(config.out) if config.out else run
     device = runtime.pick_device(config.device)
-    precision = runtime.pick_precision(config.precision, device)
     runtime.use_threads(config.threads)
     pipe = Pipeline.from_pretrained(run, str(device))
     if pipe.encoder is None:
@@ -115,6 +114,8 @@ def train_style(config: StyleConfig) -> Path:
     with RunLock(folder):
         if folder.resolve() != run.resolve():
             _copy_run(run, folder)
+        config = resolve_precision(config, folder / "style.json", device)
+        precision = runtime.pick_precision(config.precision, device)
         metadata = style_metadata(config, run, data)
         check_record(folder / "style.json", metadata, config.force)
         check_replaces(folder / "style.safetensors", "a style encoder", folder / "style", config.force)

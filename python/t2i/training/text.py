@@ -25,7 +25,7 @@ from t2i.training.checkpoint import MISSING, Checkpoints
 from t2i.training.guard import NonFiniteGuard
 from t2i.training.loop import Loop
 from t2i.training.optim import set_learning_rate
-from t2i.training.resume import check_record
+from t2i.training.resume import check_record, resolve_precision
 from t2i.training.text_objectives import Objective, objective_of
 from t2i.training.warm_start import warm_start_text
 from t2i.weights import read_tensors, save_weights
@@ -170,6 +170,7 @@ def run(config: TextConfig, data: PackedDataset) -> Path:
         data.require_size(config.size)
     runtime.use_threads(config.threads)
     with RunLock(folder):
+        config = resolve_precision(config, folder / "text.json", runtime.pick_device(config.device))
         if (folder / "config.json").exists():
             raise ConfigError(
                 f"{folder} is the run of a GAN, which has a text encoder of its own; choose another --out"
