@@ -1,17 +1,27 @@
 """Files of strangers: each check alone, where in use another one stands behind it."""
 
+import errno
 import functools
 import json
 import os
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 
 import t2i
 from promises import cases
 from t2i import files
-from t2i.files import MAX_RECORD_BYTES, MAX_SPARSE_BYTES, check_file, read_file, read_json
+from t2i.files import (
+    MAX_RECORD_BYTES,
+    MAX_SPARSE_BYTES,
+    check_file,
+    read_file,
+    read_json,
+    replace_together,
+    write_atomically,
+)
 from t2i.weights import read_header, read_tensors
 
 pytestmark = [
@@ -166,3 +176,28 @@ def test_a_name_that_no_file_can_have_is_one_line(tmp_path, read):
         with pytest.raises(t2i.CheckpointError) as caught:
             read(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "x" * 250 + ".json", "花" * 83 + ".png", "x" * 233, "x" * 234, "x"])
+def test_a_file_has_as_long_a_name_as_the_disk_takes(name, tmp_path):
+    write_atomically(tmp_path / name, b"content")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b"content"}
+    replace_together(tmp_path, {name: b"other", "key": b""}, "key")
+    assert (tmp_path / name).read_bytes() == b"other"
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO, errno.ESTALE])
+def test_a_disk_that_takes_neither_a_file_nor_a_deletion_is_one_line(tmp_path, monkeypatch, code):
+    """On Linux a read-only file system refuses to delete even what is not there."""
+
+    def refused(*arguments, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files, "_write_synced", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    for write in (
+        lambda: write_atomically(tmp_path / "a", b"x"),
+        lambda: replace_together(tmp_path, {"a": b"x", "key": b""}, "key"),
+    ):
+        with pytest.raises(t2i.CheckpointError, match=f"cannot write .*: {os.strerror(code)}; free some space or"):
+            write()

@@ -44,3 +44,33 @@ def test_the_note_of_a_dead_holder_neither_locks_nor_names(tmp_path):
     (tmp_path / ".holder").write_text("1\n")
     with RunLock(tmp_path):
         assert (tmp_path / ".holder").read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.parametrize("name", [".lock", ".holder"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_place_of_a_file_of_ours_is_not_written_through(tmp_path, name, there):
+    """A run folder from a stranger, whose link leads to a file of the user's."""
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    run.mkdir()
+    (run / name).symlink_to(precious)
+    if there:
+        precious.write_text("mine\n")
+    if name == ".lock":
+        with pytest.raises(t2i.CheckpointError, match=r"cannot use .* as a run folder"):
+            RunLock(run)
+    else:
+        with RunLock(run):
+            pass
+    assert precious.read_text() == "mine\n" if there else not precious.exists()
+
+
+@pytest.mark.timeout(20)  # a pipe that is opened waits for ever
+def test_pipes_in_the_places_of_our_files_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".holder")
+    with RunLock(tmp_path), pytest.raises(t2i.CheckpointError, match="in use by another run; wait for it"):
+        RunLock(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / ".lock").unlink()
+    (tmp_path / "pipe").rename(tmp_path / ".lock")
+    with pytest.raises(t2i.CheckpointError, match=r"cannot use .* as a run folder"):
+        RunLock(tmp_path)

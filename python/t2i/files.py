@@ -3,19 +3,22 @@
 Whatever a user names may come from a stranger: `read_file` and `read_json` read plain files alone, of a bounded length.
 """
 
+import contextlib
 import errno
 import json
 import os
 import secrets
+import shlex
 import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from t2i.errors import CheckpointError, T2IError
+from t2i.errors import CheckpointError, ConfigError, T2IError
 
 MAX_RECORD_BYTES = 16 << 20  # of JSON and TOML: ours have some kilobytes
+MAX_NAME_BYTES = 255  # of a file, on all usual file systems
 MAX_SPARSE_BYTES = 64 << 20  # a larger file must not be mostly holes, which cost nothing to make and fill the memory
 
 
@@ -41,6 +44,26 @@ def check_file(path: Path, most: int | None = None, error: type[T2IError] = Chec
             raise
         raise error(f"{path} cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
     return found
+
+
+def is_folder(path: Path, error: type[T2IError]) -> bool:
+    """Say whether a folder is there; `error` where that cannot be told: a name that is too long, a folder not to be entered."""
+    return stat.S_ISDIR(_mode(path, error))
+
+
+def is_file(path: Path, error: type[T2IError]) -> bool:
+    """Say whether a plain file is there; `error` where that cannot be told, as by `is_folder`."""
+    return stat.S_ISREG(_mode(path, error))
+
+
+def _mode(path: Path, error: type[T2IError]) -> int:
+    try:
+        return os.stat(path).st_mode
+    except (OSError, ValueError) as cause:
+        if getattr(cause, "errno", None) in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return 0
+        shown, reason = str(path)[:200], getattr(cause, "strerror", None) or cause
+        raise error(f"{shown} cannot be looked at: {reason}; check the path, and who may read it") from cause
 
 
 def _check_large(path: Path, found: os.stat_result, error: type[T2IError]) -> None:
@@ -119,13 +142,21 @@ def write_atomically(path: Path, data: bytes, error: type[T2IError] = Checkpoint
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as cause:
-        temporary.unlink(missing_ok=True)
+        _clear_away(temporary)
         raise error(f"cannot write {path}: {cause.strerror}; free some space or choose another --out") from cause
 
 
 def _beside(path: Path) -> Path:
     # Not the process's number: two machines that write into one folder may share it.
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
+    whole = len(os.fsencode(path.name)) <= MAX_NAME_BYTES - len("...partial") - 12
+    return path.with_name(f".{path.name if whole else path.name[:40]}.{secrets.token_hex(6)}.partial")
+
+
+def _clear_away(*paths: Path) -> None:
+    """Delete what was half written; a disk that takes no deletion either (read-only, gone) is reported by its first failure."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -167,8 +198,7 @@ def replace_together(folder: Path, files: Mapping[str, bytes | None], key: str) 
                 (folder / name).unlink(missing_ok=True)
         sync_folder(folder)
     except OSError as cause:
-        for place in staged.values():
-            place.unlink(missing_ok=True)
+        _clear_away(*staged.values())
         raise CheckpointError(f"cannot write {folder}: {cause.strerror}; free some space or choose another") from cause
 
 
@@ -203,6 +233,19 @@ def _make_folder(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def shell_path(path: str | Path) -> str:
+    """Quote a path for a command that is shown: one word to a shell, and no flag to the command."""
+    word = str(path)
+    return shlex.quote(f"./{word}" if word.startswith("-") else word)
+
+
 def cache_folder() -> Path:
-    """Name the user's folder for what can be made again: $XDG_CACHE_HOME/t2i or ~/.cache/t2i."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t2i"
+    """Name the user's folder for what can be made again: $XDG_CACHE_HOME/t2i or ~/.cache/t2i.
+
+    Raises:
+        ConfigError: the user has no home, as a number without a name in a container.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t2i"
+    except RuntimeError as error:
+        raise ConfigError("this user has no home folder: name a folder for caches, XDG_CACHE_HOME=DIR") from error

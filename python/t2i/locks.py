@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from t2i.errors import CheckpointError
+from t2i.files import read_file
 
 # What `write_atomically` leaves of a run's files where a process was killed while it wrote.
 LEFT = re.compile(r"\.[\w-]+\.(json|jsonl|safetensors|png|md)\.[0-9a-f]{12}\.partial")
@@ -49,7 +50,11 @@ class RunLock:
         else:
             raise CheckpointError(f"{folder} changes while it is locked; choose another --out")
         with contextlib.suppress(OSError):  # a full disk
-            (folder / ".holder").write_text(f"{os.getpid()}\n", encoding="ascii")
+            descriptor = _open_own(folder / ".holder", os.O_TRUNC)
+            try:
+                os.write(descriptor, f"{os.getpid()}\n".encode())
+            finally:
+                os.close(descriptor)
         HELD.append(self)
         for place in (folder, folder / "samples"):
             for name in os.listdir(place) if place.is_dir() else ():
@@ -63,7 +68,7 @@ class RunLock:
                 self._folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
                 _lock_folder(self._folder, self.shared)
             if not self.shared:
-                open(self.folder / ".lock", "ab").close()
+                os.close(_open_own(self.folder / ".lock"))
         except BlockingIOError as error:
             raise self._refusal() from error
         except OSError as error:
@@ -97,8 +102,8 @@ class RunLock:
     def _read_holder(self) -> str:
         """Name who holds the lock, as far as they wrote it down."""
         try:
-            number = (self.folder / ".holder").read_text(encoding="ascii")[:20].strip()
-        except (OSError, ValueError):
+            number = read_file(self.folder / ".holder", 20).decode("ascii").strip()
+        except (OSError, ValueError, CheckpointError):
             return ""
         return f" (process {number})" if number.isdigit() else ""
 
@@ -124,7 +129,7 @@ class RunLock:
                 return
             if self._folder is not None and self._is_folder_in_place():
                 before = self._lock
-                open(self.folder / ".lock", "ab").close()
+                os.close(_open_own(self.folder / ".lock"))
                 self._acquire_file()
                 if before is not None:
                     before.release()
@@ -155,6 +160,15 @@ class RunLock:
                 if not self.keep and self._lock is not None:
                     (self.folder / ".lock").unlink()
         self._release()
+
+
+def _open_own(path: Path, flags: int = 0) -> int:
+    """Open a file of ours to write, made where it is not there.
+
+    A folder may come from a stranger: a link in the file's place is not followed, and a pipe is not waited for.
+    """
+    kinds = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | flags | kinds, 0o666)
 
 
 def _lock_folder(descriptor: int, shared: bool) -> None:

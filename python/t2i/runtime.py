@@ -156,6 +156,15 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def _after_fork() -> None:
+    """Compute on one thread in a forked child: those of torch's pool stay behind, and a child would wait for them for ever."""
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next step, instead of giving it back to the system.
 

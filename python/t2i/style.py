@@ -9,7 +9,7 @@ from torch import Tensor
 
 from t2i.config.options import TrainConfig
 from t2i.errors import CheckpointError
-from t2i.files import read_json
+from t2i.files import read_json, shell_path
 from t2i.models import build
 from t2i.models.encoders import StyleEncoder, blurred
 from t2i.pretrained.folder import MAX_SETTINGS_BYTES, model_hash, plain_file
@@ -52,7 +52,7 @@ class StyleReader:
         if folder is None or not has_style(folder):
             raise CheckpointError(
                 f"{folder or 'this pipeline'} has no style encoder; train it first: "
-                f"t2i-train style --model {folder or 'RUN'}"
+                f"t2i-train style --model {shell_path(folder) if folder else 'RUN'}"
             )
         path = plain_file(folder, "style.json", MAX_SETTINGS_BYTES)
         weights = plain_file(folder, "style.safetensors")
@@ -65,7 +65,7 @@ class StyleReader:
         if model != model_hash(folder):
             raise CheckpointError(
                 f"the model of {folder} has changed since its style encoder was trained; "
-                f"train the style encoder again: t2i-train style --model {folder} --force"
+                f"train the style encoder again: t2i-train style --model {shell_path(folder)} --force"
             )
         encoder = checked_network(weights, "style", lambda: build.style_encoder(config, width))
         load_weights(weights, {"style": encoder})

@@ -1,7 +1,9 @@
 """Network weights in safetensors files that carry a checksum of their tensors. Nothing is unpickled."""
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -186,12 +188,24 @@ def read_header(path: Path) -> Header:
     except FileNotFoundError as error:
         raise CheckpointError(f"no such weight file: {path}") from error
     try:
-        with safe_open(path, framework="pt") as file:
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(safe_open(_utf8_path(path, opened), framework="pt"))
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
             tensors = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
             return Header(tensors, file.metadata() or {})
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
+
+
+def _utf8_path(path: Path, opened: contextlib.ExitStack) -> str | Path:
+    """Name a file for a library that takes names in UTF-8 alone: by a descriptor where its folders have other bytes (Linux)."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        descriptor = os.open(path, os.O_RDONLY)
+        opened.callback(os.close, descriptor)
+        return f"/dev/fd/{descriptor}"
+    return path
 
 
 def fingerprint(modules: Mapping[str, nn.Module], step: int) -> str:

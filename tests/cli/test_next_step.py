@@ -3,16 +3,18 @@
 import shlex
 import shutil
 import types
+from pathlib import Path
 
 import pytest
 
 from helpers import call
 from t2i.cli import main as cli
-from t2i.cli.next_step import caption_to_try
+from t2i.cli.next_step import caption_to_try, next_command
 from t2i.config.presets import EXAMPLE
 from t2i.data.dataset import PackedDataset, record_dataset
 from t2i.data.examples import examples, examples_of_run, first_captions
 from t2i.demo.model import EXAMPLES, DemoModel
+from t2i.errors import CheckpointError
 from t2i.pipeline import Pipeline
 
 LONG = "a flower with long red petals " * 400
@@ -84,3 +86,19 @@ def test_the_command_after_a_style_encoder_has_a_caption_of_the_data(run, tiny_b
 def test_the_demo_offers_captions_of_the_data(run, tiny_run, tiny_blossoms):
     assert set(DemoModel(Pipeline.from_pretrained(run)).examples) <= set(first_captions(tiny_blossoms))
     assert DemoModel(Pipeline.from_pretrained(tiny_run)).examples == list(EXAMPLES)  # where they are not here
+
+
+@pytest.mark.parametrize("name", ["a b", "-dash", "--out", "数据", "it's $5", "line\nbreak", "-"])
+def test_the_folder_of_the_command_to_try_is_one_word_and_no_flag(name):
+    _, flag, path, *_ = shlex.split(next_command(Path(name), 38))
+    assert flag == "--data"
+    assert not path.startswith("-")
+    assert Path(path) == Path(name)
+
+
+def test_the_advice_of_a_missing_style_encoder_is_a_command_that_runs(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_run, "-my run")
+    with pytest.raises(CheckpointError) as caught:
+        Pipeline.from_pretrained("-my run").style  # noqa: B018 (a property that loads)
+    assert shlex.split(str(caught.value).rpartition(": ")[2]) == ["t2i-train", "style", "--model", "./-my run"]

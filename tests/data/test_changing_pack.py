@@ -9,6 +9,7 @@ import pytest
 import t2i
 from helpers import tiny_config as config
 from promises import cases
+from t2i.blossoms.pack import pack_blossoms
 from t2i.data.dataset import PackedDataset
 from t2i.data.loader import Loader
 from t2i.training import gan
@@ -105,3 +106,20 @@ def test_a_run_whose_data_set_changes_stops_with_a_checkpoint_and_goes_on(
         assert weights[0] == weights[1]
         steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert steps == sorted(set(steps))
+
+
+def test_further_tensors_are_those_of_the_pack_that_was_opened(tmp_path):
+    """`t2i-prepare --force` puts another pack in its place: its attributes belong to other images."""
+    pack = tmp_path / "pack"
+    pack_blossoms(pack, images=60, size=19, show_progress=False)
+    data = PackedDataset(pack)
+    before = data.extra("attributes")
+    assert len(before) == 60
+    pack_blossoms(pack, images=60, size=19, seed=1, force=True, show_progress=False)
+    with pytest.raises(t2i.DataError, match=r"shard-00000[.]safetensors changed while in use"):
+        data.extra("attributes")
+    (pack / "pack.json").unlink()
+    with pytest.raises(t2i.DataError, match="changed while in use"):
+        data.extra("attributes")
+    pack_blossoms(tmp_path / "again", images=60, size=19, show_progress=False)
+    assert (PackedDataset(tmp_path / "again").extra("attributes") == before).all()

@@ -160,3 +160,12 @@ def test_without_a_probe_that_passes_there_is_no_figure_and_none_is_cached(cache
 def test_no_captions_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="--captions must be at least 1"):
         caption_accuracy_of_run(tmp_path, captions=0)
+
+
+def test_a_probe_that_cannot_be_cached_is_used_all_the_same(cache, capsys):
+    cache.folder.write_text("a file is in the way")
+    cache.trained = [1.0, 1.0]
+    assert load() == 1.0
+    assert load() == 1.0
+    assert cache.trained == []
+    assert capsys.readouterr().err.count("the probe is not cached: cannot write into") == 2

@@ -1,5 +1,6 @@
 """What people's folders hold beside good images, what is refused, and where packs are written."""
 
+import errno
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import pytest
 
 import t2i
 from source_files import captioned, cut, lines, names, packed_folder, picture, reasons
-from t2i import prepare
+from t2i import files, prepare
 from t2i.blossoms.pack import embedded_blossoms
 from t2i.data.dataset import PackedDataset
 
@@ -268,6 +269,41 @@ def test_blossoms_are_drawn_once_and_found_again(tmp_path, monkeypatch):
 def test_without_a_cache_folder_blossoms_go_into_the_run(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file is in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert embedded_blossoms(16, tmp_path / "run", images=20).parent == tmp_path / "run"
+
+
+def test_where_the_cache_is_full_blossoms_go_into_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    real = files._write_synced
+
+    def full(path, data):
+        real(path, data[: len(data) // 2])
+        if "cache" in path.parts:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(files, "_write_synced", full)
+    found = embedded_blossoms(16, tmp_path / "run", images=20)
+    assert found.parent == tmp_path / "run"
+    assert len(PackedDataset(found, verify=True)) == 20
+
+
+def test_where_blossoms_can_be_written_nowhere_each_reason_is_said(tmp_path, monkeypatch):
+    for name in ("cache", "run"):
+        (tmp_path / name).write_text("a file is in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(t2i.DataError, match=r"nowhere; choose another --out \(.*cache.*; .*run.*\)"):
+        embedded_blossoms(16, tmp_path / "run", images=20)
+
+
+def test_a_user_without_a_home_has_blossoms_in_the_run(tmp_path, monkeypatch):
+    def homeless(cls):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", classmethod(homeless))
+    with pytest.raises(t2i.ConfigError, match="XDG_CACHE_HOME=DIR"):
+        files.cache_folder()
     assert embedded_blossoms(16, tmp_path / "run", images=20).parent == tmp_path / "run"
 
 

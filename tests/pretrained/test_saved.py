@@ -76,6 +76,19 @@ def test_the_folder_holds_what_the_hub_shows_and_nothing_of_this_machine(run, sa
         assert os.sep + "tmp" not in text
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names in Unicode alone")
+def test_a_folder_whose_name_is_no_utf_8_holds_a_model_like_any_other(run, tmp_path):
+    folder = tmp_path / os.fsdecode(b"latin-1 \xfcber")
+    shutil.copytree(run, folder)
+    before, opened = Pipeline.from_pretrained(run), len(os.listdir("/proc/self/fd"))
+    pipe = Pipeline.from_pretrained(folder)
+    saved = pipe.save_pretrained(tmp_path / os.fsdecode(b"saved \xff"))
+    for each in (pipe, Pipeline.from_pretrained(saved)):
+        assert torch.equal(each(RED, seed=1).tensor, before(RED, seed=1).tensor)
+        assert each.style is not None
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
 def test_without_a_style_encoder_there_is_none_in_the_folder_not_even_an_old_one(tiny_run, saved):
     Pipeline.from_pretrained(tiny_run).save_pretrained(saved)
     assert not (saved / "style.safetensors").exists()
@@ -200,12 +213,13 @@ def stub(monkeypatch, saved, tmp_path):
     asked = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def snapshot_download(name, *, revision, token, allow_patterns, local_dir):
+    def snapshot_download(name, *, revision, token, allow_patterns, cache_dir):
         asked.append(("download", name, revision, token, sorted(allow_patterns)))
         if name != "me/flowers":
             raise RuntimeError("404 Client Error.\nRepository Not Found")
-        shutil.copytree(saved, local_dir, dirs_exist_ok=True)
-        return str(local_dir)
+        snapshot = cache_dir / "models--me--flowers" / "snapshots" / "abc"
+        shutil.copytree(saved, snapshot, dirs_exist_ok=True)
+        return str(snapshot)
 
     class HfApi:
         def __init__(self, token):

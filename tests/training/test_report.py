@@ -19,6 +19,7 @@ from t2i.config.records import differences, from_json, model_settings, to_json
 from t2i.plots.curves import curves_figure, curves_of, curves_picture, read_metrics, smoothed
 from t2i.plots.roc import roc_figure
 from t2i.training import gan, report
+from t2i.training.progress import Progress
 from t2i.training.report import Reports, evaluated, named
 from t2i.weights import read_tensors
 
@@ -220,6 +221,19 @@ def test_what_was_evaluated_becomes_a_line_at_the_models_step(tmp_path, capsys):
     (tmp_path / "odd" / "metrics.jsonl").mkdir(parents=True)
     evaluated(tmp_path / "odd", config(), figures)
     assert "the figures were not written to" in capsys.readouterr().err
+
+
+def test_nothing_is_written_through_a_link_that_leads_out_of_a_folder(tmp_path, capsys):
+    """A model of a stranger is evaluated, or given a style encoder: its metrics.jsonl is a link to a file of the user's."""
+    run, precious = tmp_path / "run", tmp_path / "precious"
+    run.mkdir()
+    precious.write_text("mine\n")
+    (run / "metrics.jsonl").symlink_to(precious)
+    evaluated(run, config(), {"fid_768": {"value": 1.25}})
+    assert "a link that leads out of the folder" in capsys.readouterr().err
+    with pytest.raises(t2i.CheckpointError, match="a link that leads out of the folder"):
+        Progress(run / "metrics.jsonl", "style", 0, 1, 1)
+    assert precious.read_text() == "mine\n"
 
 
 def test_what_was_evaluated_is_reported_where_the_run_reports(stub, tmp_path):

@@ -1,5 +1,6 @@
 """Blossoms, the synthetic data set, as a packed one; the default of t2i-train."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -9,8 +10,8 @@ from t2i.blossoms.classes import VERSION
 from t2i.blossoms.dataset import make_blossoms
 from t2i.blossoms.languages import CaptionLanguage
 from t2i.config.sizes import stored_size
-from t2i.errors import DataError
-from t2i.files import cache_folder
+from t2i.errors import CheckpointError, ConfigError, DataError
+from t2i.files import cache_folder, is_file, make_folder
 from t2i.locks import InUse
 from t2i.prepare.items import Report
 from t2i.prepare.outputs import output_lock, refuse_replacing
@@ -25,17 +26,20 @@ def embedded_blossoms(size: int, folder: Path, images: int = 6000) -> Path:
     """
     stored = stored_size(size)
     name = f"blossoms-{VERSION}-pack{FORMAT}-{stored}px-{images}"
-    cache = cache_folder()
-    for place in (cache / name, folder / name):
-        if (place / "pack.json").exists():
-            return place
+    places, failed = [folder], []
+    with contextlib.suppress(ConfigError):  # a user without a home
+        places.insert(0, cache_folder())
+    for place in (each / name for each in places):
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            if is_file(place / "pack.json", DataError):
+                return place
+            make_folder(place, DataError)
             if os.access(place, os.W_OK):
                 return _rendered(place, images, stored)
-        except OSError:
-            continue
-    raise DataError(f"neither {cache} nor {folder} can be written; choose another --out")
+            failed.append(f"{place} cannot be written")
+        except (OSError, DataError, CheckpointError) as error:  # no permission, a full disk, one without locks
+            failed.append(str(error))
+    raise DataError(f"the synthetic blossoms can be written nowhere; choose another --out ({'; '.join(failed)})")
 
 
 def _rendered(place: Path, images: int, size: int) -> Path:

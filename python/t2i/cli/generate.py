@@ -1,7 +1,7 @@
 """`t2i-generate`: images of captions, style transfer tables, interpolations and arithmetic."""
 
 import dataclasses
-import shlex
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from t2i.cli.arguments import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, Generate
 from t2i.cli.parsing import parse
 from t2i.config.presets import EXAMPLE
 from t2i.errors import ConfigError
+from t2i.files import shell_path
 
 EXAMPLES = 3  # training captions that are shown where the model does not know a word
 MOST_PIXELS = 178_956_970  # half a gigabyte; Pillow refuses to open an image of more
@@ -54,7 +55,7 @@ def _without_captions_in_style(config: Generate) -> Generate:
 
 
 def _names_an_image(word: str) -> bool:
-    return Path(word).suffix.lower() in STYLE_SUFFIXES or (len(word) < 200 and Path(word).is_file())
+    return Path(word).suffix.lower() in STYLE_SUFFIXES or os.path.isfile(word)  # False for a caption longer than a name
 
 
 def _mode(config: Generate) -> str:
@@ -77,7 +78,7 @@ def _check(config: Generate, mode: str) -> None:
     if brings_captions and config.captions:
         raise ConfigError(f"{mode} has its own captions; remove {config.captions[0][:60]!r}")
     if not config.captions and not brings_captions:
-        raise ConfigError(f'a caption is missing: t2i-generate --model {shlex.quote(config.model)} "{EXAMPLE}"')
+        raise ConfigError(f'a caption is missing: t2i-generate --model {shell_path(config.model)} "{EXAMPLE}"')
     animated = mode in ("--interpolate-text", "--interpolate-noise")
     suffix = Path(config.out).suffix.lower()
     if suffix not in IMAGE_SUFFIXES and not (animated and suffix in ANIMATION_SUFFIXES):

@@ -5,7 +5,6 @@ Torch is imported only after the flags were read, so that `--help` and a mistype
 
 import io
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from t2i.cli.next_step import caption_to_try, packed_message
 from t2i.cli.parsing import parse
 from t2i.cli.train import run_train
 from t2i.errors import ConfigError, T2IError
+from t2i.files import shell_path
 
 
 def _guarded(name: str, command: Callable[[Sequence[str]], None]) -> None:
@@ -181,7 +181,7 @@ def _export(arguments: Sequence[str]) -> None:
     pipe = Pipeline.from_pretrained(config.model)
     print(write(pipe, Path(config.out), config.precision, config.ids).summary())
     caption = caption_to_try(examples_of_run(pipe.folder, 1))
-    print(f"next: t2i-generate --model {shlex.quote(config.out)} {caption} --out picture.png")
+    print(f"next: t2i-generate --model {shell_path(config.out)} {caption} --out picture.png")
 
 
 def _demo(arguments: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from t2i.config.presets import EXAMPLE, PRESETS
 from t2i.config.sizes import MIN_SIZE, stored_size
 from t2i.data.examples import examples
+from t2i.files import shell_path
 
 FEW_IMAGES = 200  # a note says so below it
 MIN_AREA = 0.5  # fraction of an image that a crop must show; a note says so below it
@@ -54,7 +55,7 @@ def next_command(out: Path, stored: int) -> str:
     size = training_size(stored)
     preset = "drawings" if size <= PRESETS["drawings"].size else "modern"
     flag = "" if size == PRESETS[preset].size else f" --size {size}"
-    return f"t2i-train --data {shlex.quote(str(out))} --preset {preset}{flag}"
+    return f"t2i-train --data {shell_path(out)} --preset {preset}{flag}"
 
 
 def caption_to_try(captions: Sequence[str]) -> str:

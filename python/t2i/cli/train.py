@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from t2i.config.options import StyleConfig, TextConfig, TrainConfig
 from t2i.config.presets import EXAMPLE, PRESETS, preset
 from t2i.config.toml import read_toml, to_toml
 from t2i.errors import ConfigError
+from t2i.files import shell_path
 
 T = TypeVar("T", TextConfig, TrainConfig, StyleConfig)
 U = TypeVar("U", bound=FromFile)
@@ -104,7 +104,7 @@ def _train_text(arguments: Sequence[str]) -> None:
     from t2i.training import text as training
 
     data = PackedDataset(config.data if config.data else embedded_blossoms(config.size, Path(config.out)))
-    folder = shlex.quote(str(training.run(config, data)))
+    folder = shell_path(training.run(config, data))
     print(f"The text encoder is in {Path(config.out) / 'text.safetensors'}. Now try:", file=sys.stderr)
     print(f"t2i-eval text --model {folder}")
     print(_training_with(config, folder))
@@ -115,7 +115,7 @@ def _training_with(config: TextConfig, folder: str) -> str:
     name = config.preset if config.data or config.preset in OFFLINE else "drawings"
     command = ["t2i-train"]
     if config.data:
-        command += ["--data", shlex.quote(config.data)]
+        command += ["--data", shell_path(config.data)]
     if name != TrainConfig().preset:
         command += ["--preset", name]
     if config.size != PRESETS[name].size:
@@ -134,7 +134,7 @@ def _train_style(arguments: Sequence[str]) -> None:
     folder = train_style(config)
     print(f"The style encoder is in {folder / 'style.safetensors'}. Now try:", file=sys.stderr)
     caption = caption_to_try(examples_of_run(folder, 1))
-    print(f"t2i-generate --model {shlex.quote(str(folder))} --style IMAGE {caption} --out picture.png")
+    print(f"t2i-generate --model {shell_path(folder)} --style IMAGE {caption} --out picture.png")
 
 
 def _train_gan(arguments: Sequence[str]) -> None:
@@ -171,4 +171,4 @@ def _say_what_next(config: TrainConfig, data: Any, folder: Path) -> None:
 
     captions = first_captions(data) if config.data else [EXAMPLE]
     print(f"The model is in {folder}, generated images in {folder / 'samples'}. Now try:", file=sys.stderr)
-    print(f"t2i-generate --model {shlex.quote(str(folder))} {caption_to_try(captions)} --out picture.png")
+    print(f"t2i-generate --model {shell_path(folder)} {caption_to_try(captions)} --out picture.png")

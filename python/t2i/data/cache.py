@@ -1,5 +1,6 @@
 """Tensors that are computed once and cached beside the data set they belong to."""
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -16,6 +17,7 @@ from t2i.files import write_atomically
 from t2i.weights import read_tensors, serialise
 
 MAX_FILES = 4  # of a name: each new encoder makes one
+LEFT_SECONDS = 3600.0  # another run may be writing a younger file right now
 
 
 def cached_tensor(
@@ -42,14 +44,29 @@ def cached_tensor(
     if found is not None and tuple(found.shape) == shape and torch.isfinite(found).all():
         return found
     computed = compute().cpu().contiguous()
+    _clear(folder, f".{name}-*.partial", keep=0, older=LEFT_SECONDS)  # of processes that were killed while they wrote
     try:
-        for left in folder.glob(f".{name}-*.partial"):  # of a process that was killed while it wrote
-            if time.time() - left.stat().st_mtime > 3600:  # another run may be writing right now
-                left.unlink(missing_ok=True)
         write_atomically(path, serialise({name: computed}))
-        files = sorted(folder.glob(f"{name}-*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
-        for old in files[:-MAX_FILES]:
-            old.unlink(missing_ok=True)
-    except (CheckpointError, OSError):
+    except CheckpointError:
         print(f"{folder} cannot be written: its {name.replace('-', ' ')} are not cached", file=sys.stderr)
+        return computed
+    _clear(folder, f"{name}-*.safetensors", keep=MAX_FILES - 1, but=path)
     return computed
+
+
+def _clear(folder: Path, pattern: str, *, keep: int, older: float = 0.0, but: Path | None = None) -> None:
+    """Delete the files of a pattern: all but the newest `keep`, those of the last `older` seconds, and `but`.
+
+    `but` is the one just written, which is not the newest by its time where the clock was set back. Other processes that
+    delete the same files, or may, are no failure.
+    """
+    found = []
+    for file in folder.glob(pattern):
+        with contextlib.suppress(OSError):  # gone by now
+            if file != but:
+                found.append((file.stat().st_mtime, file))
+    found.sort()
+    for written, file in found[: max(0, len(found) - keep)]:
+        if not older or time.time() - written > older:
+            with contextlib.suppress(OSError):
+                file.unlink()

@@ -13,8 +13,9 @@ from safetensors.numpy import load
 from t2i import _native
 from t2i.config.sizes import stored_size
 from t2i.errors import ConfigError, DataError
-from t2i.files import read_file, read_json, write_atomically
+from t2i.files import is_file, is_folder, read_file, read_json, write_atomically
 
+MAX_RECORD = 1 << 30  # bytes of a pack.json: a large one lists thousands of shards and classes
 Tokenizer = Literal["alphabet", "bytes"]
 
 
@@ -37,9 +38,9 @@ class PackedDataset:
 
     def __init__(self, path: str | Path, verify: bool = False, memory: int = 2 * 2**30) -> None:
         self.path = Path(path)
-        if not self.path.is_dir():
+        if not is_folder(self.path, DataError):
             raise DataError(f"no such folder: {self.path}; t2i-prepare makes one from your images")
-        if not (self.path / "pack.json").is_file():
+        if not is_file(self.path / "pack.json", DataError):
             raise DataError(
                 f"{self.path} is not a packed data set (no pack.json); run t2i-prepare on your images first"
             )
@@ -52,6 +53,7 @@ class PackedDataset:
         self.classes = self.native.classes()  # (N,) int32, -1 without classes
         self.splits = self.native.splits()  # (N,) uint8: 0 train, 1 test
         self.caption_offsets = self.native.caption_offsets()  # (N + 1,) int64
+        self._shards = _read_shards(self.path / "pack.json")  # now: another pack may take the place of this one
 
     def __len__(self) -> int:
         return self.images
@@ -131,9 +133,17 @@ class PackedDataset:
         Raises:
             DataError: the pack has no tensor of that name, or a shard is not what pack.json says.
         """
-        manifest = json.loads((self.path / "pack.json").read_text(encoding="utf-8"))
-        parts = [_read_tensor(self.path / entry["file"], name, entry["sha256"]) for entry in manifest["shards"]]
-        return np.concatenate(parts)
+        return np.concatenate([_read_tensor(self.path / file, name, sha256) for file, sha256 in self._shards])
+
+
+def _read_shards(path: Path) -> list[tuple[str, str]]:
+    """List the shards of a pack.json that the native module has opened: names and SHA-256."""
+    try:
+        return [
+            (str(entry["file"]), str(entry["sha256"])) for entry in read_json(path, DataError, MAX_RECORD)["shards"]
+        ]
+    except (FileNotFoundError, LookupError, TypeError) as error:
+        raise DataError(f"{path} changed while it was read: {error}; open the data set again") from error
 
 
 def _read_tensor(shard: Path, name: str, sha256: str) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from t2i import _native, runtime
 from t2i.errors import ConfigError
 from t2i.export.checks import sealed
 from t2i.extras import require
-from t2i.files import write_atomically
+from t2i.files import make_folder, write_atomically
 from t2i.models.build import AnyGenerator
 from t2i.pipeline import Pipeline
 from t2i.text import tokenizer
@@ -114,6 +114,7 @@ def export(pipe: Pipeline, path: Path, precision: Precision = "float32", ids: Id
         )
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, "t2i-export", "export")
+    make_folder(path.parent)  # now, and not after minutes of tracing
     model = trace(pipe, torch.float16 if precision == "float16" else torch.float32, ids)
     if precision == "int8":
         to_int8(model)
@@ -127,7 +128,6 @@ def export(pipe: Pipeline, path: Path, precision: Precision = "float32", ids: Id
             f"average, allowed are {most} and {most_mean}; nothing was written"
             + ("" if precision == "float32" else "; --precision float32 is exact")
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)
     return Written(path, len(data), worst, mean)
 

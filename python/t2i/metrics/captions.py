@@ -7,6 +7,7 @@ again, and without a probe that passes no figure is reported.
 Source: none; in the paper, people rate the images.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from t2i.blossoms.classes import VERSION, unseen_pairs
 from t2i.blossoms.dataset import make_blossoms
 from t2i.blossoms.languages import LanguageCode
 from t2i.errors import CheckpointError, ConfigError, ScorerError
+from t2i.files import cache_folder, make_folder
 from t2i.metrics.attributes import ATTRIBUTES, AttributeProbe, caption_accuracy, probe_accuracy, train_probe
 from t2i.pipeline import Pipeline
-from t2i.prepare import cache_folder
 
 TRAINING, CHECKING = 7_000, 1_080  # real blossoms the probe learns from and is measured on
 TRAINING_SEED, CHECKING_SEED = 1001, 1002  # neither is the training set's
@@ -89,8 +90,11 @@ def load_probe(device: torch.device) -> tuple[AttributeProbe, dict[str, float]]:
                 f"{name.replace('_', ' ')} {accuracy[name]:.0%} (at least {MIN_ACCURACY[name]:.0%})" for name in failed
             )
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    probe.save(path)
+    try:
+        make_folder(path.parent)
+        probe.save(path)
+    except CheckpointError as error:  # a full disk, a read-only home: it is trained again next time
+        print(f"the probe is not cached: {error}", file=sys.stderr)
     return probe, accuracy
 
 

@@ -24,6 +24,7 @@ from t2i.config.options import JointOptions
 from t2i.config.records import text_options
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError, ScorerError
+from t2i.files import is_file
 from t2i.images import normalise
 from t2i.metrics.scoring import ImageSample
 from t2i.models.encoders import ImageEncoder
@@ -59,7 +60,7 @@ class JointEmbedding:
             CheckpointError: the file is damaged or of another shape.
         """
         path = run / "text.safetensors"
-        if not path.is_file():
+        if not is_file(path, ConfigError):
             raise ConfigError(
                 f"{run} has no joint embedding (no text.safetensors); R-precision needs one with an image side: "
                 "t2i-train text makes one, for --scorer"

@@ -21,6 +21,7 @@ from t2i.config.options import JointOptions
 from t2i.config.records import text_options, text_size
 from t2i.data.dataset import PackedDataset, dataset_of_run
 from t2i.errors import ConfigError
+from t2i.files import is_file
 from t2i.images import normalise
 from t2i.metrics.inputs import center_crop
 from t2i.models.build import image_encoder
@@ -156,7 +157,7 @@ def zero_shot_of_run(
         DataError: `data` is no packed data set.
     """
     path = run / "text.safetensors"
-    if not path.is_file():
+    if not is_file(path, ConfigError):
         raise ConfigError(f"{run} has no joint embedding (no text.safetensors); t2i-train text makes one")
     options, on = text_options(run), runtime.pick_device(device)
     pack = dataset_of_run(run, data)

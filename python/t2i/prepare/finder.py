@@ -2,12 +2,12 @@
 
 import os
 import re
-import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 from urllib.parse import unquote
 
 from t2i.errors import DataError
+from t2i.files import shell_path
 from t2i.prepare.encoded import NO_NAME, holds_image
 from t2i.prepare.items import Report, inside
 from t2i.prepare.kinds import ENDINGS, ending, is_hidden, looks_like_image, stem_of
@@ -174,7 +174,7 @@ class Finder:
         if not named or _plain(name) in (_plain(other), _plain(stem_of(other))):
             return f" (there is {shown(other)})"
         folder = "/".join(other.split("/")[: -name.removeprefix("./").count("/") - 1])
-        return f" (there is {shown(other)}: --images {shlex.quote(str(tree.path / folder))})"
+        return f" (there is {shown(other)}: --images {shell_path(tree.path / folder)})"
 
 
 def _plain(path: str) -> str:

@@ -1,12 +1,12 @@
 """Account for files that no reader used: listed in the report if they may hold images or captions, otherwise counted."""
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
+from t2i.files import shell_path
 from t2i.prepare.accounting import BESIDE, HIDDEN, LONELY_TEXT, NO_IMAGE, Account
 from t2i.prepare.collect import Collector
 from t2i.prepare.column_names import CAPTIONS, FILES
@@ -178,7 +178,7 @@ def _fate(tree: Tree, name: str, report: Report, images: Collection[str]) -> tup
 
 def _hint(name: str, kind: str, place: str, start: bytes) -> str | None:
     """Suggest what to do with an unused file that holds images or captions; None if it holds neither."""
-    place = shlex.quote(place)
+    place = shell_path(place)
     if name.rpartition("/")[2].casefold() in METADATA:
         return "metadata of images, which is read by t2i-prepare folder (without --captions name)"
     if kind == ".parquet":
@@ -249,7 +249,7 @@ def unknown_form(kind: str, start: bytes, images: Collection[str], place: str) -
     if found is None or not any(word[:1].isalpha() and not looks_like_image(word) for word in words):
         return None
     said = f"it names images, such as {found[:100]}, in a form that is not known. A line is {FORMS}"
-    return f"{said}; so written, it is read by t2i-prepare csv {shlex.quote(place)}"
+    return f"{said}; so written, it is read by t2i-prepare csv {shell_path(place)}"
 
 
 def first_line(start: bytes) -> str:

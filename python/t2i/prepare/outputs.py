@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.files import make_folder, write_atomically
+from t2i.files import is_file, make_folder, write_atomically
 from t2i.locks import RunLock
 
 NOTES = ".preparing"
@@ -73,7 +73,7 @@ def free_suffix(out: Path) -> str:
 
 def refuse_replacing(out: Path, force: bool) -> None:
     """Keep a packed data set that is there, and files that are not t2i's; DataError where one is in the way."""
-    if (out / "pack.json").exists() and not force:
+    if is_file(out / "pack.json", DataError) and not force:
         raise DataError(f"{out} already holds a packed data set; choose another --out or add --force")
     suffix, replaced = _notes(out)
     ours = listed_shards(out) | replaced

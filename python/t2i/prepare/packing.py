@@ -4,13 +4,13 @@ import dataclasses
 import hashlib
 import json
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from t2i.config.sizes import MAX_PIXELS
 from t2i.errors import ConfigError, DataError
+from t2i.files import is_file, is_folder, shell_path
 from t2i.prepare.collect import DEFAULTS, SourceOptions
 from t2i.prepare.images import Fit, load_images
 from t2i.prepare.items import Item, Report, root_of
@@ -136,9 +136,10 @@ class _Settings:
 def _checked_part(settings: _Settings, shard: str | None, shard_images: int | None, force: bool) -> tuple[int, int]:
     """Check the settings before anything is read; return the part and the number of parts."""
     kind, source = settings.kind, settings.source
-    if not source.is_dir() and not (kind in ONE_FILE and source.is_file()):
+    folder_given = is_folder(source, DataError)
+    if not folder_given and not (kind in ONE_FILE and is_file(source, DataError)):
         raise DataError(f"no such {'file or ' if kind in ONE_FILE else ''}folder: {source}")
-    if kind == "folder" and not source.is_dir() and not is_zip(source):
+    if kind == "folder" and not folder_given and not is_zip(source):
         raise DataError(f"{source} is neither a folder nor a zip; {_other_kind(source)}")
     images, zip_names = settings.options.images, settings.options.zip_names
     for flag, given, kinds in (
@@ -148,7 +149,7 @@ def _checked_part(settings: _Settings, shard: str | None, shard_images: int | No
     ):
         if given and kind not in kinds:
             raise ConfigError(f"{flag} has no effect on {kind}; it goes with {', '.join(kinds)}")
-    if images is not None and not images.is_dir():
+    if images is not None and not is_folder(images, ConfigError):
         raise ConfigError(f"--images must be a folder, got {images}")
     try:
         b"a".decode(zip_names or "utf-8")
@@ -169,7 +170,7 @@ def _by_name(settings: _Settings) -> bool:
 
 def _other_kind(source: Path) -> str:
     """Return which kind reads a file that `folder` does not."""
-    quoted = shlex.quote(str(source))
+    quoted = shell_path(source)
     if is_shard(source.name):
         return f"tar shards are read by t2i-prepare webdataset {quoted}"
     if source.suffix.lower() == ".parquet":

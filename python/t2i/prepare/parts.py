@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.files import make_folder, write_atomically
+from t2i.files import is_file, make_folder, write_atomically
 from t2i.prepare.accounting import Account
 from t2i.prepare.items import Report
 from t2i.prepare.outputs import (
@@ -195,7 +195,7 @@ def merge(parts: Sequence[Path], out: Path, force: bool = False) -> Report:
     for part in parts:
         listing = Listing.read(part)
         if listing is None:
-            whole = "; it is whole already" if (part / "pack.json").exists() else ""
+            whole = "; it is whole already" if is_file(part / "pack.json", DataError) else ""
             raise DataError(f"{part} holds no part of a preparation (no {NOTES}/listing.json){whole}")
         if listings and listing.digest != listings[0].digest:
             raise DataError(f"{part} and {parts[0]} are parts of different preparations (other images or settings)")

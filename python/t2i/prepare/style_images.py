@@ -12,7 +12,7 @@ from torch import Tensor
 from t2i import _native
 from t2i.config.sizes import MAX_PIXELS
 from t2i.errors import ConfigError, DataError
-from t2i.files import check_file
+from t2i.files import check_file, is_file
 from t2i.images import normalise
 from t2i.prepare.images import load_images
 from t2i.prepare.items import Item
@@ -40,7 +40,7 @@ def read_style_images(
             item = Item(Path("the style image"), (), read=partial(_cut, picture))
         elif isinstance(picture, (str, Path)):
             item = Item(Path(picture), ())
-            if not item.path.is_file():
+            if not is_file(item.path, DataError):
                 raise DataError(f"no such image: {item.path}")
             check_file(item.path, error=DataError)
         else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from t2i.errors import CheckpointError, ConfigError
 from t2i.extras import require
+from t2i.files import cache_folder
 from t2i.pretrained.folder import FILES
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -20,26 +21,25 @@ def is_name(name: str) -> bool:
 def download(name: str, revision: str | None = None, token: str | None = None) -> Path:
     """Download the files of a model, and no others, into the user's cache; what is there is not downloaded again.
 
+    Each commit has a folder of its own: a branch that moves on, or a download that breaks off, never mixes two models. Where
+    the Hub cannot be reached, the commit that the branch was last seen at is taken, if all of it is there.
+
     Args:
         name: owner/name.
         revision: Branch, tag or commit; the main branch where it is None.
         token: For private models; without it, the one that huggingface_hub keeps.
 
     Returns:
-        A folder of regular files.
+        A folder of files, or of links into the blobs of the cache.
 
     Raises:
         ConfigError: the extra is not installed.
         CheckpointError: no such model, or the Hub cannot be reached.
     """
-    from t2i.prepare import cache_folder  # here, so that loading a model does not import the image readers
-
     hub = require("huggingface_hub", f"{name} is not a folder here; loading it from the Hugging Face Hub", "hub")
-    version = re.sub(r"[^\w.-]", "-", revision or "main")
-    place = cache_folder() / "hub" / f"{name.replace('/', '--')}@{version}"
     try:
         found: str = hub.snapshot_download(
-            name, revision=revision, token=token, allow_patterns=[*FILES, "data.json"], local_dir=place
+            name, revision=revision, token=token, allow_patterns=[*FILES, "data.json"], cache_dir=cache_folder() / "hub"
         )
     except Exception as error:  # huggingface_hub, its transport and the disk raise a dozen classes
         raise CheckpointError(

@@ -71,4 +71,6 @@ def load_model(
         modules["text"] = encoder
     on = runtime.pick_device(device)
     load_weights(path, modules)
+    if read_settings(folder) != config:  # `write_model` puts settings and weights in place one after the other
+        raise CheckpointError(f"{folder} was replaced while it was read: load it again")
     return LoadedModel(generator.to(on), None if encoder is None else encoder.to(on), config, folder)

@@ -8,6 +8,7 @@ from t2i.config.options import LEARNED, JointOptions, TextConfig, TextOptions, T
 from t2i.config.records import text_options, text_size
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError
+from t2i.files import is_file, is_folder
 from t2i.text.build import text_encoder
 from t2i.text.protocol import TextEncoder
 from t2i.text.table import _table
@@ -33,14 +34,14 @@ def encoder_file(name: str) -> Path:
         ConfigError: there is no such file.
     """
     path = Path(name)
-    if path.is_dir():
+    if is_folder(path, ConfigError):
         if (path / "pack.json").is_file():
             return path
         found = [path / each for each in ("text.safetensors", "model.safetensors") if (path / each).is_file()]
         if not found:
             raise ConfigError(f"--text.encoder {name}: the folder has no text.safetensors; t2i-train text makes one")
         return found[0]
-    if not path.is_file():
+    if not is_file(path, ConfigError):
         raise ConfigError(f"--text.encoder {name}: no such file, and neither joint nor end-to-end")
     if path.suffix not in (".safetensors", ".npy"):
         raise ConfigError(f"--text.encoder {name}: expected a run folder, a .safetensors or a .npy")
@@ -108,7 +109,7 @@ def with_teacher(config: Config) -> Config:
     if not config.text.teacher:
         return config
     folder = Path(config.text.teacher)
-    if not (folder / "text.safetensors").is_file():
+    if not is_file(folder / "text.safetensors", ConfigError):
         raise ConfigError(f"{config.text.flags}teacher {folder}: no text.safetensors there; t2i-train text makes one")
     taught = text_options(folder)
     if taught.image_features == "joint" and text_size(folder) != config.size:

@@ -14,6 +14,7 @@ from t2i import console
 from t2i.errors import CheckpointError
 from t2i.files import read_file, write_atomically
 from t2i.locks import check_held
+from t2i.pretrained.folder import plain_file
 
 INTERVALS = {True: 0.5, False: 30.0}  # seconds between refreshes of the bar: on a terminal, and in a log file
 REPEATED = {"gan": ("evaluation",)}  # phases whose lines a resumed phase writes again
@@ -99,6 +100,7 @@ class Progress:
     def __init__(self, path: Path, name: str, start: int, steps: int, batch: int, writes: bool = True) -> None:
         self.path, self.name, self.batch, self.writes = path, name, batch, writes
         if writes:
+            plain_file(path.parent, path.name)  # a folder may come from a stranger: no link out of it, and no pipe
             _forget(path, name, start)
         interval = INTERVALS[console.errors().isatty()]
         self.bar = tqdm(

@@ -21,8 +21,9 @@ import numpy as np
 from PIL import Image
 
 from t2i.config.options import TrainConfig
+from t2i.errors import CheckpointError
 from t2i.extras import require
-from t2i.pretrained.folder import data_metadata
+from t2i.pretrained.folder import data_metadata, plain_file
 
 GROUPS = dict.fromkeys(("matching", "mismatched", "fake"), "scores")  # of D, for the three kinds of pair
 GROUPS |= dict.fromkeys(("d_loss", "g_loss", "feature_loss", "feature_g_loss", "text_fit", "contrastive"), "losses")
@@ -209,12 +210,14 @@ def evaluated(folder: Path, config: TrainConfig, figures: Mapping[str, Any]) -> 
     step = data_metadata(folder).get("steps", 0)
     reports = None
     try:
+        plain_file(folder, "metrics.jsonl")
         if config.trackers:
             reports = Reports(config, folder, start=max(step, 1))
         with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"phase": "eval", "step": step, **values}) + "\n")
-    except OSError as error:
-        print(f"the figures were not written to {folder / 'metrics.jsonl'}: {error.strerror}", file=sys.stderr)
+    except (OSError, CheckpointError) as error:
+        reason = getattr(error, "strerror", None) or error
+        print(f"the figures were not written to {folder / 'metrics.jsonl'}: {reason}", file=sys.stderr)
     finally:
         if reports is not None:
             with reports:

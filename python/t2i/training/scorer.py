@@ -18,7 +18,7 @@ from t2i.config.options import JointOptions, TextConfig
 from t2i.config.run import MAX_SEED
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError
-from t2i.files import read_json, write_atomically
+from t2i.files import make_folder, read_json, write_atomically
 from t2i.images import normalise
 from t2i.metrics.retrieval import JointEmbedding
 from t2i.models.build import image_encoder
@@ -77,7 +77,7 @@ def independent_scorer(
             f"{folder} holds a text encoder, and the scorer of --eval-every goes there; move it elsewhere"
         )
     networks = _trained(config, data, device, precision)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     save_weights(folder / "text.safetensors", networks)
     write_atomically(folder / "text.json", (json.dumps(metadata, indent=2) + "\n").encode())
     return JointEmbedding.load(folder, SCORER, size, device)

@@ -20,8 +20,8 @@ from t2i import runtime
 from t2i.config.options import StyleConfig
 from t2i.config.records import model_settings
 from t2i.data.dataset import PackedDataset, dataset_of_run
-from t2i.errors import ConfigError
-from t2i.files import write_atomically
+from t2i.errors import CheckpointError, ConfigError
+from t2i.files import is_file, write_atomically
 from t2i.locks import RunLock
 from t2i.models.build import style_encoder
 from t2i.models.encoders import blurred
@@ -107,6 +107,7 @@ def train_style(config: StyleConfig) -> Path:
     folder = Path(config.out) if config.out else run
     device = runtime.pick_device(config.device)
     runtime.use_threads(config.threads)
+    model = model_hash(run) if is_file(run / "model.safetensors", CheckpointError) else ""  # before it is read
     pipe = Pipeline.from_pretrained(run, str(device))
     if pipe.encoder is None:
         raise ConfigError(f"{run} has no text encoder, and the style encoder is trained on images of captions")
@@ -116,7 +117,11 @@ def train_style(config: StyleConfig) -> Path:
             _copy_run(run, folder)
         config = resolve_precision(config, folder / "style.json", device)
         precision = runtime.pick_precision(config.precision, device)
-        metadata = style_metadata(config, run, data)
+        metadata = style_metadata(config, folder, data)
+        if metadata["model_sha256"] != model:
+            raise CheckpointError(
+                f"the model of {run} changed while it was read: wait for its training, and start again"
+            )
         check_record(folder / "style.json", metadata, config.force)
         check_replaces(folder / "style.safetensors", "a style encoder", folder / "style", config.force)
         write_atomically(folder / "style.json", (json.dumps(metadata, indent=2) + "\n").encode())
