@@ -284,13 +284,38 @@ def test_columns_that_repeat_a_name_are_captions_of_one_image(tmp_path, form, he
 @pytest.mark.parametrize("form", KINDS)
 def test_columns_that_may_hold_captions_and_are_not_read_are_named(tmp_path, form):
     rows = [["a", "b", "c", "d"], ["e", "f", "g", "h"]]
-    found, report = listed(tmp_path, form, ["text", "caption", "prompt_2", "author"], rows)
+    header = ["text", "caption", "prompt_2", "author"]
+    found, report = listed(tmp_path, form, header, rows)
     assert found == {0: (["a"], None), 1: (["e"], None)}
     assert report.notes == [
-        "not read for captions beside others: caption, prompt_2; --caption-column takes one of them instead"
+        "not read for captions beside others: caption, prompt_2; --caption-column takes one of them instead, "
+        "or several with commas"
     ]
-    found, report = listed(tmp_path, form, ["text", "caption", "prompt_2", "author"], rows, caption_column="prompt_2")
+    found, report = listed(tmp_path, form, header, rows, caption_column="prompt_2")
     assert found == {0: (["c"], None), 1: (["g"], None)}
+    assert report.notes == []
+
+
+@pytest.mark.parametrize("form", [form for form in KINDS if form != "by image.json"])  # an object, all of which is read
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ("caption_cn", True),  # of two languages one is read
+        ("zh_caption", True),
+        ("short_caption", True),
+        ("blip_caption", True),
+        ("num_captions", False),  # what says something about captions
+        ("caption_id", False),
+        ("caption_score", False),
+    ],
+)
+def test_captions_of_another_language_or_kind_are_named_where_they_are_not_read(tmp_path, form, other, named):
+    rows = [["a kite", "风筝"], ["a red kite", "红色风筝"]]
+    found, report = listed(tmp_path, form, ["caption", other], rows)
+    assert found == {0: (["a kite"], None), 1: (["a red kite"], None)}
+    assert [other in note for note in report.notes] == ([True] if named else [])
+    found, report = listed(tmp_path, form, ["caption", other], rows, caption_column=f"caption,{other}")
+    assert found == {0: (rows[0], None), 1: (rows[1], None)}
     assert report.notes == []
 
 

@@ -103,7 +103,7 @@ def find_columns(
         what = "no column of captions" if caption is None else f"no column {caption!r}"
         raise DataError(f"{what}; the columns are {listed}: choose one with --caption-column, or several with commas")
     others = [name for name in rest if name not in texts]
-    unread = tuple(str(name) for name in others if caption is None and _parts(name)[0] in CAPTIONS)
+    unread = tuple(str(name) for name in others if caption is None and _may_hold_captions(name))
     return Columns(found, texts[0], find_column(others, CLASSES), split_columns(others), texts[1:], key, unread)
 
 
@@ -127,6 +127,10 @@ def caption_columns(names: Sequence[object], wanted: str | None = None) -> tuple
     return tuple(sorted(numbers, key=lambda name: numbers[name]))
 
 
+def _may_hold_captions(name: object) -> bool:
+    return _parts(name)[0] in CAPTIONS or is_kind_of_caption(plain(name), CAPTIONS)
+
+
 def _parts(name: object) -> tuple[str, str, int]:
     """Split the name of a column into its base, the mark before its number, and the number; -1 where it has none."""
     known = plain(name)
@@ -137,9 +141,8 @@ def _parts(name: object) -> tuple[str, str, int]:
 def unread_note(names: Iterable[str]) -> list[str]:
     """Return the note on columns that may hold captions and are not read; none where there is no such column."""
     listed = ", ".join(sorted(set(names)))[:300]
-    return (
-        [f"not read for captions beside others: {listed}; --caption-column takes one of them instead"] if listed else []
-    )
+    what = "--caption-column takes one of them instead, or several with commas"
+    return [f"not read for captions beside others: {listed}; {what}"] if listed else []
 
 
 def distinct(names: Sequence[str]) -> list[str]:

@@ -38,6 +38,7 @@ _BESIDE = frozenset({"simplified", "traditional", "brazilian", "european", "lati
 _KINDS = frozenset(
     {"short", "long", "brief", "detailed", "dense", "full", "original", "blip", "blip2", "human", "llava"}
 )
+_COUNTS = frozenset({"num", "n", "number", "count", "is", "has"})  # before the word: they say something about captions
 _WORDS = ("caption", "captions", "description", "descriptions")
 _TAG = re.compile(r"(?P<code>[a-z]{2,3})(?:[-_][a-z0-9]{2,8}){0,3}")
 
@@ -79,4 +80,4 @@ def is_kind_of_caption(name: str, captions: Sequence[str]) -> bool:
     before, _, last = name.rpartition("_")
     if first in captions and kind and are_languages((kind,)):
         return True
-    return bool(before) and (last in _WORDS or (first in _WORDS and kind in _KINDS))
+    return bool(before) and ((last in _WORDS and before not in _COUNTS) or (first in _WORDS and kind in _KINDS))

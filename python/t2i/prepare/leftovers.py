@@ -213,6 +213,8 @@ def near_miss(name: str, start: bytes) -> str | None:
     """Suggest what an unused text file was meant to be; `{place}` stands for its path."""
     base, kind = name.rpartition("/")[2].casefold(), ending(name)
     if kind.startswith(JSON):
+        if _is_label_studio(start):
+            return "Label Studio's JSON; export it as JSON-MIN or CSV, which t2i-prepare csv reads"
         content = json_content(name, start)
         if content == "coco":
             return "it looks like COCO's captions, which are read by t2i-prepare coco {place}"
@@ -268,12 +270,21 @@ def _text(start: bytes) -> str:
 def json_content(name: str, start: bytes) -> Literal["captions", "coco"] | None:
     """Return what a JSON file seems to hold by its first bytes: a list of captions, COCO's form, or neither."""
     base, first = name.rpartition("/")[2].casefold(), _text(start)
-    if base in KNOWN or base.endswith("_stats.json") or base.startswith(OTHER_OF_COCO):
+    if base in KNOWN or base.endswith(("_stats.json", "_annotations.coco.json")) or base.startswith(OTHER_OF_COCO):
         return None
     columns = any(f'"{column}"' in first.casefold() for column in (*FILES, "caption", "captions"))
     if not columns and ".jp" not in first and ".png" not in first:
         return None
-    return "coco" if '"annotations"' in first or '"images"' in first else "captions"
+    if _is_label_studio(start):
+        return None
+    whole = ending(name) == ".json" and first.lstrip("\ufeff \t\r\n").startswith("{")  # COCO's form is one object
+    return "coco" if whole and ('"annotations"' in first or '"images"' in first) else "captions"
+
+
+def _is_label_studio(start: bytes) -> bool:
+    """Return whether a file begins as what Label Studio exports as JSON: tasks, each with the results of its annotations."""
+    first = _text(start).lstrip("\ufeff \t\r\n")
+    return first.startswith("[") and '"annotations"' in first and ('"result"' in first or '"completed_by"' in first)
 
 
 def account_for_items(tree: FolderTree, report: Report, items: Sequence[Item]) -> None:

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from posixpath import join
 from typing import Any
 
 from t2i.errors import DataError
@@ -10,26 +11,31 @@ from t2i.prepare.collect import DEFAULTS, Collector, SourceOptions
 from t2i.prepare.columns import Columns
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions, root_of
-from t2i.prepare.kinds import is_hidden
-from t2i.prepare.leftovers import account_for_collected
+from t2i.prepare.kinds import folder_of, is_hidden
+from t2i.prepare.leftovers import account_for_collected, json_content
 from t2i.prepare.lines import decode
 from t2i.prepare.sources.rows import ListedRow, rows_of_json
 from t2i.prepare.splits import split_of_file
-from t2i.prepare.tree import FolderTree, Tree, is_zip, open_tree, read_text_file, top_level
+from t2i.prepare.tree import FolderTree, Tree, head, is_zip, open_tree, read_text_file, top_level
 
 MAX_JSON_BYTES = 2 * 2**30  # bytes; captions_train2014.json has 67 MB
 COLUMNS = Columns("file_name", "text", None, ("split",))
 
 
 class _NoCaptions(DataError):
-    """A file lists images without captions, as VizWiz and COCO have one of their test images."""
+    """A file has images without captions, as VizWiz and COCO have one of their test images, or boxes of objects."""
+
+    def __init__(self, place: str, what: str) -> None:
+        super().__init__(f"{place} must be COCO's captions: {what}")
+        self.what = what
 
 
 def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Iterator[Item]:
     """List the images of one captions JSON, or of those in a folder (or zip) and its annotations/.
 
     The split is read from the file's name (`captions_val2014`), in Karpathy's format from each image. Images are looked for
-    in a folder of that name (train2014/), in images/ of it, in images/, and beside the file. There are no classes.
+    in a folder of that name (train2014/, or train2014/train2014/ as unpacked on Windows), in images/ of it, in images/, and
+    beside the file, in each folder above it in turn. There are no classes.
     """
     whole = source.is_dir() or is_zip(source)
     root = root_of(source)
@@ -41,12 +47,12 @@ def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Ite
         stem = name.rpartition("/")[2].removesuffix(".json")
         try:
             for row in _rows(tree, name, report, options):
-                place = next((place for place in _places(name, stem) if _there(tree, place, row)), "")
-                collector.add(row.where, place, row.cells, row.columns, split=split_of_file(stem))
-        except _NoCaptions:
+                place = next((place for place in _places(name, stem) if _there(tree, place, row)), _bases(name)[0])
+                collector.add(row.where, place, row.cells, row.columns, split=split_of_file(stem), table=stem)
+        except _NoCaptions as error:
             if len(files) == 1:
                 raise
-            report.skip(tree.place(name), "not read: it lists images without captions")
+            report.skip(tree.place(name), f"not read: {error.what}")
             without.add(name)
     items = list(collector.items())
     if whole:
@@ -55,30 +61,35 @@ def coco(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> Ite
 
 
 def _files(tree: Tree) -> list[str]:
-    """Find the JSON files of captions: captions_*.json, otherwise Karpathy's, otherwise any in annotations/."""
+    """Find the JSON files of captions: captions_*.json, otherwise Karpathy's, any in annotations/, or any of COCO's form."""
     shown = [name for name in tree.names if name.casefold().endswith(".json") and not is_hidden(name)]
-    annotations = {name for name in shown if name.split("/")[-2:-1] == ["annotations"]}
+    annotations = {name for name in shown if "annotations" in folder_of(name).rpartition("/")[2]}
     top = annotations.union(top_level(tree))
     for start in ("captions_", "dataset_", "dataset", ""):
         wanted = top if start else annotations
         found = [name for name in shown if name in wanted and name.rpartition("/")[2].startswith(start)]
         if found:
             return found
-    return []
+    return [name for name in shown if name in top and json_content(name, head(tree, name)) == "coco"]  # STAIR, nocaps
 
 
-def _places(name: str, stem: str) -> list[str]:
+def _bases(name: str) -> list[str]:
+    """List the folders above an annotation file, its own first; annotations/ is none of its own."""
+    folder = PurePosixPath(name).parent
+    own = folder.parent if folder.name == "annotations" else folder
+    return ["" if base == PurePosixPath() else str(base) for base in (own, *own.parents)]
+
+
+def _places(name: str, stem: str) -> Iterator[str]:
     """List the folders that images of an annotation file are looked for in."""
-    folder = name.rpartition("/")[0]
-    base = folder.removesuffix("annotations").rstrip("/") if folder.endswith("annotations") else folder
     split = stem.removeprefix("captions_")
-    below = [split, f"images/{split}", "images", ""]
-    return [f"{base}/{place}".strip("/") if base else place for place in below]
+    for base in _bases(name):
+        yield from (join(base, place) for place in (split, f"images/{split}", f"{split}/{split}", "images", ""))
 
 
 def _there(tree: Tree, place: str, row: ListedRow) -> bool:
     try:
-        return tree.has(f"{place}/{row.cells.get('file_name')}".lstrip("/"))
+        return tree.has(f"{place}/{row.cells.get('file_name')}".strip("/"))
     except (OSError, ValueError):  # a name that no file system takes
         return False
 
@@ -90,7 +101,9 @@ def _rows(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iter
         if isinstance(content, dict) and isinstance(content.get("images"), list):
             karpathy = any(isinstance(image, dict) and "sentences" in image for image in content["images"][:100])
             if not karpathy and "annotations" not in content:
-                raise _NoCaptions(f"{place} must be COCO's captions, and lists images without captions")
+                raise _NoCaptions(place, "it lists images without captions")
+            if not karpathy and _are_boxes(content["annotations"]):
+                raise _NoCaptions(place, "it has boxes or classes of objects, and no captions")
             if karpathy or isinstance(content["annotations"], list):
                 yield from _karpathy(content, place, report) if karpathy else _annotated(content, place, report)
                 return
@@ -103,6 +116,13 @@ def _rows(tree: Tree, name: str, report: Report, options: SourceOptions) -> Iter
         raise DataError(
             f"{place} must be COCO's captions: an object with images and annotations ({error!r:.300})"
         ) from error
+
+
+def _are_boxes(annotations: Any) -> bool:
+    """Return whether annotations are of objects, as in instances_train2017.json and Roboflow's _annotations.coco.json."""
+    if not isinstance(annotations, list) or not annotations:
+        return False
+    return all(isinstance(each, dict) and "caption" not in each and "category_id" in each for each in annotations)
 
 
 def _karpathy(content: Any, place: str, report: Report) -> Iterator[ListedRow]:
