@@ -104,7 +104,7 @@ def _prepare(arguments: Sequence[str]) -> None:
         return
     if arguments and arguments[0] not in get_args(Kind) and os.access(arguments[0], os.F_OK):
         raise ConfigError(
-            f"the format of {arguments[0]} is missing: t2i-prepare folder {shlex.quote(arguments[0])} --out DIR for images "
+            f"the format of {arguments[0]} is missing: t2i-prepare folder {shell_path(arguments[0])} --out DIR for images "
             f"with captions beside them; the other formats are {', '.join(get_args(Kind)[1:])}"
         )
     config = parse(Prepare, arguments, "t2i-prepare")

@@ -12,6 +12,8 @@ MAX_STEPS = 10**8 - 1  # the names of checkpoints have eight digits
 MAX_BATCH = 1 << 24  # the native module's limit
 MAX_CAPTIONS = 1024  # of an image in a step
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -25,7 +27,7 @@ class RunOptions:
         1000, "Steps between checkpoints.", group="run", at_least=1, rare=True, runtime_only=True
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps (Apple's GPU).", group="device", runtime_only=True)
-    precision: Literal["auto", "float32", "bfloat16"] = option(
+    precision: Precision = option(
         "auto", "Mixed precision: auto is bfloat16 where it is faster than float32.", group="device"
     )
     threads: int = option(

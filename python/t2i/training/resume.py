@@ -14,13 +14,14 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 
 from t2i import runtime
 from t2i.config.options import StyleConfig, TextConfig, TrainConfig
 from t2i.config.records import differences, from_json, listed, model_settings
+from t2i.config.run import Precision
 from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
 from t2i.files import read_json
@@ -114,13 +115,15 @@ def resolve_precision(config: Encoder, path: Path, device: torch.device) -> Enco
     """
     if config.precision != "auto":
         return config
-    precision = None
+    recorded = None
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):  # `check_record` says so
-        precision = read_json(path)["settings"]["precision"]
-    if precision not in ("auto", "float32", "bfloat16"):  # nothing has begun
-        fast = runtime.pick_precision("auto", device) is torch.bfloat16
-        precision = "bfloat16" if fast else "float32"
-    return dataclasses.replace(config, precision=precision)
+        recorded = read_json(path)["settings"]["precision"]
+    for precision in get_args(Precision):
+        if precision == recorded:
+            return dataclasses.replace(config, precision=precision)
+    # Nothing has begun.
+    fast = runtime.pick_precision("auto", device) is torch.bfloat16
+    return dataclasses.replace(config, precision="bfloat16" if fast else "float32")
 
 
 def check_record(path: Path, metadata: Mapping[str, Any], force: bool) -> None:
