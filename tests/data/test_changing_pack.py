@@ -2,8 +2,10 @@
 
 import json
 import os
+import pickle
 import shutil
 
+import numpy as np
 import pytest
 
 import t2i
@@ -123,3 +125,18 @@ def test_further_tensors_are_those_of_the_pack_that_was_opened(tmp_path):
         data.extra("attributes")
     pack_blossoms(tmp_path / "again", images=60, size=19, show_progress=False)
     assert (PackedDataset(tmp_path / "again").extra("attributes") == before).all()
+
+
+def test_a_data_set_that_is_sent_to_another_process_is_the_same_one_there_or_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pack_blossoms(tmp_path / "pack", images=20, size=19, show_progress=False)
+    data = PackedDataset("pack", memory=0)
+    sent, pixels, captions = pickle.dumps(data), data.read_images(range(20)), data.captions_of(3)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")  # the other process may be elsewhere
+    there = pickle.loads(sent)
+    assert np.array_equal(there.read_images(range(20)), pixels)
+    assert there.captions_of(3) == captions
+    pack_blossoms(tmp_path / "pack", images=20, size=19, seed=1, force=True, show_progress=False)
+    with pytest.raises(t2i.DataError, match="has changed since another process opened it"):
+        pickle.loads(sent)

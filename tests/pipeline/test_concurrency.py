@@ -1,6 +1,7 @@
 """One pipeline and data set for many threads; a pipeline after a fork; a folder that is replaced while it is read."""
 
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -94,6 +95,13 @@ def test_a_pipeline_generates_after_a_fork_what_it_generated_before(tiny_run):
             os.killpg(process.pid, 9)
             raise
     assert out == "0 2\n"  # the parent keeps its threads
+
+
+def test_a_pipeline_that_is_sent_to_another_process_generates_the_same_images(tiny_run_with_style):
+    pipe = Pipeline.from_pretrained(tiny_run_with_style)
+    there = pickle.loads(pickle.dumps(pipe))
+    assert torch.equal(there(CAPTIONS, seed=2).tensor, pipe(CAPTIONS, seed=2).tensor)
+    assert there.has_style
 
 
 def test_a_model_that_is_replaced_while_it_is_read_is_refused(tiny_run, tmp_path, monkeypatch):

@@ -19,6 +19,8 @@ from t2i import locks, prepare
 from t2i.blossoms.pack import pack_blossoms
 from t2i.data.dataset import PackedDataset
 from t2i.locks import InUse, RunLock, check_held
+from t2i.training.checkpoint import has_checkpoint
+from t2i.training.resume import check_record
 from victims import small_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -408,3 +410,33 @@ def test_first_runs_on_a_fresh_machine_share_one_cache(tmp_path, tally):
         assert not list(tmp_path.glob(f"run{case}-*"))
         (place,) = (tmp_path / f"cache{case}" / "t2i").iterdir()
         assert sorted(path.name for path in place.iterdir()) == ["pack.json", "report.json", "shard-00000.safetensors"]
+
+
+@pytest.mark.promise(32)
+@pytest.mark.parametrize("kind", ["text", "style"])
+def test_an_encoder_that_is_trained_anew_by_force_takes_its_own_files_alone(tmp_path, kind):
+    """Notes lie beside its checkpoints, in one of them and in the folder that both are in; one is a link to elsewhere."""
+    elsewhere, record = tmp_path / "elsewhere", tmp_path / f"{kind}.json"
+    saved = tmp_path / kind / "checkpoints"
+    for step in (1, 2):
+        folder = saved / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        for name in ("state.json", "state.safetensors"):
+            (folder / name).write_bytes(b"ours")
+    elsewhere.mkdir()
+    mine = [tmp_path / kind / "notes.txt", saved / "notes.txt", saved / "step-00000002" / "notes.txt", elsewhere / "a"]
+    for path in mine:
+        path.write_text("mine")
+    (elsewhere / "state.json").write_text("mine too")
+    (saved / "step-00000003").symlink_to(elsewhere)
+    record.write_text('{"settings": {"width": 1}}')
+    (tmp_path / f"{kind}.safetensors").write_bytes(b"ours")
+    with pytest.raises(t2i.ConfigError, match="made from something else"):
+        check_record(record, {"settings": {"width": 2}}, force=False)
+    assert (saved / "step-00000001" / "state.json").exists()
+    check_record(record, {"settings": {"width": 2}}, force=True)
+    mine[2] = saved / "old-step-00000002" / "notes.txt"
+    assert [path.read_text() for path in mine] == ["mine"] * 4
+    assert not has_checkpoint(tmp_path / kind)
+    assert not (tmp_path / f"{kind}.safetensors").exists()
+    assert sorted(tmp_path.rglob("state.*")) == [elsewhere / "state.json"]

@@ -37,7 +37,7 @@ class PackedDataset:
     """
 
     def __init__(self, path: str | Path, verify: bool = False, memory: int = 2 * 2**30) -> None:
-        self.path = Path(path)
+        self.path, self._memory = Path(path), memory
         if not is_folder(self.path, DataError):
             raise DataError(f"no such folder: {self.path}; t2i-prepare makes one from your images")
         if not is_file(self.path / "pack.json", DataError):
@@ -54,6 +54,10 @@ class PackedDataset:
         self.splits = self.native.splits()  # (N,) uint8: 0 train, 1 test
         self.caption_offsets = self.native.caption_offsets()  # (N + 1,) int64
         self._shards = _read_shards(self.path / "pack.json")  # now: another pack may take the place of this one
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process (`multiprocessing` by spawn) as the folder, which is opened again there."""
+        return _reopened, (str(self.path.absolute()), self._memory, self.fingerprint)
 
     def __len__(self) -> int:
         return self.images
@@ -134,6 +138,13 @@ class PackedDataset:
             DataError: the pack has no tensor of that name, or a shard is not what pack.json says.
         """
         return np.concatenate([_read_tensor(self.path / file, name, sha256) for file, sha256 in self._shards])
+
+
+def _reopened(path: str, memory: int, fingerprint: str) -> PackedDataset:
+    data = PackedDataset(path, memory=memory)
+    if data.fingerprint != fingerprint:
+        raise DataError(f"{path} has changed since another process opened it: open it again there")
+    return data
 
 
 def _read_shards(path: Path) -> list[tuple[str, str]]:

@@ -144,12 +144,25 @@ def _ours(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Delete what t2i wrote into a folder, and the folder where nothing else is in it."""
+    """Delete what t2i wrote into a folder, and the folder where nothing else is in it; a link is left as it is."""
     with contextlib.suppress(OSError):
+        if folder.is_symlink():
+            return
         for name in os.listdir(folder):
             if FILES.fullmatch(name):
                 (folder / name).unlink()
         folder.rmdir()
+
+
+def remove_checkpoints(run: Path) -> None:
+    """Delete the checkpoints of a run folder, and the folders that are empty then; one with other files in it is set aside."""
+    for folder in _present(run / "checkpoints"):
+        _remove(folder)
+        if os.path.lexists(folder):
+            _set_aside(folder, "old")
+    with contextlib.suppress(OSError):
+        (run / "checkpoints").rmdir()
+        run.rmdir()
 
 
 def _set_aside(folder: Path, why: str) -> Path:

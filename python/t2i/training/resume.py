@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -26,7 +25,7 @@ from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError
 from t2i.files import read_json
 from t2i.text.pretrained import encoder_file
-from t2i.training.checkpoint import check_newest, has_checkpoint
+from t2i.training.checkpoint import check_newest, has_checkpoint, remove_checkpoints
 
 Encoder = TypeVar("Encoder", TextConfig, StyleConfig)
 
@@ -152,5 +151,5 @@ def check_record(path: Path, metadata: Mapping[str, Any], force: bool) -> None:
             "--out, or add --force to train it again"
         )
     if changed:
-        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+        remove_checkpoints(path.with_suffix(""))
         path.with_suffix(".safetensors").unlink(missing_ok=True)
