@@ -3,6 +3,7 @@
 Whatever a user names may come from a stranger: `read_file` and `read_json` read plain files alone, of a bounded length.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -119,7 +120,8 @@ def write_atomically(path: Path, data: bytes, error: type[T2IError] = Checkpoint
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as cause:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a name too long to write is too long to remove
+            temporary.unlink(missing_ok=True)
         raise error(f"cannot write {path}: {cause.strerror}; free some space or choose another --out") from cause
 
 
@@ -168,7 +170,8 @@ def replace_together(folder: Path, files: Mapping[str, bytes | None], key: str) 
         sync_folder(folder)
     except OSError as cause:
         for place in staged.values():
-            place.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                place.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write {folder}: {cause.strerror}; free some space or choose another") from cause
 
 
