@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from t2i import runtime
+from t2i import console, runtime
 from t2i.blossoms.captions import held_out_captions
 from t2i.blossoms.classes import VERSION, unseen_pairs
 from t2i.blossoms.dataset import make_blossoms
 from t2i.blossoms.languages import LanguageCode
 from t2i.errors import CheckpointError, ConfigError, ScorerError
+from t2i.files import make_folder
 from t2i.metrics.attributes import ATTRIBUTES, AttributeProbe, caption_accuracy, probe_accuracy, train_probe
 from t2i.pipeline import Pipeline
 from t2i.prepare import cache_folder
@@ -89,8 +90,11 @@ def load_probe(device: torch.device) -> tuple[AttributeProbe, dict[str, float]]:
                 f"{name.replace('_', ' ')} {accuracy[name]:.0%} (at least {MIN_ACCURACY[name]:.0%})" for name in failed
             )
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    probe.save(path)
+    try:
+        make_folder(path.parent)
+        probe.save(path)
+    except (CheckpointError, OSError):  # no reason to lose what was measured so far
+        console.say(f"{path.parent} cannot be written: the probe is not cached")
     return probe, accuracy
 
 
