@@ -201,3 +201,12 @@ def test_a_disk_that_takes_neither_a_file_nor_a_deletion_is_one_line(tmp_path, m
     ):
         with pytest.raises(t2i.CheckpointError, match=f"cannot write .*: {os.strerror(code)}; free some space or"):
             write()
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "missing/file"])  # the temporary name cannot be removed either
+def test_a_name_that_cannot_be_written_is_one_line(tmp_path, name):
+    with pytest.raises(t2i.CheckpointError, match=r"^cannot write .*choose another --out$"):
+        files.write_atomically(tmp_path / name, b"data")
+    with pytest.raises(t2i.CheckpointError, match=r"^cannot write "):
+        files.replace_together(tmp_path, {name: b"data", "key": b"1"}, "key")
+    assert list(tmp_path.iterdir()) == []

@@ -148,6 +148,11 @@ def test_a_sentence_that_a_shell_would_read_is_quoted_in_the_last_line(tmp_path)
     assert shown.stdout.splitlines() == ["--model", str(tmp_path / "run"), 'it\'s $5 `or` "0"', "--out", "picture.png"]
 
 
+def made_folder(path):
+    path.mkdir()
+    return path
+
+
 def edited(made, tmp_path, **changes):
     """Copy the run with other settings written into its config.json."""
     run = tmp_path / "edited"
@@ -272,6 +277,10 @@ WRONG = {
     "generate: nowhere to write": (
         lambda m, o, t: ["t2i-generate", "--model", m[1], "x", "--count", 1, "--out", m[0] / "pack.json" / "a.png"],
         "cannot write .*; choose another --out",
+    ),
+    "generate: a folder for a file": (
+        lambda m, o, t: ["t2i-generate", "--model", m[1], "x", "--out", made_folder(t / "a.png")],
+        r"--out must name a file, and .*a\.png is a folder",
     ),
     "eval: nothing named": (lambda m, o, t: ["t2i-eval"], "choose what to measure"),
     "eval: no such measure": (lambda m, o, t: ["t2i-eval", "taste"], "choose what to measure.*images"),

@@ -12,6 +12,7 @@ ANIMATION_SUFFIXES = (".gif", ".webp")
 Kind = Literal[
     "folder", "huggingface", "csv", "coco", "webdataset", "parquet", "stackgan", "oxford102", "cub", "blossoms"
 ]
+MAX_SEED = 2**64 - 1
 DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
 JSON_HELP = "Print the results as one JSON object too, on the last line."
 OUT_HELP = "Folder that the packed data set is written to."
@@ -187,11 +188,15 @@ class EvaluateImages:
     captions: int = option(
         200,
         "blossoms: captions of held-out classes whose attributes a probe checks in the generated images.",
+        at_least=1,
     )
-    seed: int = option(0, "Random seed of images, captions and noise.")
+    seed: int = option(0, "Random seed of images, captions and noise.", at_least=0, at_most=MAX_SEED)
     batch: int = option(32, "Batch size of the feature network.")
     device: str = option("auto", DEVICE_HELP)
     json: bool = option(False, JSON_HELP)
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
 
 @dataclass(frozen=True)
@@ -217,10 +222,13 @@ class EvaluateStyle:
         100,
         "Clusters of background colour, on photographs; fewer where there are under ten images per cluster.",
     )
-    seed: int = option(0, "Random seed of images, pairs, clusters and noise.")
+    seed: int = option(0, "Random seed of images, pairs, clusters and noise.", at_least=0, at_most=MAX_SEED)
     out: str | None = option(None, "File of the ROC curves. Without it: style-roc.png in the run folder.")
     device: str = option("auto", DEVICE_HELP)
     json: bool = option(False, JSON_HELP)
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
 
 @dataclass(frozen=True)

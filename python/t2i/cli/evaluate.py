@@ -1,12 +1,27 @@
 """`t2i-eval`: measure a model."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from t2i.cli.arguments import IMAGE_SUFFIXES, EvaluateImages, EvaluateStyle, EvaluateText
 from t2i.cli.parsing import parse
-from t2i.errors import ConfigError
+from t2i.errors import ConfigError, T2IError
+
+
+def as_json(figures: Any) -> str:
+    """Write figures as one line of JSON, which has no NaN and no infinity: they become null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: finite(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [finite(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(figures), allow_nan=False)
 
 
 def run_evaluate(arguments: Sequence[str]) -> None:
@@ -48,7 +63,7 @@ def _evaluate_images(arguments: Sequence[str]) -> None:
     print(result.table())
     evaluated(run, from_json(run / "config.json"), result.figures)
     if config.json:
-        print(json.dumps(result.figures))
+        print(as_json(result.figures))
 
 
 def _evaluate_text(arguments: Sequence[str]) -> None:
@@ -58,7 +73,7 @@ def _evaluate_text(arguments: Sequence[str]) -> None:
     result = zero_shot_of_run(Path(config.model), data=config.data, split=config.split, device=config.device)
     print(result.table())
     if config.json:
-        print(json.dumps(result.figures))
+        print(as_json(result.figures))
 
 
 def _evaluate_style(arguments: Sequence[str]) -> None:
@@ -66,6 +81,8 @@ def _evaluate_style(arguments: Sequence[str]) -> None:
     out = Path(config.out) if config.out else Path(config.model) / "style-roc.png"
     if out.suffix.lower() not in IMAGE_SUFFIXES:
         raise ConfigError(f"--out must end in .png, .jpg or .webp, got {config.out}")
+    if out.is_dir():
+        raise ConfigError(f"--out must name a file, and {out} is a folder; add a name, as in roc.png")
     from t2i.images import save_image
     from t2i.metrics import style
     from t2i.plots.canvas import require_matplotlib
@@ -81,8 +98,14 @@ def _evaluate_style(arguments: Sequence[str]) -> None:
         seed=config.seed,
         device=config.device,
     )
-    save_image(roc_picture(result.curves), out)
-    print(result.table())
-    print(f"curves: {out}")
+    print(result.table())  # first: a file that cannot be written is no reason to lose the figures
+    failed = None
+    try:
+        save_image(roc_picture(result.curves), out)
+        print(f"curves: {out}")
+    except T2IError as error:
+        failed = error
     if config.json:
-        print(json.dumps(result.figures))
+        print(as_json(result.figures))
+    if failed is not None:
+        raise failed

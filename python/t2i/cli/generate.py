@@ -83,6 +83,8 @@ def _check(config: Generate, mode: str) -> None:
     suffix = Path(config.out).suffix.lower()
     if suffix not in IMAGE_SUFFIXES and not (animated and suffix in ANIMATION_SUFFIXES):
         raise ConfigError(f"--out must end in .png, .jpg or .webp{' or .gif' if animated else ''}, got {config.out}")
+    if Path(config.out).is_dir():
+        raise ConfigError(f"--out must name a file, and {config.out} is a folder; add a name, as in pictures.png")
     if config.truncation is not None and (mode or _is_onnx(config)):
         raise ConfigError("--truncation goes with plain captions and a run folder")
     if mode and _is_onnx(config):

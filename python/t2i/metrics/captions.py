@@ -7,7 +7,6 @@ again, and without a probe that passes no figure is reported.
 Source: none; in the paper, people rate the images.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from t2i import runtime
+from t2i import console, runtime
 from t2i.blossoms.captions import held_out_captions
 from t2i.blossoms.classes import VERSION, unseen_pairs
 from t2i.blossoms.dataset import make_blossoms
@@ -93,8 +92,8 @@ def load_probe(device: torch.device) -> tuple[AttributeProbe, dict[str, float]]:
     try:
         make_folder(path.parent)
         probe.save(path)
-    except CheckpointError as error:  # a full disk, a read-only home: it is trained again next time
-        print(f"the probe is not cached: {error}", file=sys.stderr)
+    except (CheckpointError, OSError) as error:  # no reason to lose what was measured so far
+        console.say(f"the probe is not cached: {error}")
     return probe, accuracy
 
 

@@ -3,24 +3,26 @@
 from typing import Any
 
 import numpy as np
-from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
 from t2i.errors import ConfigError
+from t2i.metrics.draws import draws
 
 
 def kmeans(points: NDArray[Any], clusters: int, seed: int, rounds: int = 100) -> NDArray[np.int64]:
     """Group points (N, D) into `clusters`: k-means++ starts, Lloyd's rounds until nothing moves. Returns labels (N,).
 
     Raises:
-        ConfigError: fewer points than clusters, or no cluster.
+        ConfigError: fewer points than clusters, no cluster, or a point that is not finite.
 
     Source: Arthur and Vassilvitskii 2007.
     """
     if not 1 <= clusters <= len(points):
         raise ConfigError(f"K-means needs 1 to {len(points)} clusters for as many points, got {clusters}")
-    rng = Generator(Philox(key=seed))
+    rng = draws(seed)
     x = np.asarray(points, np.float64)
+    if not np.isfinite(x).all():
+        raise ConfigError("K-means needs finite points, got NaN or infinity")
     centres = x[rng.integers(len(x))][None]
     nearest = ((x - centres[0]) ** 2).sum(1)
     while len(centres) < clusters:

@@ -9,11 +9,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i.errors import ConfigError
+from t2i.metrics.draws import draws
 
 SHARED = 5  # captions that are drawn from the same noise vectors; the next ones have others
 Many = TypeVar("Many", NDArray[np.uint8], Tensor)
@@ -30,7 +30,12 @@ def by_noise(several: Many) -> Many:
     Returns:
         (groups, SHARED, ...), or fewer in a group where there are fewer captions; captions behind the last whole group are
         left out.
+
+    Raises:
+        ConfigError: there is no caption.
     """
+    if not len(several):
+        raise ConfigError("diversity needs images of at least one caption, got none")
     side = min(SHARED, len(several))
     whole = several[: len(several) // side * side]
     blocks = whole.reshape(-1, side, *whole.shape[1:]).swapaxes(1, 2)
@@ -49,14 +54,21 @@ def pixel_distances(images: NDArray[np.uint8]) -> float:
 
 
 def feature_distances(features: Tensor, centre: Tensor) -> float:
-    """Average 1 - cosine of features over all pairs inside each group.
+    """Average 1 - cosine of features over all pairs inside each group; equal features differ by 0, wherever the centre is.
 
     Args:
         features: (groups, n, D) with n of at least 2.
         centre: (D,) subtracted first, the mean over real images: features are never negative, so their cosines are all high.
+
+    Raises:
+        ConfigError: groups of one image, or features that are not finite.
     """
+    if not (torch.isfinite(features).all() and torch.isfinite(centre).all()):
+        raise ConfigError("diversity needs finite features, got NaN or infinity")
     directions = F.normalize(features - centre, dim=2)
-    return _mean_of_pairs(1 - directions @ directions.transpose(1, 2))
+    # At the centre there is no direction, and 1 - cosine would be 1 for images that are all the same.
+    same = torch.cdist(features.float(), features.float(), p=torch.inf) == 0
+    return _mean_of_pairs((1 - directions @ directions.transpose(1, 2)).masked_fill(same, 0))
 
 
 def _mean_of_pairs(distances: Tensor) -> float:
@@ -78,10 +90,10 @@ def groups_of_one_class(classes: NDArray[np.int64], groups: int, size: int, seed
         seed: Of the sample.
 
     Returns:
-        (groups, size) rows; (0, size) where no class is large enough.
+        (groups, size) rows; (0, size) where no class is large enough, or none is wanted.
     """
-    rng = Generator(Philox(key=seed))
+    rng = draws(seed)
     able = [rows for label in np.unique(classes) if len(rows := np.flatnonzero(classes == label)) >= size]
-    if not able:
+    if not able or groups < 1:
         return np.empty((0, size), np.int64)
     return np.stack([rng.choice(able[rng.integers(len(able))], size, replace=False) for _ in range(groups)])

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.random import Generator, Philox
 from torch import Tensor
 
 from t2i.errors import ConfigError
+from t2i.metrics.draws import draws
 
 MAX_SUBSET = 1000
 
@@ -26,7 +26,7 @@ class Gaussian:
     @classmethod
     def of(cls, features: Tensor) -> "Gaussian":
         """Fit features (N, D); ConfigError for fewer than two rows or for NaN and infinity."""
-        if features.dim() != 2 or len(features) < 2:
+        if features.dim() != 2 or len(features) < 2 or not features.shape[1]:
             raise ConfigError(
                 f"the Frechet distance needs features (N, D) of 2 images or more, got {tuple(features.shape)}"
             )
@@ -34,7 +34,10 @@ class Gaussian:
             raise ConfigError("the Frechet distance needs finite features, got NaN or infinity")
         exact = features.double()
         centred = exact - exact.mean(dim=0)
-        return cls(exact.mean(dim=0), centred.T @ centred / (len(features) - 1))
+        fitted = cls(exact.mean(dim=0), centred.T @ centred / (len(features) - 1))
+        if not torch.isfinite(fitted.covariance).all():
+            raise ConfigError("the Frechet distance needs features whose squares are finite, got larger ones")
+        return fitted
 
 
 def _root(covariance: Tensor) -> Tensor:
@@ -52,8 +55,11 @@ def _root(covariance: Tensor) -> Tensor:
 def frechet_distance(one: Gaussian, two: Gaussian) -> float:
     """Compute |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
-    The trace of the root of C1 C2 is the sum of the singular values of C1^(1/2) C2^(1/2): no root of an
-    asymmetric matrix, no complex numbers, and no offset for singular covariances.
+    The trace of the root of C1 C2 is the sum of the singular values of C1^(1/2) C2^(1/2): no root of an asymmetric matrix, no
+    complex numbers, and no offset for singular covariances. What rounding leaves below 0 is 0.
+
+    Raises:
+        ConfigError: the Gaussians are of different widths.
 
     Source: Dowson and Landau 1982; Heusel et al. 2017, *GANs Trained by a Two Time-Scale Update Rule*.
 
@@ -62,9 +68,11 @@ def frechet_distance(one: Gaussian, two: Gaussian) -> float:
         >>> round(frechet_distance(unit, Gaussian(unit.mean + 3, 4 * unit.covariance)), 6)   # 2 * 9 + 2 * (2 - 1)^2
         20.0
     """
+    if one.mean.shape != two.mean.shape:
+        raise ConfigError(f"the Gaussians must be of one width, got {len(one.mean)} and {len(two.mean)}")
     shared = torch.linalg.svdvals(_root(one.covariance) @ _root(two.covariance)).sum()
     spread = one.covariance.trace() + two.covariance.trace() - 2 * shared
-    return float((one.mean - two.mean).square().sum() + spread)
+    return max(0.0, float((one.mean - two.mean).square().sum() + spread))
 
 
 @dataclass(frozen=True)
@@ -91,19 +99,28 @@ def kernel_distance(
         seed: Of the subsets.
 
     Raises:
-        ConfigError: a set is smaller than a subset, or a subset than 2.
+        ConfigError: a set is smaller than a subset, or a subset than 2; no subset; features of different widths, or not
+            finite.
 
     Source: Binkowski et al. 2018, *Demystifying MMD GANs*.
     """
+    if one.dim() != 2 or two.dim() != 2 or one.shape[1] != two.shape[1] or not one.shape[1] or subsets < 1:
+        raise ConfigError(
+            f"KID needs features (N, D) and (M, D) and a subset, got {tuple(one.shape)}, {tuple(two.shape)} and {subsets}"
+        )
+    if not (torch.isfinite(one).all() and torch.isfinite(two).all()):
+        raise ConfigError("KID needs finite features, got NaN or infinity")
     fewest = min(len(one), len(two))
     size = min(MAX_SUBSET, fewest // 2) if size is None else size
     if not 2 <= size <= fewest:
         raise ConfigError(f"KID needs subsets of 2 to {fewest} images, got {size}; at least 4 images are needed")
-    rng = Generator(Philox(key=seed))
+    rng = draws(seed)
     values = [
         _discrepancy(*(rows[torch.from_numpy(rng.permutation(len(rows))[:size])].double() for rows in (one, two)))
         for _ in range(subsets)
     ]
+    if not np.isfinite(values).all():
+        raise ConfigError("KID needs features whose cubes are finite, got larger ones")
     return KernelDistance(float(np.mean(values)), float(np.std(values)), subsets, size)
 
 

@@ -25,15 +25,16 @@ from torch import Tensor
 
 from t2i import runtime
 from t2i.blossoms.languages import LanguageCode
+from t2i.config.records import text_options
 from t2i.data.dataset import PackedDataset, dataset_of_run
-from t2i.errors import ConfigError, ScorerError
+from t2i.errors import CheckpointError, ConfigError, ScorerError
 from t2i.metrics import captions as accuracy
 from t2i.metrics import diversity, fidelity, figures
 from t2i.metrics.figures import Figures
 from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of
 from t2i.metrics.inputs import center_crop
 from t2i.metrics.pixels import SIDE, small_pixels
-from t2i.metrics.retrieval import retrieval_precision
+from t2i.metrics.retrieval import JointEmbedding, retrieval_precision
 from t2i.metrics.scoring import MIN_IMAGES, NOISES, ImageSample, hash_file, manifest, real_features, sample_images
 from t2i.metrics.swap import swap_test
 from t2i.metrics.table import image_table
@@ -91,6 +92,8 @@ def images_of_run(
     """
     on = runtime.pick_device(device)
     pipe = Pipeline.from_pretrained(run, str(on))
+    if scorer:  # a mistyped one is refused before anything is generated
+        JointEmbedding.load(Path(scorer), text_options(Path(scorer)), pipe.config.size, on)
     how = {"captions": captions, "seed": seed, "device": device, "language": language}
     return images_of_pipeline(
         pipe,
@@ -152,6 +155,8 @@ def images_of_pipeline(
         found |= _feature_figures(network, pack, sample, batch, protocol | {"feature_file": hash_file(Path(features))})
     elif not full:
         skipped["FID-768 and KID-768"] = "give the feature network: --features FILE (docs/metrics.md)"
+    if len(pack.split("train")) < 2:
+        skipped["copies"] = f"they need 2 training images, and {pack.path} has {len(pack.split('train'))}"
     found |= _pixel_figures(pack, sample, protocol, neighbours="precision" not in found)
     scored, missing, table = _scored_figures(pipe, scorer, pack, sample, protocol, accuracy)
     return ImageResult({**found, **scored, "not_measured": skipped | missing, "protocol": protocol}, table)
@@ -173,7 +178,7 @@ def _scored_figures(
         if scorer is None:
             raise ConfigError("give a scorer: --scorer RUN")
         found["r_precision"] = retrieval_precision(pipe, scorer, pack, sample, protocol["split"], protocol)
-    except (ConfigError, ScorerError) as error:
+    except (CheckpointError, ConfigError, ScorerError) as error:
         missing["R-precision"] = str(error)
     if accuracy_options and pipe.folder and manifest(pack)["provenance"].get("kind") == "blossoms":
         try:
@@ -181,6 +186,8 @@ def _scored_figures(
             found["caption_accuracy"], table = read.figures, read.table()
             if accuracy_options["language"] == "en":
                 found["swap"] = swap_test(pipe, pairs=accuracy_options["captions"], seed=accuracy_options["seed"])
+            else:
+                missing["colours exchanged"] = "the swap test has English captions: --language en"
         except ScorerError as error:
             missing["caption accuracy"] = str(error)
     return found, missing, table

@@ -184,7 +184,7 @@ def features_of(network: FeatureNetwork, images: NDArray[np.uint8], batch: int =
         torch.backends.cudnn.flags(enabled=True, allow_tf32=False),  # TF32 would round the features to 10 bits
         tqdm(total=len(images), desc=title, unit="image", dynamic_ncols=True, disable=None) as bar,
     ):
-        for part in torch.from_numpy(np.ascontiguousarray(images)).split(batch):
+        for part in torch.from_numpy(np.ascontiguousarray(images)).split(max(1, min(batch, len(images)))):
             parts.append(network(part.to(device)).cpu())
             bar.update(len(part))
     return torch.cat(parts) if parts else torch.empty(0, FEATURES)

@@ -14,6 +14,7 @@ from t2i.errors import ConfigError
 NEIGHBOURS = 5  # k of Naeem et al.
 COPY_QUANTILE = 0.01  # of real images are nearer to their nearest training image than a copy is allowed to be
 BLOCK = 256  # rows whose distances are held at once
+IDENTICAL = 1e-5  # distance, of `contrast_normalised` images: rounding alone is below it
 CANDIDATES = 8  # nearest points by a matrix product, whose distances are then computed exactly
 
 
@@ -36,7 +37,7 @@ def neighbourhood(real: Tensor, generated: Tensor, k: int = NEIGHBOURS) -> Neigh
         k: Neighbours to which the ball of a point reaches; the point itself does not count.
 
     Raises:
-        ConfigError: a set has no more than k images, or the features are of different widths or not finite.
+        ConfigError: a set has no more than k images, k is below 1, or the features are of different widths or not finite.
 
     Source: Kynkaanniemi et al. 2019, *Improved Precision and Recall Metric*, eqs. 1 and 2; Naeem et al. 2020, *Reliable
     Fidelity and Diversity Metrics*, eqs. 4 and 5. Balls are closed.
@@ -46,7 +47,9 @@ def neighbourhood(real: Tensor, generated: Tensor, k: int = NEIGHBOURS) -> Neigh
         >>> neighbourhood(line, line, k=1)
         Neighbourhood(precision=1.0, recall=1.0, density=2.75, coverage=1.0)
     """
-    _check(real, generated)
+    real, generated = _checked(real, generated)
+    if k < 1:
+        raise ConfigError(f"neighbours must be at least 1, got {k}")
     if min(len(real), len(generated)) <= k:
         raise ConfigError(
             f"{k} neighbours need more than {k} images, got {len(real)} real and {len(generated)} generated"
@@ -83,7 +86,7 @@ def nearest_distance(points: Tensor, reference: Tensor, skip: Tensor | None = No
     Raises:
         ConfigError: features of different widths, not finite, or no reference.
     """
-    _check(points, reference)
+    points, reference = _checked(points, reference)
     found = []
     for start in range(0, len(points), BLOCK):
         block = points[start : start + BLOCK]
@@ -95,7 +98,7 @@ def nearest_distance(points: Tensor, reference: Tensor, skip: Tensor | None = No
         near, places = distance.topk(min(CANDIDATES, distance.shape[1]), dim=1, largest=False)
         exact = torch.linalg.vector_norm(block[:, None] - reference[places], dim=2)
         found.append(exact.masked_fill(near.isinf(), torch.inf).amin(dim=1))
-    return torch.cat(found)
+    return torch.cat(found) if found else points.new_empty(0)
 
 
 @dataclass(frozen=True)
@@ -103,16 +106,18 @@ class Copies:
     """How near generated images are to training images, compared with how near real images are."""
 
     share: float  # of generated images that are nearer to a training image than the threshold
-    real: float  # the same share of real images, about COPY_QUANTILE
+    real: float  # the same share of real images: about COPY_QUANTILE, and those that the training set holds too
     threshold: float  # distance
-    ratio: float  # median distance of generated images over that of real images; far below 1: memorised
+    ratio: float | None  # median distance of generated images over that of real images; far below 1: memorised
 
 
 def copies(generated: Tensor, real: Tensor, quantile: float = COPY_QUANTILE) -> Copies:
     """Count generated images that are suspiciously near to a training image.
 
     A generated image counts as a copy where it is nearer to its nearest training image than nearly all real images are to
-    theirs: nearer than the given quantile of them.
+    theirs: nearer than the given quantile of them. Real images that the training set holds too (IDENTICAL) say nothing of how
+    near different images are: the quantile and the median are of the others. With them the threshold would be 0, which no
+    copy is below, wherever one image in a hundred is there twice.
 
     Args:
         generated: (N,) distance of generated images to the nearest training image, from `nearest_distance`.
@@ -120,26 +125,33 @@ def copies(generated: Tensor, real: Tensor, quantile: float = COPY_QUANTILE) -> 
         quantile: Share of the real images below the threshold.
 
     Raises:
-        ConfigError: no images, or a quantile outside 0..1.
+        ConfigError: no images, a quantile outside 0..1, or a distance that is NaN or infinite.
     """
     if not len(generated) or not len(real) or not 0 <= quantile <= 1:
         raise ConfigError(
             f"copies need images and a quantile of 0..1, got {len(generated)}, {len(real)} and {quantile}"
         )
-    threshold = torch.quantile(real.double(), quantile)
+    generated, real = generated.double(), real.double()
+    if not (torch.isfinite(generated).all() and torch.isfinite(real).all()):
+        raise ConfigError("copies need finite distances, got NaN or infinity; is there one training image alone?")
+    others = real[real >= IDENTICAL]
+    threshold = torch.quantile(others, quantile).clamp_min(IDENTICAL) if len(others) else real.new_tensor(IDENTICAL)
     return Copies(
-        share=float((generated.double() < threshold).double().mean()),
-        real=float((real.double() < threshold).double().mean()),
+        share=float((generated < threshold).double().mean()),
+        real=float((real < threshold).double().mean()),
         threshold=float(threshold),
-        ratio=float(generated.double().median() / real.double().median().clamp_min(1e-12)),
+        ratio=float(generated.median() / others.median()) if len(others) else None,
     )
 
 
-def _check(one: Tensor, two: Tensor) -> None:
+def _checked(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features in one type that has distances, float32 or float64; ConfigError where they cannot be compared."""
     if one.dim() != 2 or two.dim() != 2 or one.shape[1] != two.shape[1] or not len(two):
         raise ConfigError(f"features must be (N, D) and (M, D), got {tuple(one.shape)} and {tuple(two.shape)}")
     if not (torch.isfinite(one).all() and torch.isfinite(two).all()):
         raise ConfigError("features must be finite, got NaN or infinity")
+    kind = torch.float64 if torch.float64 in (one.dtype, two.dtype) else torch.float32
+    return one.to(kind), two.to(kind)
 
 
 def _distances(one: Tensor, two: Tensor) -> Tensor:

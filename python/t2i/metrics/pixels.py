@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SIDE = 16
+FLAT = 1e-5  # of -1..1: one level of one pixel of 256 x 256 is more, rounding less
 
 
 def small_pixels(images: NDArray[np.uint8], side: int = SIDE) -> Tensor:
@@ -27,8 +28,12 @@ def small_pixels(images: NDArray[np.uint8], side: int = SIDE) -> Tensor:
 
 
 def contrast_normalised(pixels: Tensor) -> Tensor:
-    """Centre each row (N, D) and scale it to length 1, so that a pale image is not near to every other one."""
-    return F.normalize(pixels - pixels.mean(dim=1, keepdim=True), dim=1)
+    """Centre each row (N, D) and scale it to length 1, so that a pale image is not near to every other one.
+
+    A grey of one brightness has no contrast and becomes 0, not the rounding error of its mean at full length.
+    """
+    centred = pixels - pixels.mean(dim=1, keepdim=True)
+    return F.normalize(torch.where(centred.abs().amax(dim=1, keepdim=True) > FLAT, centred, 0.0), dim=1)
 
 
 def mirrored(pixels: Tensor, side: int = SIDE) -> Tensor:

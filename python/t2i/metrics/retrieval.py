@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from t2i.data.dataset import PackedDataset
 from t2i.errors import CheckpointError, ConfigError, ScorerError
 from t2i.files import is_file
 from t2i.images import normalise
+from t2i.metrics.draws import draws
 from t2i.metrics.scoring import ImageSample
 from t2i.models.encoders import ImageEncoder
 from t2i.pipeline import Pipeline
@@ -103,12 +103,21 @@ def mismatched_rows(
     Raises:
         ConfigError: the other classes of some image have fewer captions than that.
     """
-    others = {label: np.flatnonzero(classes != label) for label in np.unique(classes[own])}
-    fewest = min(len(rows) for rows in others.values())
+    order = np.argsort(classes, kind="stable")
+    labels, starts = np.unique(classes[order], return_index=True)
+    members = dict(zip(labels.tolist(), np.split(order, starts[1:]), strict=True))  # rows of each class, ascending
+    wanted = classes[own].tolist()
+    fewest = len(classes) - max((len(members[label]) for label in wanted), default=len(classes))
     if fewest < count:
         raise ConfigError(f"R-precision needs {count} captions of other classes for each image; there are {fewest}")
-    rng = Generator(Philox(key=seed))
-    return np.stack([others[label][rng.choice(len(others[label]), count, replace=False)] for label in classes[own]])
+    rng = draws(seed)
+    rows = np.empty((len(own), count), np.int64)
+    for image, label in enumerate(wanted):
+        mine = members[label]
+        # The i-th row that is not of the class, without a list of them for each class: hundreds of thousands each.
+        chosen = rng.choice(len(classes) - len(mine), count, replace=False)
+        rows[image] = chosen + np.searchsorted(mine - np.arange(len(mine)), chosen, side="right")
+    return rows
 
 
 def r_precision(images: Tensor, captions: Tensor, own: NDArray[np.int64], others: NDArray[np.int64]) -> float:
@@ -122,7 +131,14 @@ def r_precision(images: Tensor, captions: Tensor, own: NDArray[np.int64], others
 
     Returns:
         Mean over images, 0..1; a tie with k others counts 1 / (k + 1), so that a constant embedding is at chance.
+
+    Raises:
+        ConfigError: no images, no mismatched captions, or embeddings that are not finite.
     """
+    if not len(images) or not others.shape[1]:
+        raise ConfigError(f"R-precision needs images and captions of others, got {len(images)} and {others.shape[1]}")
+    if not (torch.isfinite(images).all() and torch.isfinite(captions).all()):
+        raise ConfigError("R-precision needs finite embeddings, got NaN or infinity")
     right = []
     for first in range(0, len(images), 256):  # bounds the gather: 256 x 100 x T
         part = slice(first, first + 256)

@@ -23,8 +23,11 @@ def roc(scores: NDArray[np.floating], same: NDArray[np.bool_]) -> Roc:
     Equal scores share one threshold, so that the order of the pairs cannot matter.
 
     Raises:
-        ConfigError: there is no same pair or no different pair, or a score is not a number.
+        ConfigError: there is no same pair or no different pair, a score is not a number, or the two differ in length.
     """
+    scores, same = np.asarray(scores, np.float64), np.asarray(same, bool)
+    if scores.ndim != 1 or scores.shape != same.shape:
+        raise ConfigError(f"a ROC curve needs a truth for each score (n,), got {scores.shape} and {same.shape}")
     if not same.any() or same.all():
         raise ConfigError(f"a ROC curve needs same and different pairs, got {int(same.sum())} same of {len(same)}")
     if not np.isfinite(scores).all():

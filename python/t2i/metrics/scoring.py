@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.random import Generator, Philox
+from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,8 +17,10 @@ from t2i import runtime
 from t2i.data.cache import cached_tensor
 from t2i.data.dataset import PackedDataset
 from t2i.errors import ConfigError
+from t2i.files import free_memory
 from t2i.images import to_uint8
 from t2i.metrics.diversity import SHARED
+from t2i.metrics.draws import draws
 from t2i.metrics.inception import FEATURES, FeatureNetwork, features_of
 from t2i.metrics.inputs import center_crop, embed_rows
 from t2i.metrics.neighbours import NEIGHBOURS
@@ -61,7 +63,7 @@ def sample_images(
         embed: Embeds caption rows (n,) on the model's device: (n, T); without it, the model's text encoder does.
 
     Raises:
-        ConfigError: no such split, too few images in it, or images smaller than the model's.
+        ConfigError: no such split, too few images in it, images smaller than the model's, or more than fit into the memory.
     """
     if split not in ("train", "test", "all"):
         raise ConfigError(f"--split must be train, test or all, got {split!r}")
@@ -69,10 +71,13 @@ def sample_images(
         raise ConfigError(f"{pack.path} has images of {pack.image_size} px; the model generates {pipe.config.size}")
     rows = pack.split(split)
     if len(rows) < MIN_IMAGES:
+        enough = split != "all" and pack.images >= MIN_IMAGES
         raise ConfigError(
-            f"the {split} split of {pack.path} has {len(rows)} images, at least {MIN_IMAGES} are needed; try --split all"
+            f"the {split} split of {pack.path} has {len(rows)} images, at least {MIN_IMAGES} are needed; "
+            + ("try --split all" if enough else "pack more images")
         )
-    rng = Generator(Philox(key=seed))
+    _check_memory(count, pipe.config.size, pipe.config.noise_dim)
+    rng = draws(seed)
     order = rng.permutation(rows)
     chosen = np.sort(order[:count])
     wanted = np.resize(order, count)  # (N,) repeats from the start where there are fewer
@@ -96,6 +101,17 @@ def sample_images(
         other=other,
         other_from=other_from,
     )
+
+
+def _check_memory(count: int, size: int, noise_dim: int) -> None:
+    """Refuse more images than the memory holds, before any is generated."""
+    needed = count * (2 * 3 * size**2 + 2 * 4 * noise_dim)  # uint8 in parts and joined; noise
+    free = free_memory()
+    if free is not None and needed > free:
+        raise ConfigError(
+            f"--count {count:,}: so many images of {size} px need {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB "
+            "are free; choose fewer"
+        )
 
 
 def _further_images(

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,12 +34,14 @@ from t2i.data.dataset import PackedDataset, dataset_of_run
 from t2i.errors import ConfigError, DataError
 from t2i.images import normalise, to_uint8
 from t2i.metrics.clusters import border_colour, kmeans
+from t2i.metrics.draws import draws
 from t2i.metrics.inputs import center_crop, embed_rows
 from t2i.metrics.roc import Roc, roc
 from t2i.pipeline import Pipeline
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]  # first, second (P,) and whether the same
 MIN_CLUSTER_IMAGES = 10  # images per cluster, on average
+MIN_IMAGES = 3  # two of the same style, and one of another
 MAX_TWINS = 2000  # pairs of the whole style: their blossoms are rendered for the measurement
 
 
@@ -77,11 +78,16 @@ def sample_pairs(labels: NDArray[Any], pairs: int, seed: int) -> Pairs:
     Raises:
         ConfigError: no label occurs twice, or there is only one label.
     """
-    rng = Generator(Philox(key=seed))
+    if pairs < 2:
+        raise ConfigError(f"style pairs must be at least 2, got {pairs}")
+    rng = draws(seed)
     groups = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
     able = np.flatnonzero(np.isin(labels, [label for label, rows in groups.items() if len(rows) > 1]))
     if not len(able) or len(groups) < 2:
-        raise ConfigError(f"style pairs need two styles, one of them twice; {len(labels)} images have {len(groups)}")
+        raise ConfigError(
+            f"style pairs need two styles, one of them twice; {len(labels)} images have {len(groups)}: take more images, or "
+            "more varied ones (--images, --data)"
+        )
     first = np.concatenate([rng.choice(able, pairs // 2), rng.integers(len(labels), size=pairs - pairs // 2)])
     same = np.arange(pairs) < pairs // 2
     second = np.empty_like(first)
@@ -101,7 +107,7 @@ def twin_blossoms(pairs: int, size: int, crop: int, seed: int) -> tuple[NDArray[
     Returns:
         Images uint8 (2 * pairs, crop, crop, 3), a caption of each, and the pairs.
     """
-    rng = Generator(Philox(key=seed))
+    rng = draws(seed)
     kinds = held_out_classes()
     images = np.empty((2 * pairs, size, size, 3), np.uint8)
     captions = []
@@ -210,8 +216,13 @@ def style_of_run(
 
 def _sample(pipe: Pipeline, pack: PackedDataset, images: int, seed: int) -> _Sample:
     """Choose real images, at most `images`, and one caption of each, and read both with the model."""
-    rng = Generator(Philox(key=seed, counter=[0, 0, 0, 1]))
-    split = "test" if len(pack.split("test")) > 1 else "train"
+    rng = draws(seed, [0, 0, 0, 1])
+    split = "test" if len(pack.split("test")) >= MIN_IMAGES else "train"
+    if min(images, len(pack.split(split))) < MIN_IMAGES:
+        raise ConfigError(
+            f"style verification needs {MIN_IMAGES} images, two of one style; {pack.path} has {len(pack.split('test'))} in its "
+            f"test and {len(pack.split('train'))} in its training split, and --images is {images}"
+        )
     chosen = np.sort(rng.permutation(pack.split(split))[:images])
     shown = center_crop(pack.read_images(chosen), pipe.config.size)
     offsets = pack.caption_offsets
@@ -241,7 +252,8 @@ def _blossoms(
     pipe: Pipeline, sample: _Sample, truth: NDArray[np.float32], size: int, clusters: int, pairs: int, seed: int
 ) -> list[_Comparison]:
     """Pair blossoms by their true background and place, and new blossoms by all parameters of their style."""
-    spread = truth[:, 1:5] / truth[:, 1:5].std(0)
+    deviation = truth[:, 1:5].std(0)
+    spread = truth[:, 1:5] / np.where(deviation > 0, deviation, 1)
     few = min(clusters, 16)
     count = min(pairs, MAX_TWINS)
     twins, sentences, twin_pairs = twin_blossoms(count, size, pipe.config.size, seed)

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-WARN_COPIES = 0.05  # share of copies from which the table warns
+from t2i.metrics.verdict import COPIES
+
+WARN_COPIES = 0.05  # share of copies from which the table warns, where it is above that of real images by COPIES too
 ROWS: Mapping[str, tuple[str, str, float]] = {  # figure: title, format, factor
     "fid_768": ("FID-768", ".3f", 1),
     "kid_768": ("KID-768 x 1000", ".2f", 1000),
@@ -46,7 +48,8 @@ def image_table(figures: Mapping[str, Any]) -> str:
     )
     if "fid_768" in figures:
         lines.append("FID-768 compares models evaluated alike; it does not compare with a published FID")
-    if figures.get("copies", {}).get("value", 0) > WARN_COPIES:
+    copies = figures.get("copies", {"value": 0.0, "real": 0.0})
+    if copies["value"] > max(WARN_COPIES, copies["real"] + COPIES):
         lines.append("warning: many images are nearer to a training image than real images are: the model memorises")
     return "\n".join(lines)
 
@@ -64,7 +67,8 @@ def _note(name: str, found: Mapping[str, Any]) -> str:
     if name.startswith("diversity"):
         return f"one caption; one noise, several captions {found['across_captions']:.3f}"
     if name == "copies":
-        return f"of {protocol['training_images']} training images; median distance {found['ratio']:.2f} of the real one"
+        ratio = "" if found["ratio"] is None else f"; median distance {found['ratio']:.2f} of the real one"
+        return f"of {protocol['training_images']} training images{ratio}"
     if name in ("precision", "density", "recall", "coverage"):
         return f"{protocol['features'].split(', ')[-1]}, k = {protocol['neighbours']}"
     return str(protocol.get("by", ""))

@@ -48,6 +48,7 @@ class ZeroShotResult:
         by_class = f"{self.figures['top1_by_class']:.1%} averaged over classes; {chance}"
         lines = [f"top-1     {self.figures['top1']:.1%} of images ({by_class})"]
         lines += [f"{'AP@' + depth:<9} {value:.1%}" for depth, value in self.figures["average_precision"].items()]
+        lines += [f"not measured: {name}: {why}" for name, why in self.figures["not_measured"].items()]
         lines.append(
             f"{protocol['images']} images, {protocol['captions']} captions of {protocol['classes']} classes of the "
             f"{protocol['split']} split; image features {protocol['image_features']} at {protocol['image_size']} px, "
@@ -80,7 +81,11 @@ def top1(scores: Tensor, classes: NDArray[np.int64], labels: NDArray[np.int64]) 
         scores: (N, C) of images against class means.
         classes: (C,) the class of each column.
         labels: (N,) the class of each image.
+
+    Raises:
+        ConfigError: no images, or scores that are not finite.
     """
+    _check(scores, labels)
     right = classes[scores.argmax(dim=1).numpy()] == labels
     return float(right.mean()), float(np.mean([right[labels == each].mean() for each in np.unique(labels)]))
 
@@ -95,8 +100,11 @@ def average_precision(scores: Tensor, classes: NDArray[np.int64], labels: NDArra
         depth: k.
 
     Raises:
-        ConfigError: there are fewer images than that.
+        ConfigError: there are fewer images than that, the depth is below 1, or the scores are not finite.
     """
+    _check(scores, labels)
+    if depth < 1:
+        raise ConfigError(f"AP@k needs a k of at least 1, got {depth}")
     if len(scores) < depth:
         raise ConfigError(
             f"AP@{depth} needs at least {depth} images of the split, there are {len(scores)}; "
@@ -104,6 +112,16 @@ def average_precision(scores: Tensor, classes: NDArray[np.int64], labels: NDArra
         )
     best = scores.argsort(dim=0, descending=True, stable=True)[:depth].numpy()  # (k, C)
     return float((labels[best] == classes[None, :]).mean())
+
+
+def _check(scores: Tensor, labels: NDArray[np.int64]) -> None:
+    """Refuse scores (N, C) that rank nothing: ConfigError."""
+    if scores.dim() != 2 or not scores.numel() or len(scores) != len(labels):
+        raise ConfigError(
+            f"scores must be (N, C) with a label for each row, got {tuple(scores.shape)} and {len(labels)}"
+        )
+    if not torch.isfinite(scores).all():
+        raise ConfigError("scores must be finite, got NaN or infinity: the weights of the embedding are damaged")
 
 
 @torch.no_grad()
@@ -139,6 +157,15 @@ def _embed_captions(
     return torch.cat([encoder(inputs(part)).cpu() for part in parts]), counts
 
 
+def _precisions(scores: Tensor, classes: NDArray[np.int64], labels: NDArray[np.int64], where: str) -> dict[str, Any]:
+    """Measure AP at the depths that the images are enough for, and say why the others are left out."""
+    count = len(scores)
+    return {
+        "average_precision": {str(k): average_precision(scores, classes, labels, k) for k in DEPTHS if k <= count},
+        "not_measured": {f"AP@{k}": f"it needs {k} images, and {where} has {count}" for k in DEPTHS if k > count},
+    }
+
+
 @torch.no_grad()
 def zero_shot_of_run(
     run: Path, *, data: str | None = None, split: str = "test", device: str = "auto"
@@ -152,7 +179,7 @@ def zero_shot_of_run(
         device: Where the networks run.
 
     Raises:
-        ConfigError: the run has no joint embedding, the split has fewer than two classes or than 50 images.
+        ConfigError: the run has no joint embedding, or the split has fewer than two classes.
         CheckpointError: a file is missing or damaged.
         DataError: `data` is no packed data set.
     """
@@ -166,7 +193,7 @@ def zero_shot_of_run(
     if len(np.unique(labels)) < 2 or labels.min() < 0:
         raise ConfigError(
             f"zero-shot evaluation needs images of at least two classes; the {split} split of {pack.path} has "
-            f"{len(np.unique(labels[labels >= 0]))}"
+            f"{len(np.unique(labels[labels >= 0]))}; take another --split, or data with classes (docs/data.md)"
         )
     size = text_size(run)
     if options.image_features == "joint" and size > pack.image_size:
@@ -182,7 +209,7 @@ def zero_shot_of_run(
         {
             "top1": over_pictures,
             "top1_by_class": over_classes,
-            "average_precision": {str(k): average_precision(scores, classes, labels, k) for k in DEPTHS},
+            **_precisions(scores, classes, labels, f"the {split} split of {pack.path}"),
             "protocol": {
                 "split": split,
                 "images": len(rows),

@@ -202,11 +202,12 @@ def evaluated(folder: Path, config: TrainConfig, figures: Mapping[str, Any]) -> 
         folder: The run folder; nothing is written into a folder without metrics.jsonl, and where that file cannot be
             written, a line on stderr says so and that is all.
         config: Of the run; names the trackers.
-        figures: Of `t2i.metrics.images`; those with a "value" are reported.
+        figures: Of `t2i.metrics.images`; those with a finite "value" are reported.
     """
     if not (folder / "metrics.jsonl").exists():  # a model that was saved for others
         return
-    values = {name: found["value"] for name, found in figures.items() if isinstance(found, dict) and "value" in found}
+    given = {name: found["value"] for name, found in figures.items() if isinstance(found, dict) and "value" in found}
+    values = {name: value for name, value in given.items() if value is not None and math.isfinite(value)}
     step = data_metadata(folder).get("steps", 0)
     reports = None
     try:
