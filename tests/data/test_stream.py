@@ -103,7 +103,7 @@ def test_one_group_is_enough_where_no_mismatch_is_needed(tmp_path, classes):
     config = TrainConfig(size=16, batch=4, captions_per_image=1, mismatch_weight=0.0)
     np.testing.assert_array_equal(sampler_from(config, data).plan(0).image, plan.image)
     with pytest.raises(
-        t2i.DataError, match="at least two classes.*; --mismatch-weight 0 trains without mismatched pairs"
+        t2i.DataError, match=r"at least two classes.*; --mismatch-weight 0 trains without mismatched pairs"
     ):
         sampler_from(dataclasses.replace(config, mismatch_weight=0.5), data)
 
