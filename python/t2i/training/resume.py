@@ -114,7 +114,7 @@ def resolve_precision(config: Encoder, path: Path, device: torch.device) -> Enco
     """
     if config.precision != "auto":
         return config
-    precision = None
+    precision: Any = None
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):  # `check_record` says so
         precision = read_json(path)["settings"]["precision"]
     if precision not in ("auto", "float32", "bfloat16"):  # nothing has begun
