@@ -104,6 +104,7 @@ class Sampler:
         captions_per_image: int = 1,
         class_uniform: bool = True,
         distinct_classes: bool = False,
+        mismatched: bool = True,
         interpolation: Literal["fixed", "uniform", "extrapolate"] = "fixed",
         interpolation_weight: float = 0.5,
         rank: int = 0,

@@ -22,6 +22,7 @@ use crate::sampler::{self, Interpolation, Options, Split};
 ///     captions_per_image: captions drawn for each image, with replacement.
 ///     class_uniform: a class uniformly, then an image of it; else images uniformly.
 ///     distinct_classes: at most one image of each class in a batch.
+///     mismatched: refuse a split without mismatched pairs; else an image of such a split is its own mismatch.
 ///     interpolation: weights "fixed" at interpolation_weight, "uniform" in (0, 1), or "extrapolate" in (-0.5, 1.5).
 ///     interpolation_weight: the fixed weight.
 ///     rank: rank of this process.
@@ -29,7 +30,8 @@ use crate::sampler::{self, Interpolation, Options, Split};
 ///
 /// Raises:
 ///     ConfigError: for an argument out of range.
-///     DataError: if the split has no image or no mismatched pairs: a single class, or the same captions everywhere.
+///     DataError: if the split has no image or, where they are needed, no mismatched pairs: a single class, or the same
+///         captions everywhere.
 #[pyclass(frozen, module = "t2i._native")]
 pub(super) struct Sampler(sampler::Sampler);
 
@@ -38,11 +40,11 @@ impl Sampler {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     #[pyo3(signature = (pack, *, batch, seed = None, split = "train", crop = None, crop_low = None, flip = true,
-        captions_per_image = None, class_uniform = true, distinct_classes = false, interpolation = "fixed",
-        interpolation_weight = 0.5, rank = None, world = None))]
+        captions_per_image = None, class_uniform = true, distinct_classes = false, mismatched = true,
+        interpolation = "fixed", interpolation_weight = 0.5, rank = None, world = None))]
     #[pyo3(text_signature = "(pack, *, batch, seed=0, split='train', crop=64, crop_low=0, flip=True, \
-        captions_per_image=1, class_uniform=True, distinct_classes=False, interpolation='fixed', \
-        interpolation_weight=0.5, rank=0, world=1)")]
+        captions_per_image=1, class_uniform=True, distinct_classes=False, mismatched=True, \
+        interpolation='fixed', interpolation_weight=0.5, rank=0, world=1)")]
     fn new(
         py: Python<'_>,
         pack: &Pack,
@@ -55,6 +57,7 @@ impl Sampler {
         captions_per_image: Option<&Bound<'_, PyAny>>,
         class_uniform: bool,
         distinct_classes: bool,
+        mismatched: bool,
         interpolation: &str,
         interpolation_weight: f32,
         rank: Option<&Bound<'_, PyAny>>,
@@ -72,6 +75,7 @@ impl Sampler {
             captions_per_image: or("captions_per_image", captions_per_image, 1)?,
             class_uniform,
             distinct_classes,
+            mismatched,
             interpolation: Interpolation::parse(interpolation, interpolation_weight)?,
             rank: or("rank", rank, 0)?,
             world: or("world", world, 1)?,

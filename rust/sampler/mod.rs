@@ -49,7 +49,7 @@ impl Sampler {
     /// Checks the arguments and indexes the split.
     ///
     /// # Errors
-    /// For an argument out of range, a split without an image, or one without mismatched pairs.
+    /// For an argument out of range, a split without an image, or one without mismatched pairs where these are needed.
     pub fn new(pack: Arc<Pack>, options: Options) -> Result<Self> {
         options::check(&options, pack.image_size())?;
         let hashes = hash_captions(&pack)?;
@@ -58,7 +58,7 @@ impl Sampler {
         if groups.images.is_empty() {
             return Err(Error::DataSet(format!("{path} has no image in its {}", options.split.describe())));
         }
-        if groups.count() < 2 {
+        if options.mismatched && groups.count() < 2 {
             let class = usize::try_from(pack.classes()[groups.images[0]]).ok();
             return Err(Error::DataSet(match class {
                 Some(class) => {
@@ -76,7 +76,7 @@ impl Sampler {
             return Err(Error::argument("batch", expected, &options.batch));
         }
         let shared = SharedCaptions::new(&pack, &groups, &hashes);
-        let ambiguous = shared.count_everywhere(&pack, &groups);
+        let ambiguous = if options.mismatched { shared.count_everywhere(&pack, &groups) } else { (0, 1) };
         if ambiguous.0 == ambiguous.1 {
             return Err(Error::DataSet(format!(
                 "mismatched pairs need captions that differ between classes; in the {} of {path} every caption is one of \
@@ -102,7 +102,7 @@ impl Sampler {
     }
 
     /// Share of the split's captions that every image of the other classes has too: no mismatched image exists for them,
-    /// and pairs that are called mismatched do match.
+    /// and pairs that are called mismatched do match. 0 where mismatched pairs are not needed.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts of captions, far below 2^52")]
     pub fn ambiguous_captions(&self) -> f64 {
@@ -209,9 +209,13 @@ impl Sampler {
     }
 
     /// A mismatched image for `image` with the drawn captions: of another group, without any of these captions, and with
-    /// one that `image` has not. If there is none, without these captions; if there is none either, of another group.
+    /// one that `image` has not. If there is none, without these captions; if there is none either, of another group. The
+    /// image itself where there is no other group.
     fn draw_mismatch(&self, image: usize, group: usize, captions: &[i64], draws: &mut Draws) -> usize {
         let (pack, shared) = (&*self.pack, &self.shared);
+        if self.groups.count() < 2 {
+            return image;
+        }
         let first = self.draw_other(group, draws);
         let rows = || captions.iter().map(|&row| usize::try_from(row).expect("a row of the pack"));
         if !shared.touches(pack, image) || rows().any(|row| shared.is_everywhere(row, &self.groups, group)) {

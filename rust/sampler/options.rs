@@ -97,6 +97,8 @@ pub struct Options {
     pub class_uniform: bool,
     /// Whether a batch has at most one image of each class.
     pub distinct_classes: bool,
+    /// Whether a split without mismatched pairs is refused. Where it is not, an image of such a split is its own mismatch.
+    pub mismatched: bool,
     /// Interpolation weights.
     pub interpolation: Interpolation,
     /// Rank of this process.
@@ -117,6 +119,7 @@ impl Default for Options {
             captions_per_image: 1,
             class_uniform: true,
             distinct_classes: false,
+            mismatched: true,
             interpolation: Interpolation::Fixed(0.5),
             rank: 0,
             world: 1,

@@ -384,6 +384,26 @@ fn data_sets_without_a_mismatch_are_refused() {
 }
 
 #[test]
+fn without_need_of_a_mismatch_one_class_or_one_caption_is_enough() {
+    let sets = [
+        (vec![Item::new(0, 0, &["a"]), Item::new(0, 0, &["b"])], vec!["rose"]),
+        (vec![Item::new(-1, 0, &["a"]), Item::new(-1, 0, &["a"])], vec![]),
+        (vec![Item::new(0, 0, &["a"]), Item::new(1, 0, &["a"])], vec!["rose", "bluebell"]),
+    ];
+    for (items, classes) in sets {
+        let sampler =
+            sampler(&open(&[items], &classes, 8), Options { batch: 4, mismatched: false, ..Options::default() });
+        let plan = sampler.plan(0);
+        assert_eq!((plan.image.len(), plan.mismatched_caption.len()), (4, 4));
+        assert_eq!(sampler.classes() == 1, plan.image == plan.mismatched_image, "{classes:?}");
+        assert_eq!(sampler.ambiguous_captions(), 0.0);
+    }
+    let pack = uneven();
+    let plans = [true, false].map(|mismatched| sampler(&pack, Options { mismatched, ..Options::default() }).plan(7));
+    assert_eq!(plans[0].mismatched_image, plans[1].mismatched_image); // where there are pairs, nothing changes
+}
+
+#[test]
 fn arguments_out_of_range_are_refused_by_name() {
     let pack = uneven();
     let base = || small(Options::default());

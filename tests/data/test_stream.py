@@ -1,5 +1,6 @@
 """What training is fed: characters equal to a slow reference, partners of another class and uniform, whatever the threads."""
 
+import dataclasses
 import hashlib
 import math
 
@@ -10,8 +11,9 @@ import t2i
 from helpers import slow_encode
 from promises import cases, count
 from t2i import prepare
+from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
-from t2i.data.sampler import Sampler
+from t2i.data.sampler import Sampler, sampler_from
 
 BLOCK = 2000  # captions encoded at once
 
@@ -91,6 +93,25 @@ def test_mismatched_partners_are_of_another_group_and_uniform(tmp_path, tally, c
 def test_a_data_set_of_one_group_is_refused(tmp_path, classes):
     with pytest.raises(t2i.DataError, match="at least two classes"):
         Sampler(write_pack(tmp_path / "p", [5], classes), batch=4, crop=16)
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_one_group_is_enough_where_no_mismatch_is_needed(tmp_path, classes):
+    data = write_pack(tmp_path / "p", [5], classes)
+    plan = Sampler(data, batch=4, crop=16, mismatched=False).plan(0)
+    np.testing.assert_array_equal(plan.image, plan.mismatched_image)
+    config = TrainConfig(size=16, batch=4, captions_per_image=1, mismatch_weight=0.0)
+    np.testing.assert_array_equal(sampler_from(config, data).plan(0).image, plan.image)
+    with pytest.raises(
+        t2i.DataError, match=r"at least two classes.*; --mismatch-weight 0 trains without mismatched pairs"
+    ):
+        sampler_from(dataclasses.replace(config, mismatch_weight=0.5), data)
+
+
+def test_data_with_mismatched_pairs_have_the_same_ones_where_they_are_not_needed(blossoms):
+    plans = [Sampler(blossoms, batch=64, crop=32, mismatched=needed).plan(7) for needed in (True, False)]
+    for name in ("image", "mismatched_image", "caption", "mismatched_caption"):
+        np.testing.assert_array_equal(getattr(plans[0], name), getattr(plans[1], name))
 
 
 @pytest.mark.promise(18)

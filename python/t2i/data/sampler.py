@@ -6,6 +6,7 @@ from t2i import _native
 from t2i.config.options import TrainConfig
 from t2i.data.dataset import PackedDataset
 from t2i.distributed import ALONE, Ranks
+from t2i.errors import DataError
 
 Plan = _native.Plan
 
@@ -30,13 +31,15 @@ class Sampler:
         captions_per_image: K, sampled with replacement.
         class_uniform: Sample classes uniformly, then an image (the paper); otherwise images uniformly.
         distinct_classes: No class twice in a batch (the joint embedding's batches).
+        mismatched: Mismatched pairs are needed; without need of them, an image of data that has none is its own mismatch.
         interpolation: "fixed", "uniform" U(0, 1) or "extrapolate" U(-0.5, 1.5).
         interpolation_weight: b where fixed.
         rank: This process.
         world: Number of processes; divides B.
 
     Raises:
-        DataError: the split is empty, or nothing can be mismatched: a single class, or the same captions everywhere.
+        DataError: the split is empty, or nothing can be mismatched where that is needed: a single class, or the same captions
+            everywhere.
         ConfigError: arguments that do not fit each other.
 
     Example:
@@ -64,17 +67,26 @@ def sampler_from(config: TrainConfig, data: PackedDataset, ranks: Ranks = ALONE)
         config: Batch, crops, captions, interpolation and seed.
         data: The packed data set.
         ranks: The processes that share the batch.
+
+    Raises:
+        DataError: the training split is empty, or nothing can be mismatched although `config.mismatch_weight` asks for it.
     """
-    return Sampler(
-        data,
-        batch=config.batch,
-        seed=config.seed,
-        crop=config.size,
-        crop_low=min(config.crop_low, data.image_size - config.size),
-        flip=config.flip,
-        captions_per_image=config.captions_per_image,
-        interpolation=config.interpolation,
-        interpolation_weight=config.interpolation_coefficient,
-        rank=ranks.rank,
-        world=ranks.world,
-    )
+    options: dict[str, Any] = {
+        "batch": config.batch,
+        "seed": config.seed,
+        "crop": config.size,
+        "crop_low": min(config.crop_low, data.image_size - config.size),
+        "flip": config.flip,
+        "captions_per_image": config.captions_per_image,
+        "interpolation": config.interpolation,
+        "interpolation_weight": config.interpolation_coefficient,
+        "rank": ranks.rank,
+        "world": ranks.world,
+    }
+    if not config.mismatch_weight:
+        return Sampler(data, mismatched=False, **options)
+    try:
+        return Sampler(data, **options)
+    except DataError as error:
+        Sampler(data, mismatched=False, **options)  # raises where the data have another fault
+        raise DataError(f"{error}; --mismatch-weight 0 trains without mismatched pairs") from error

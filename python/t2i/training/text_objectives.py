@@ -124,6 +124,7 @@ class JointObjective:
             crop=min(config.size, data.image_size) if frozen else config.size,
             flip=config.flip,
             distinct_classes=classes is not None,
+            mismatched=classes == 1,  # which it cannot learn from; otherwise it has no use for mismatched pairs
         )
         self.epoch = classes or max(1, self.sampler.images // self.batch)
         self.features: TrainingFeatures | None = None
@@ -194,6 +195,7 @@ class ClassContrastiveObjective:
             crop=min(config.size, data.image_size) if frozen else config.size,
             flip=config.flip,
             class_uniform=False,
+            mismatched=False,
             captions_per_image=options.captions,
         )
         self.epoch = max(1, self.sampler.images // self.batch)
