@@ -319,3 +319,29 @@ def test_tables_of_another_kind_are_read_for_a_missing_split_alone(tmp_path):
     data, _ = packed("csv", write(tmp_path / "both", files), tmp_path)
     assert sorted(data.captions_of(row) for row in range(2)) == [["kite 0"], ["kite 1"]]
     assert held_out(data) == {"1.jpg"}
+
+
+def test_lists_beside_a_table_that_is_read_alone_are_named_with_the_command_that_reads_them(tmp_path):
+    text, images = flickr8k(tmp_path)
+    options = SourceOptions(images=images)
+    note = "not read beside a single table: Flickr_8k.devImages.txt, Flickr_8k.testImages.txt"
+    table = text / "Flickr8k.token.txt"
+    report = prepare.pack("csv", table, tmp_path / "one", size=16, options=options, show_progress=False)
+    [found] = [said for said in report.notes if said.startswith(note)]
+    assert "ExpertAnnotations" not in found
+    assert found.endswith(f"; t2i-prepare csv {text} reads them")
+    assert report.test == 0
+    report = prepare.pack("csv", text, tmp_path / "whole", size=16, options=options, show_progress=False)
+    assert report.test == 2
+    assert not any(said.startswith(note) for said in report.notes)
+
+
+def test_images_of_another_folder_are_counted_beside_the_files_of_the_source(tmp_path):
+    write(tmp_path / "tables", {"a.csv": "image,text\n1.jpg,a kite\n"})
+    file = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(file, "JPEG")
+    write(tmp_path / "photographs", {"1.jpg": file.getvalue()})
+    options = SourceOptions(images=tmp_path / "photographs")
+    report = prepare.pack("csv", tmp_path / "tables", tmp_path / "out", size=16, options=options, show_progress=False)
+    assert "1 files in the source: 0 images packed" in report.summary()
+    assert report.summary().endswith("; 1 images packed from another folder")

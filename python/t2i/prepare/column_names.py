@@ -40,6 +40,17 @@ FILES = (
     *("檔名", "檔案名稱", "檔案", "路徑", "圖片", "圖像", "圖片名稱", "圖片路徑"),
 )
 IMAGES = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")  # of images inside of a table
+URLS = (
+    "url",
+    "urls",
+    "image_url",
+    "img_url",
+    "photo_url",
+    "image_link",
+    "图片链接",
+    "链接",
+)  # of images that are elsewhere
+TO_DOWNLOAD = "t2i-prepare downloads nothing: img2dataset does, and t2i-prepare webdataset reads its shards"
 CAPTIONS = (
     "text",
     "caption",

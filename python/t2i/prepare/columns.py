@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from t2i.errors import DataError
-from t2i.prepare.column_names import CAPTIONS, CLASSES, FILES, FLAGS, OF_ANYTHING, SPLITS
+from t2i.prepare.column_names import CAPTIONS, CLASSES, FILES, FLAGS, OF_ANYTHING, SPLITS, TO_DOWNLOAD, URLS
 from t2i.prepare.languages import are_languages, is_kind_of_caption
 from t2i.prepare.literals import captions_in_cell
 from t2i.prepare.splits import split_of_value
@@ -88,9 +88,14 @@ def find_columns(
     """
     listed = ", ".join(str(name) if str(name).strip() else "(no name)" for name in names)[:300]
     found = find_column(names, images, image)
+    if found is None and image is None:
+        marked = [str(name) for name in names if plain(name).endswith(":file")]  # ModelScope's Target:FILE
+        found = marked[0] if len(marked) == 1 else None
     if found is None:
         what = "no column of images" if image is None else f"no column {image!r}"
-        raise DataError(f"{what}; the columns are {listed}: choose one with --image-column")
+        urls = find_column(names, URLS)
+        other = f"; of the URLs in {urls}, {TO_DOWNLOAD}" if urls is not None else ""
+        raise DataError(f"{what}; the columns are {listed}: choose one with --image-column{other}")
     rest = tuple(name for name in names if name != found)
     texts, key = caption_columns(rest, caption), None
     if not texts and caption is not None and "." in caption:

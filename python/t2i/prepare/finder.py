@@ -8,10 +8,11 @@ from urllib.parse import unquote
 
 from t2i.errors import DataError
 from t2i.files import shell_path
+from t2i.prepare.column_names import TO_DOWNLOAD
 from t2i.prepare.encoded import NO_NAME, holds_image
 from t2i.prepare.items import Report, inside
 from t2i.prepare.kinds import ENDINGS, ending, is_hidden, looks_like_image, stem_of
-from t2i.prepare.splits import CHINESE_PLACES, is_of_table
+from t2i.prepare.splits import CHINESE_PLACES, is_of_table, split_of_folder
 from t2i.prepare.tree import FolderTree, Tree, ZipTree, is_folder, joined, shown
 
 
@@ -75,16 +76,25 @@ class Finder:
         alike = self._alike(folder, candidates, table)
         if len(alike) == 1:
             return alike[0]
-        raise DataError(f"no such image: {shown(name)}{self._near(wanted)}")
+        near = self._near(wanted)
+        if not near and name.startswith(("http://", "https://")):
+            near = f"; {TO_DOWNLOAD}"
+        raise DataError(f"no such image: {shown(name)}{near}")
 
     def _paths(self, folder: str, names: Sequence[str], table: str) -> Iterator[tuple[Tree, str, str | None]]:
         """List where images of these names may be, the likeliest first: a tree, the name, and the path in the tree."""
         if self.images is not None:
             for name in names:
                 yield self.images, name, joined("", name)
+        above, _, last = folder.rpartition("/")
         for name in names:
             for place in ("", *self._places(folder, table)):
                 yield self.tree, name, joined("/".join(part for part in (folder, place) if part), name)
+            if (
+                split_of_folder(last) is not None
+            ):  # train/captions.txt and val/captions.txt may share images/ beside them
+                for place in ("", *self._places(above, table)):
+                    yield self.tree, name, joined("/".join(part for part in (above, place) if part), name)
             if folder and "/" in name:  # data/train.csv may name images/a.jpg at the top of the source
                 yield self.tree, name, joined("", name)
 

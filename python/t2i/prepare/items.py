@@ -94,7 +94,9 @@ class Report:
             )
         lines += [f"note: {note}" for note in self.notes]
         if self.account is not None:
-            lines.append(self.account.summary())
+            elsewhere = self.images - self.account.images  # in the folder of --images
+            more = f"; {elsewhere} images packed from another folder" if elsewhere > 0 else ""
+            lines.append(self.account.summary() + more)
         if self.skipped:
             lines.append(f"{len(self.skipped)} skipped:")
             lines += [f"  {path}: {reason}" for path, reason in self.skipped[:10]]

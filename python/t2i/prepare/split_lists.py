@@ -1,6 +1,8 @@
 """Lists of the images of a split, as Flickr8k has them: Flickr_8k.testImages.txt, the name of an image a line."""
 
+import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import ending, folder_of, looks_like_image, stem_of
 from t2i.prepare.lines import MAX_WHOLE_BYTES, decode, split_lines
 from t2i.prepare.splits import split_of_file, split_of_folders
-from t2i.prepare.tree import Tree, read_text_file, top_level
+from t2i.prepare.tree import FolderTree, Tree, read_text_file, top_level
 
 
 def with_listed_splits(tree: Tree, report: Report, items: Sequence[Item], read: set[str]) -> list[Item]:
@@ -52,6 +54,24 @@ def with_listed_splits(tree: Tree, report: Report, items: Sequence[Item], read: 
             f"{len(unknown)} names in {every} are of no captioned image, such as {min(unknown)[:100]!r}"
         )
     return [replace(item, test=True) if test else item for item, test in zip(items, held_out, strict=True)]
+
+
+def note_unread_lists(tree: FolderTree, table: str, report: Report) -> None:
+    """Add a note where lists of splits stand beside a table that is read alone, which leaves them unread."""
+    try:
+        with os.scandir(tree.path) as entries:
+            beside = sorted(entry.name for entry in entries if entry.is_file() and ending(entry.name) == ".txt")
+    except OSError:
+        return
+    named = [name for name in beside if name != table and split_of_file(name) is not None]
+    lists = [name for name in named if (lines := _lines(tree, name)) and all(map(_is_image_name, lines))]
+    if lists:
+        what = f"not read beside a single table: {', '.join(lists)[:300]}, which list the images of splits"
+        report.notes.append(f"{what}; t2i-prepare csv {shlex.quote(str(tree.path))} reads them")
+
+
+def _is_image_name(line: str) -> bool:
+    return looks_like_image(line) and "\t" not in line
 
 
 def _as_in_lists(tree: Tree, images: Sequence[str], listed: Collection[str]) -> list[str | None]:
@@ -104,7 +124,7 @@ class _Stems:
         a name counts where one image alone has it.
         """
         names = [line.replace("\\", "/").removeprefix("./") for line in lines]
-        if all(looks_like_image(name) and "\t" not in name for name in names):
+        if all(map(_is_image_name, names)):
             return names
         words = len(set(names)) == len(names) and all(re.fullmatch(r"[^\s,;|#]*\d[^\s,;|#]*", name) for name in names)
         if not words or not any(name in self._images for name in names):

@@ -12,6 +12,7 @@ from t2i.errors import DataError
 from t2i.prepare.column_names import CAPTIONS as CAPTION_NAMES
 from t2i.prepare.column_names import FILES as FILE_NAMES
 from t2i.prepare.columns import Columns, distinct, find_column, find_columns
+from t2i.prepare.encoded import NO_NAME, holds_image
 from t2i.prepare.kinds import looks_like_image
 from t2i.prepare.named_lines import FORMS, image_of_token, named_line, split_named_lines
 
@@ -211,6 +212,8 @@ def read_rows(
             continue
         number, cells = row[0], [cell.strip() if delimiter == "|" else cell for cell in row[1]]
         if columns is None:
+            if any(map(holds_image, cells)):
+                raise DataError(f"it holds {NO_NAME}")
             names = [cell.strip() for cell in cells]
             if image is None and caption is None and _no_header(names):
                 names, header = _usual_names(cells), False

@@ -145,6 +145,7 @@ def _parquet_items(file: Path, name: str, test: bool, report: Report, options: S
         listed += rows_of.items(images, group, distinct_columns(opened.read_row_group(group, columns=wanted)))
     if _has_paths(schema, columns.image):
         paths = opened.read(columns=[f"{image}.path"]).column(0).combine_chunks().field(0).to_pylist()
+    report.read.add(str(file))
     yield from joined_rows(listed, paths, report)
 
 
@@ -302,6 +303,8 @@ class _Rows:
         roles = (columns.caption, *columns.more, *texts_of(schema, columns.unread), columns.label, *columns.splits)
         self.wanted = list(dict.fromkeys(column for column in roles if column is not None))
         self._class_names = class_names(schema, columns.label)
+        texts = ((column, class_names(schema, column)) for column in (columns.caption, *columns.more))
+        self._captions = {column: names for column, names in texts if names}  # numbered classes as captions
         self._splits = {column: class_names(schema, column) for column in columns.splits}
         self._file, self._name, self._test, self._report = file, name, test, report
         self._rows = 0
@@ -312,7 +315,8 @@ class _Rows:
         for row, values in enumerate(rows.to_pylist()):
             number, self._rows = self._rows, self._rows + 1
             try:
-                captions = checked_captions(self.columns.captions(values))
+                texts = {column: named(values[column], names) for column, names in self._captions.items()}
+                captions = checked_captions(self.columns.captions(values | texts))
                 class_name = class_of(values, self.columns.label, self._class_names)
             except (DataError, TypeError, UnicodeEncodeError) as error:
                 self._report.skip(f"{self._file}: row {number}", str(error))

@@ -82,14 +82,12 @@ class Texts:
 
     def _own(self, image: str) -> list[str]:
         """Find the texts beside an image."""
-        stem, forms = stem_of(image), dict.fromkeys((stem_of(image), image))
+        forms = dict.fromkeys((stem_of(image), image))
         found = [text for form in forms for text in sorted(self._beside.get(form, ()), key=_rank)]
         for form in forms:
             if self._folded[_fold(form)] is not None:
                 found += sorted(self._alike.get(_fold(form), ()), key=_rank)
-        if not found and f"{stem}.json" in self._present:
-            found = [f"{stem}.json"]
-        return found
+        return found or [text for text in (f"{form}.json" for form in forms) if text in self._present][:1]
 
     def _mirror(self, folders: list[str]) -> None:
         """Find which folders of images the folders of texts mirror."""

@@ -13,7 +13,7 @@ from t2i.prepare.named_lines import named_line
 from t2i.prepare.parallel import Parallel, parallel_files, parallel_lines
 from t2i.prepare.sources.image_lines import image_files, read_image_lines
 from t2i.prepare.sources.rows import read_listing
-from t2i.prepare.split_lists import with_listed_splits
+from t2i.prepare.split_lists import note_unread_lists, with_listed_splits
 from t2i.prepare.splits import split_of_file, split_of_folder, split_of_folders
 from t2i.prepare.tree import FolderTree, Tree, head, is_zip, open_tree, top_level
 
@@ -59,6 +59,8 @@ def table(source: Path, report: Report, options: SourceOptions = DEFAULTS) -> It
         report.account.add("images", len(lines))
         places = set(map(tree.place, encoded))
         report.account.add("skipped", sum(_line_of(place) in places for place, _ in report.skipped))
+    elif isinstance(tree, FolderTree):
+        note_unread_lists(tree, source.name, report)
     yield from items
     yield from lines
 
