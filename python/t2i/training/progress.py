@@ -15,7 +15,6 @@ from t2i.errors import CheckpointError
 from t2i.files import read_file, write_atomically
 from t2i.locks import check_held
 
-INTERVALS = {True: 0.5, False: 30.0}  # seconds between refreshes of the bar: on a terminal, and in a log file
 REPEATED = {"gan": ("evaluation",)}  # phases whose lines a resumed phase writes again
 
 
@@ -100,7 +99,7 @@ class Progress:
         self.path, self.name, self.batch, self.writes = path, name, batch, writes
         if writes:
             _forget(path, name, start)
-        interval = INTERVALS[console.errors().isatty()]
+        interval = console.refresh_seconds()
         self.bar = tqdm(
             total=steps,
             initial=start,
