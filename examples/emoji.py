@@ -1,4 +1,4 @@
-"""Emoji and their names as a folder of captioned pictures, in the form that Hugging Face calls an image folder.
+"""Emoji and their names as a folder of captioned images, in the layout of Hugging Face's ImageFolder.
 
     python examples/emoji.py /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf pictures/emoji
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIDE = 128  # the font holds pictures of one size, 136 x 128, reached at 109 points
+SIDE = 128  # the font has bitmaps of one size, 136 x 128, selected by 109 points
 BLOCKS = [
     (0x2600, 0x27C0),
     (0x2B1B, 0x2B56),
@@ -30,11 +30,11 @@ SKIP = (
     "KEYCAP",
     "SQUARED",
     "LETTER",
-)  # flat signs rather than pictures
+)  # flat signs rather than images
 
 
 def draw(character: str, font: ImageFont.FreeTypeFont) -> Image.Image | None:
-    """Draw one emoji on white; None where the font has no coloured picture of it."""
+    """Draw one emoji on white; None if the font has no coloured glyph for it."""
     sheet = Image.new("RGBA", (160, 160), (255, 255, 255, 0))
     ImageDraw.Draw(sheet).text((12, 12), character, font=font, embedded_color=True)
     box = sheet.getbbox()
@@ -49,7 +49,7 @@ def draw(character: str, font: ImageFont.FreeTypeFont) -> Image.Image | None:
 
 
 def main(font_file: str, folder: str) -> None:
-    """Write pictures and metadata.jsonl, a line a picture: file_name and text."""
+    """Write the images, and metadata.jsonl with one line per image: file_name and text."""
     font, out, lines = ImageFont.truetype(font_file, 109), Path(folder), []
     out.mkdir(parents=True, exist_ok=True)
     for code in (code for first, last in BLOCKS for code in range(first, last)):

@@ -1,8 +1,8 @@
-"""A training loop of your own, of the package's parts: GAN-CLS in thirty lines.
+"""A custom training loop with the parts of the package: GAN-CLS in thirty lines.
 
     python examples/own_loop.py data/kites 200 kites.png
 
-A stand-in for the text encoder keeps it short: the mean of a fixed random vector for each character.
+To keep it short, the text encoder is a placeholder: the mean of a fixed random vector for each character.
 """
 
 import sys
@@ -20,14 +20,14 @@ from t2i.training import losses
 
 
 def update(adam: torch.optim.Adam, loss: torch.Tensor) -> None:
-    """Take one step down the loss."""
+    """Take one optimizer step."""
     adam.zero_grad()
     loss.backward()
     adam.step()
 
 
 def main(data: str, steps: str, out: str) -> None:
-    """Train for a number of steps and draw what came out."""
+    """Train for a number of steps, and write a grid of generated images."""
     torch.manual_seed(0)
     pack, size, rows = PackedDataset(data), 16, 16
     sampler = Sampler(pack, batch=rows, crop=size)
@@ -60,7 +60,7 @@ def main(data: str, steps: str, out: str) -> None:
     save_image(
         grids.grid(shown, [pack.captions_of(int(image))[0] for image in sampler.plan(step).image[:8]]), Path(out)
     )
-    print(f"{steps} steps, drawn to {out}")
+    print(f"{steps} steps; images in {out}")
 
 
 if __name__ == "__main__":

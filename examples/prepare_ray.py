@@ -1,11 +1,11 @@
-"""Prepare a data set on a Ray cluster: `t2i-prepare --shard i/n`, n times, on whatever machines there are.
+"""Prepare a data set on a Ray cluster: `t2i-prepare --shard i/n`, n times, on the machines of the cluster.
 
     pip install ray
     ray start --head                                # on one machine; on each other: ray start --address=HEAD:6379
     python examples/prepare_ray.py coco /shared/coco --out /shared/packs/coco --parts 16 --shard-images 512
 
-Source and --out must be seen by every machine under the same path. The part that comes last writes pack.json: the same
-bytes as of one run on one machine. A part that a lost machine took with it is started again by Ray, and goes on.
+Source and --out must be on a file system that all machines mount at the same path. The part that finishes last writes
+pack.json: the same bytes as of one run on one machine. If a machine fails, Ray restarts its part, which resumes.
 """
 
 import argparse

@@ -48,6 +48,11 @@ def errors() -> TextIO:
     return cast(TextIO, _errors)
 
 
+def refresh_seconds() -> float:
+    """Return the seconds between refreshes of a progress bar: half a second on a terminal, 30 in a log file."""
+    return 0.5 if errors().isatty() else 30.0
+
+
 def say(line: str) -> None:
     """Print a line on stderr, where that is possible."""
     print(line, file=errors(), flush=True)

@@ -1,5 +1,6 @@
 """t2i-prepare as it is typed: its flags, what it prints where stdout cannot say it, and the command that it names next."""
 
+import io
 import json
 import os
 import re
@@ -8,9 +9,12 @@ import subprocess
 import sys
 
 import pytest
+import tqdm
 from PIL import Image
 
 from helpers import call
+from t2i import prepare
+from t2i.blossoms.pack import pack_blossoms
 from t2i.cli import next_step
 from t2i.cli.next_step import next_command, training_size
 from t2i.config.sizes import stored_size
@@ -219,3 +223,21 @@ def test_an_error_that_stderr_cannot_encode_is_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.decode("ascii").endswith("\\u732b\n")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_bar_is_refreshed_seldom_in_a_log_file(tmp_path, monkeypatch, terminal):
+    bars, made = [], tqdm.tqdm.__init__
+    monkeypatch.setattr(
+        tqdm.tqdm, "__init__", lambda bar, *of, **options: bars.append(options) or made(bar, *of, **options)
+    )
+    log = io.StringIO()
+    log.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", log)
+    source = images(tmp_path / "mine", "a.png", "b.png")
+    prepare.pack("folder", source, tmp_path / "pack", size=16, options=prepare.SourceOptions(captions="name"))
+    pack_blossoms(tmp_path / "blossoms", images=4, size=16)
+    assert [(bar["desc"], bar["mininterval"]) for bar in bars] == [
+        ("prepare", 0.5 if terminal else 30.0),
+        ("blossoms", 0.5 if terminal else 30.0),
+    ]

@@ -156,7 +156,7 @@ def test_the_commands_exit_code_is_2_and_force_begins_anew(forge, unbroken, tmp_
     assert contents(folder / "checkpoints") == before
     code, errors = forge("train", **arguments, force=True)
     assert code == 0, errors
-    assert "training begins anew" in errors
+    assert "training starts over" in errors
     assert unbroken.result(folder) == unbroken.hash
     assert set(before.values()) <= set(contents(folder / "checkpoints").values())
 

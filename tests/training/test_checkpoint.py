@@ -252,7 +252,7 @@ def test_a_checkpoint_of_another_shape_is_kept_aside_by_force_alone(tmp_path):
     step, lines = checkpoints.restore(force=True)
     assert step == 0
     assert "skipped a checkpoint of other sizes" in lines[0]
-    assert "training begins anew; the old checkpoints are" in lines[1]
+    assert "training starts over; the old checkpoints are" in lines[1]
     assert (tmp_path / "checkpoints" / "old-step-00000010" / "state.safetensors").read_bytes() == content
     assert equal(net, network(2, 6))
     for step in (5, 10, 15, 20):

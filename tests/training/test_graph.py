@@ -51,7 +51,7 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is_with_one_warning(recording
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 1
     assert "operation not permitted when stream is capturing" in warnings[0]
-    assert warnings[0].endswith("it runs as it is")
+    assert warnings[0].endswith("it runs without one")
 
 
 def test_an_error_of_the_step_itself_is_no_refusal_of_the_recording(recording):

@@ -84,7 +84,14 @@ def _pack(out: Path, images: int, size: int, seed: int, show_progress: bool, lan
         provenance["language"] = language
     rendered = make_blossoms(images, size, seed, language=language)
     writer = PackWriter(out, "blossoms", size, provenance)
-    for row in tqdm(range(images), desc="blossoms", unit="img", dynamic_ncols=True, disable=not show_progress):
+    for row in tqdm(
+        range(images),
+        desc="blossoms",
+        unit="img",
+        dynamic_ncols=True,
+        mininterval=console.refresh_seconds(),
+        disable=not show_progress,
+    ):
         extra = {"attributes": rendered.attributes[row], "style": rendered.style[row]}
         name = rendered.class_names[rendered.classes[row]]
         writer.add(

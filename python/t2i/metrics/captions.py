@@ -106,7 +106,7 @@ def _train(device: torch.device) -> AttributeProbe:
     from tqdm import tqdm
 
     images, attributes = real_blossoms(TRAINING, TRAINING_SEED)
-    with tqdm(total=STEPS, desc="probe", unit="step", dynamic_ncols=True) as bar:
+    with tqdm(total=STEPS, desc="probe network", unit="step", dynamic_ncols=True, disable=None) as bar:
         return train_probe(
             images, attributes, crop=CROP, steps=STEPS, device=device, progress=lambda step: bar.update() and None
         )

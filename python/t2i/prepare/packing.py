@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from t2i import console
 from t2i.config.sizes import MAX_PIXELS
 from t2i.errors import ConfigError, DataError
 from t2i.files import is_file, is_folder, shell_path
@@ -284,7 +285,14 @@ def _write_shards(
     class_numbers = {name: number for number, name in enumerate(listing.classes)}
     shares = [items[number * capacity : (number + 1) * capacity] for number in numbers]
     total = sum(map(len, shares))
-    with tqdm(total=total, desc="prepare", unit="img", dynamic_ncols=True, disable=not show_progress) as bar:
+    with tqdm(
+        total=total,
+        desc="prepare",
+        unit="img",
+        dynamic_ncols=True,
+        mininterval=console.refresh_seconds(),
+        disable=not show_progress,
+    ) as bar:
         for number, share in zip(numbers, shares, strict=True):
             rows, skipped = [], []
             for first in range(0, len(share), BLOCK_IMAGES):

@@ -11,7 +11,7 @@ A run folder:
   one from before a step was skipped, so that a power cut at any moment leaves one that is whole.
 * Numbers that are not finite are never saved.
 * A file that cannot be read just now (EIO, ESTALE, EACCES, too many open files) is no damaged file: the run stops. Where no
-  checkpoint loads, it stops too; `--force` begins anew, and sets the old ones aside.
+  checkpoint loads, it stops too; `--force` starts over, and sets the old ones aside.
 * Only checkpoints that t2i wrote, and that newer ones replace, are deleted.
 """
 
@@ -321,7 +321,7 @@ class Checkpoints:
             aside = [_set_aside(folder, "old" if sizes else "damaged") for folder in present]
         except OSError as error:
             raise CheckpointError(f"cannot set the checkpoints of {self.folder} aside: {error.strerror}") from error
-        return 0, [*damaged, f"training begins anew; the old checkpoints are {', '.join(map(str, aside))}"]
+        return 0, [*damaged, f"training starts over; the old checkpoints are {', '.join(map(str, aside))}"]
 
     def _read(self, folder: Path, metadata: Mapping[str, Any] | None) -> tuple[int, dict[str, Tensor]]:
         """Read a checkpoint and compare it with its checksums and with `metadata`."""

@@ -16,7 +16,6 @@ from t2i.files import read_file, write_atomically
 from t2i.locks import check_held
 from t2i.pretrained.folder import plain_file
 
-INTERVALS = {True: 0.5, False: 30.0}  # seconds between refreshes of the bar: on a terminal, and in a log file
 REPEATED = {"gan": ("evaluation",)}  # phases whose lines a resumed phase writes again
 
 
@@ -102,7 +101,7 @@ class Progress:
         if writes:
             plain_file(path.parent, path.name)  # a folder may come from a stranger: no link out of it, and no pipe
             _forget(path, name, start)
-        interval = INTERVALS[console.errors().isatty()]
+        interval = console.refresh_seconds()
         self.bar = tqdm(
             total=steps,
             initial=start,
