@@ -38,7 +38,7 @@ pub(super) struct Sampler(sampler::Sampler);
 #[pymethods]
 impl Sampler {
     #[new]
-    #[expect(clippy::too_many_arguments, reason = "keyword arguments in Python")]
+    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "keyword arguments in Python")]
     #[pyo3(signature = (pack, *, batch, seed = None, split = "train", crop = None, crop_low = None, flip = true,
         captions_per_image = None, class_uniform = true, distinct_classes = false, mismatched = true,
         interpolation = "fixed", interpolation_weight = 0.5, rank = None, world = None))]

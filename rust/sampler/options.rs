@@ -78,6 +78,7 @@ impl Interpolation {
 
 /// The arguments of a sampler.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "switches that do not depend on each other")]
 pub struct Options {
     /// Rows of the global batch.
     pub batch: usize,
