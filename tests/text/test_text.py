@@ -332,11 +332,16 @@ def test_eval_text_prints_a_table_and_json(run, tiny_blossoms_folder, monkeypatc
     assert figures["protocol"]["images"] == 150
 
 
-def test_too_few_pictures_for_ap_50_are_one_clear_line(run, tiny_blossoms):
+def test_too_few_images_for_ap_50_leave_it_out_and_say_why(run, tiny_blossoms):
     few = len(tiny_blossoms.split("test"))
-    assert 0 < few < 50
-    with pytest.raises(ConfigError, match=rf"AP@50 needs at least 50 images of the split, there are {few}"):
-        zero_shot_of_run(run, device="cpu")
+    assert 10 <= few < 50
+    found = zero_shot_of_run(run, device="cpu")
+    assert set(found.figures["average_precision"]) == {"1", "5", "10"}
+    assert found.figures["not_measured"].keys() == {"AP@50"}
+    assert (
+        f"not measured: AP@50: it needs 50 images, and the test split of {tiny_blossoms.path} has {few}"
+        in found.table()
+    )
 
 
 def test_a_single_class_cannot_be_told_from_anything(run, tiny_blossoms_folder, monkeypatch):

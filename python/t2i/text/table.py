@@ -79,7 +79,7 @@ def read_table(path: Path, data: PackedDataset) -> Tensor:
     """
     table = torch.from_numpy(_table(path, data).astype(np.float32)).flatten(0, 1)
     if not torch.isfinite(table).all():
-        raise DataError(f"{path} contains NaN or infinity: compute the embeddings again")
+        raise DataError(f"{path} holds NaN or infinity: compute the embeddings again")
     return table
 
 
