@@ -16,7 +16,7 @@ from helpers import TINY, call
 from t2i import prepare
 from t2i.cli import main as cli
 from t2i.cli.arguments import Generate
-from t2i.cli.generate import _without_captions_in_style
+from t2i.cli.generate import _ignored_flags, _mode, _without_captions_in_style
 from t2i.cli.parsing import parse
 from t2i.training.step import GanStep
 
@@ -354,3 +354,23 @@ def test_output_that_nobody_reads_on_is_no_error():
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         child.stdout.close()  # as head does, sooner or later
         assert child.stderr.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        (["a red flower", "--count", 3, "--seed", 4], None),
+        (["a red flower", "--steps", 5], "--steps: no effect without --interpolate-text or --interpolate-noise"),
+        (
+            ["--style", "a.jpg", "one", "--count", 3, "--seed", 4],
+            "--count, --seed: no effect with --style: the noise is",
+        ),
+        (["--style", "a.jpg", "one", "--side", 64], None),
+        (["--arithmetic", "a", "b", "c", "--steps", 3, "--count", 2], "--steps: no effect with --arithmetic"),
+        (["--interpolate-text", "a", "b", "--steps", 3, "--count", 2, "--seed", 1], None),
+    ],
+)
+def test_flags_of_t2i_generate_without_effect_are_named(words, warning):
+    config = _without_captions_in_style(parse(Generate, ["--model", "x", *map(str, words)], "t2i-generate"))
+    found = _ignored_flags(config, _mode(config))
+    assert (found is None) if warning is None else found.startswith(f"warning: {warning}"), found

@@ -24,6 +24,8 @@ def run_generate(arguments: Sequence[str]) -> None:
     mode = _mode(config)
     _check(config, mode)
     _check_size(config, mode)
+    if warning := _ignored_flags(config, mode):
+        console.say(warning)
     pipe = _load(config)
     _say_unread(config, pipe)
     if mode == "--style":
@@ -33,6 +35,19 @@ def run_generate(arguments: Sequence[str]) -> None:
     else:
         _grid(config, pipe)
     print(config.out)
+
+
+def _ignored_flags(config: Generate, mode: str) -> str | None:
+    """Warn of flags that were given and have no effect on what is generated; None where all have one."""
+    without_effect = {
+        "": (["steps"], "without --interpolate-text or --interpolate-noise"),
+        "--arithmetic": (["steps"], "with --arithmetic"),
+        "--style": (["count", "seed", "steps"], "with --style: the noise is that of the style images"),
+    }
+    names, reason = without_effect.get(mode, ([], ""))
+    defaults = {field.name: field.default for field in dataclasses.fields(Generate)}
+    given = [f"--{name}" for name in names if getattr(config, name) != defaults[name]]
+    return f"warning: {', '.join(given)}: no effect {reason}" if given else None
 
 
 def _say_unread(config: Generate, pipe: Any) -> None:
