@@ -12,6 +12,7 @@ from torch import Tensor
 
 from t2i import _native
 from t2i.config.options import TrainConfig
+from t2i.data.blank import is_blank
 from t2i.errors import ConfigError
 from t2i.files import free_memory
 from t2i.images import to_pil
@@ -56,7 +57,7 @@ def sentences(captions: str | Iterable[str]) -> list[str]:
 def check_captions(captions: str | Iterable[str]) -> list[str]:
     """Return one sentence or several as a list; ConfigError for an empty one or what is no text."""
     several = sentences(captions)
-    if not all(caption.strip() for caption in several):
+    if any(map(is_blank, several)):
         raise ConfigError("a caption is empty: say what to draw, as in 'a flower with five red petals'")
     return several
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from t2i.config.presets import EXAMPLE
+from t2i.data.blank import is_blank
 from t2i.data.examples import examples_of_run
 from t2i.errors import ConfigError
 from t2i.images import to_uint8
@@ -72,7 +73,7 @@ class DemoModel:
         noise_weight = _number(noise, "the noise", 0, 1)
         most = None if truncation is None else _number(truncation, "the truncation", 0.01, 10)
         ends = [_sentence(sentence)]
-        if other not in ("", None) and _sentence(other, optional=True).strip():
+        if other not in ("", None) and not is_blank(_sentence(other, optional=True)):
             ends.append(other[:MAX_CAPTION_CHARACTERS])
         elif text_weight:
             raise ConfigError("write a second sentence, or move the slider back to the first one")
@@ -116,7 +117,7 @@ def _number(value: Any, name: str, least: float, most: float, whole: bool = Fals
 
 
 def _sentence(value: Any, optional: bool = False) -> str:
-    if not isinstance(value, str) or not (value.strip() or optional):
+    if not isinstance(value, str) or (is_blank(value) and not optional):
         raise ConfigError(f"write a sentence: what should be in the image? For example: {EXAMPLES[0]}")
     try:
         value.encode()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from t2i.data.blank import is_blank
 from t2i.errors import DataError
 from t2i.prepare.column_names import CAPTIONS, CLASSES, FILES, FLAGS, OF_ANYTHING, SPLITS, TO_DOWNLOAD, URLS
 from t2i.prepare.languages import are_languages, is_kind_of_caption
@@ -183,7 +184,7 @@ def is_empty(value: object, words: Container[str] = NO_VALUE) -> bool:
     """Return whether a cell is empty, or is what programs write for an empty one: `nan`, `None`, `null`, `N/A`."""
     if isinstance(value, str):
         word = value.strip()
-        return not word or (len(word) < 10 and word.casefold() in words)
+        return is_blank(word) or (len(word) < 10 and word.casefold() in words)
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

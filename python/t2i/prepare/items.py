@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2i import _native
+from t2i.data.blank import is_blank
 from t2i.errors import DataError
 from t2i.prepare.accounting import Account
 from t2i.prepare.columns import SplitCells
@@ -142,7 +143,7 @@ def root_of(source: Path) -> Path:
 def checked_captions(value: object) -> tuple[str, ...]:
     """Check captions: a string or a list of strings.
 
-    Whitespace is collapsed to single spaces, empty captions are dropped.
+    Whitespace is collapsed to single spaces; captions that are empty or show nothing are dropped.
 
     Raises:
         TypeError: they are neither.
@@ -153,7 +154,7 @@ def checked_captions(value: object) -> tuple[str, ...]:
     if not isinstance(captions, (list, tuple)) or not all(isinstance(caption, str) for caption in captions):
         raise TypeError("text must be a string or a list of strings")
     "".join(captions).encode()
-    kept = tuple(text for caption in captions if (text := " ".join(caption.split())))
+    kept = tuple(" ".join(caption.split()) for caption in captions if not is_blank(caption))
     if not kept:
         raise DataError("no captions")
     check_caption_lengths(kept)
@@ -172,7 +173,7 @@ def caption_lines(data: bytes) -> list[str]:
         raise DataError("caption file of over 2 MB")
     if is_pointer(data):
         raise DataError(POINTER)
-    captions = [text for line in split_lines(decode(data)) if (text := " ".join(line.split()))]
+    captions = [" ".join(line.split()) for line in split_lines(decode(data)) if not is_blank(line)]
     check_caption_lengths(captions)
     return captions
 

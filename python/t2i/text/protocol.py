@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from t2i.data.blank import is_blank
 from t2i.text.tokenizers import quoted
 from t2i.weights import plain_tensors, tensor_digest
 
@@ -93,7 +94,9 @@ class TextEncoder(nn.Module):
 
 def unread_warnings(captions: Sequence[str], reader: TextEncoder | Tokenizer) -> list[str]:
     """Warn of each caption that a model does not read whole, naming what it does not know; empty captions have no warning."""
-    found = ((quoted([caption]), reader.unread(caption)) for caption in dict.fromkeys(captions) if caption.strip())
+    found = (
+        (quoted([caption]), reader.unread(caption)) for caption in dict.fromkeys(captions) if not is_blank(caption)
+    )
     return [
         f"warning: the model does not know {part}{'' if part == caption else f' in {caption}'}: the image does not depend on "
         "it; write captions like those it was trained on"
