@@ -305,3 +305,39 @@ def test_a_chinese_source_loses_neither_splits_nor_classes(tmp_path):
         text.write_text(f"第{number}朵花", encoding="utf-8")
     data, _ = packed("folder", tmp_path / "并列", tmp_path)
     assert [data.captions_of(row) for row in range(2)] == [["第0朵花"], ["第1朵花"]]
+
+
+@pytest.mark.parametrize(
+    ("folders", "held_out", "classes"),
+    [
+        (["flowers_train", "flowers_test"], {"flowers_test"}, []),  # one class is none
+        (["cats_train", "cats_val", "dogs_train", "dogs_val"], {"cats_val", "dogs_val"}, ["cats", "dogs"]),
+        (["Cats-Train", "Cats-Test", "dogs"], {"Cats-Test"}, ["cats", "dogs"]),
+        (["猫训练集", "猫测试集", "狗"], {"猫测试集"}, ["狗", "猫"]),
+        (["sets/cifar10_train/cat", "sets/cifar10_test/cat"], {"sets/cifar10_test/cat"}, []),
+        (["train/steam test", "val/steam test", "val/kite"], {"val/steam test", "val/kite"}, ["kite", "steam test"]),
+        (["pregnancy test", "steam train"], set(), ["pregnancy test", "steam train"]),  # no twins: two things
+        (["cats_test", "dogs_train"], set(), ["cats_test", "dogs_train"]),
+        (["a/cats_test", "b/cats_train"], set(), ["a/cats_test", "b/cats_train"]),  # not beside each other
+        (["scene1_train", "scene2_test"], set(), ["scene1_train", "scene2_test"]),
+    ],
+)
+def test_folders_that_differ_in_a_split_alone_are_splits(folders, held_out, classes, tmp_path):
+    for folder in folders:
+        captioned(tmp_path / "source" / folder / "1.png", f"in {folder}")
+    data, report = packed("folder", tmp_path / "source", tmp_path)
+    found = {data.captions_of(row)[0].removeprefix("in ") for row in data.split("test")}
+    assert (found, sorted(data.class_names)) == (held_out, classes)
+    twins = [note for note in report.notes if "twin for training" in note]
+    assert len(twins) == (bool(held_out) and not folders[0].startswith("train/"))
+
+
+def test_a_table_of_images_in_folders_that_differ_in_a_split_alone_holds_out_one(tmp_path):
+    rows = []
+    for folder in ("kites_train", "kites_test"):
+        image(tmp_path / "source" / folder / "1.png")
+        rows.append(json.dumps({"file_name": f"{folder}/1.png", "text": f"in {folder}"}))
+    (tmp_path / "source" / "list.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    data, report = packed("csv", tmp_path / "source", tmp_path)
+    assert [data.captions_of(row) for row in data.split("test")] == [["in kites_test"]]
+    assert "1 images are held out by folders such as kites_test, which have a twin for training" in report.notes

@@ -9,7 +9,7 @@ from t2i.errors import DataError
 from t2i.prepare.columns import Columns, class_of, unread_note
 from t2i.prepare.finder import Finder
 from t2i.prepare.items import Item, Report, checked_captions
-from t2i.prepare.splits import split_of_folders, splits_of_names
+from t2i.prepare.splits import SplitFolders, splits_of_names
 from t2i.prepare.tree import Tree
 
 
@@ -129,10 +129,13 @@ class Collector:
                 f"{self.finder.absolute} absolute paths were looked for by their ends, inside the source"
             )
         entries = list(self._entries.values())
+        folders = [tuple(entry.path.split("/")[:-1]) for entry in entries]
+        known = SplitFolders(folders)
         splits = [
-            split_of_folders(tuple(entry.path.split("/")[:-1]))[0] if entry.split is None else entry.split
-            for entry in entries
+            known.read(parts)[0] if entry.split is None else entry.split
+            for entry, parts in zip(entries, folders, strict=True)
         ]
+        self._report.notes += known.notes()
         if all(split is None for split in splits):
             splits = splits_of_names([entry.path for entry in entries], self._report.notes)
         for entry, split in zip(entries, splits, strict=True):

@@ -2,7 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 HELD_OUT = frozenset(
     {"test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation", "holdout", "heldout"}
@@ -109,6 +110,57 @@ def split_of_folders(parts: tuple[str, ...]) -> tuple[bool | None, tuple[str, ..
         if split is not None:
             return split, parts[:place] + parts[place + 1 :]
     return None, parts
+
+
+class SplitFolders:
+    """The splits of images by their folders: `val`, `test_set`, or one of two that differ in the name of a split alone.
+
+    `cats_test` may be cats in a test; beside `cats_train` it is the part of the cats that is held out.
+
+    Args:
+        folders: Those of all images of a source, in parts.
+
+    Attributes:
+        paired: Images that such a pair decided for as held out, counted by `read`.
+    """
+
+    def __init__(self, folders: Iterable[tuple[str, ...]]) -> None:
+        found = dict[tuple[Any, ...], dict[tuple[str, ...], bool]]()
+        for path in {parts[:end] for parts in folders for end in range(1, len(parts) + 1)}:
+            split, rest = _held_out(_words(path[-1])), _without_split(path[-1])
+            if split is not None and rest:
+                found.setdefault((path[:-1], rest), {})[path] = split
+        self._pairs = {
+            path: (split, rest)
+            for (_, rest), splits in found.items()
+            if len(set(splits.values())) == 2
+            for path, split in splits.items()
+        }
+        self.paired = 0
+
+    def read(self, parts: tuple[str, ...]) -> tuple[bool | None, tuple[str, ...]]:
+        """Read the split from the folders of an image; return it with the folders that say something else."""
+        split, others = split_of_folders(parts)
+        ends = () if split is not None else range(1, len(parts) + 1)
+        for end in ends:
+            if parts[:end] in self._pairs:
+                split, rest = self._pairs[parts[:end]]
+                self.paired += split
+                return split, (*parts[: end - 1], rest, *parts[end:])
+        return split, others
+
+    def notes(self) -> list[str]:
+        """Say how many images were held out by a pair of folders."""
+        if not self.paired:
+            return []
+        example = "/".join(min(path for path, (split, _) in self._pairs.items() if split))
+        return [f"{self.paired} images are held out by folders such as {example}, which have a twin for training"]
+
+
+def _without_split(name: str) -> str:
+    """Return what the name of a folder says beside a split, with its numbers; empty where that is nothing."""
+    words = [word for word in _telling(_words(name)) if word not in HELD_OUT | TRAINING]
+    return "_".join([*words, *re.findall(r"\d+", name)]) if words else ""
 
 
 def splits_of_names(names: Sequence[str], notes: list[str]) -> list[bool | None]:

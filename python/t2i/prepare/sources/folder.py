@@ -29,7 +29,7 @@ from t2i.prepare.sources.boxes import box_files
 from t2i.prepare.sources.rows import METADATA, find_in, parse_json, read_listing
 from t2i.prepare.sources.sidecars import CONTAINERS, Texts, base_of
 from t2i.prepare.split_lists import with_listed_splits
-from t2i.prepare.splits import split_of_folders, splits_of_names
+from t2i.prepare.splits import SplitFolders, splits_of_names
 from t2i.prepare.tree import FolderTree, Tree, head, open_tree, read_text_file
 
 NO_CAPTIONS = (
@@ -147,12 +147,15 @@ def _with_classes(
     """Read class and split of each image from its folders."""
     listed = list(found)
     splits, classes = list[bool | None](), []
-    for name, _ in listed:
-        split, parts = split_of_folders(tuple(name.split("/")[:-1]))
+    folders = [tuple(name.split("/")[:-1]) for name, _ in listed]
+    known = SplitFolders(folders)
+    for parts in folders:
+        split, parts = known.read(parts)
         splits.append(split)
         while parts and parts[0].casefold() in CONTAINERS:
             parts = parts[1:]
         classes.append("/".join(parts))
+    report.notes += known.notes()
     if all(split is None for split in splits):
         splits = splits_of_names([name for name, _ in listed], report.notes)
     kinds = set(classes)
