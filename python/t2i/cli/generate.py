@@ -9,6 +9,7 @@ from typing import Any
 from t2i import console
 from t2i.cli.arguments import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, Generate
 from t2i.cli.parsing import parse
+from t2i.config.ignored import no_effect
 from t2i.config.presets import EXAMPLE
 from t2i.errors import ConfigError
 from t2i.files import shell_path
@@ -45,9 +46,7 @@ def _ignored_flags(config: Generate, mode: str) -> str | None:
         "--style": (["count", "seed", "steps"], "with --style: the noise is that of the style images"),
     }
     names, reason = without_effect.get(mode, ([], ""))
-    defaults = {field.name: field.default for field in dataclasses.fields(Generate)}
-    given = [f"--{name}" for name in names if getattr(config, name) != defaults[name]]
-    return f"warning: {', '.join(given)}: no effect {reason}" if given else None
+    return no_effect(config, names, reason)
 
 
 def _say_unread(config: Generate, pipe: Any) -> None:

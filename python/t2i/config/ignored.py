@@ -1,6 +1,8 @@
 """Settings that a training takes no notice of, because of others: a flag without effect is mostly a mistake."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from t2i.config.options import TrainConfig
 
@@ -8,19 +10,21 @@ MODERN = (
     *("feature_weight", "feature_size", "pixel_weight", "pixel_size", "diversity_weight", "feature_diversity_weight"),
     *("moment_weight", "contrastive_weight", "augmentation", "condition_ramp", "text_mixing", "hard_mismatch"),
 )
-DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 INTERPOLATION = ("interpolation", "interpolation_coefficient")
 
 
 def ignored_settings(config: TrainConfig) -> list[str]:
     """Name the settings that have another value than by default and no effect, a line for each setting they hang on."""
-    found = []
-    for reason, names in _without_effect(config).items():
-        changed = [name for name in names if getattr(config, name) != DEFAULTS[name]]
-        if changed:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
-            found.append(f"warning: {flags}: no effect {reason}")
-    return found
+    found = (no_effect(config, names, reason) for reason, names in _without_effect(config).items())
+    return [warning for warning in found if warning is not None]
+
+
+def no_effect(settings: Any, names: Sequence[str], reason: str) -> str | None:
+    """Warn of those of some settings without effect that have another value than by default; None where all have it."""
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    changed = [name for name in names if getattr(settings, name) != defaults[name]]
+    flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+    return f"warning: {flags}: no effect {reason}" if changed else None
 
 
 def _without_effect(config: TrainConfig) -> dict[str, tuple[str, ...]]:
