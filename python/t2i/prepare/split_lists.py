@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from t2i.errors import DataError
+from t2i.files import shell_path
 from t2i.prepare.items import Item, Report
 from t2i.prepare.kinds import ending, folder_of, looks_like_image, stem_of
 from t2i.prepare.lines import MAX_WHOLE_BYTES, decode, split_lines
@@ -67,7 +67,7 @@ def note_unread_lists(tree: FolderTree, table: str, report: Report) -> None:
     lists = [name for name in named if (lines := _lines(tree, name)) and all(map(_is_image_name, lines))]
     if lists:
         what = f"not read beside a single table: {', '.join(lists)[:300]}, which list the images of splits"
-        report.notes.append(f"{what}; t2i-prepare csv {shlex.quote(str(tree.path))} reads them")
+        report.notes.append(f"{what}; t2i-prepare csv {shell_path(tree.path)} reads them")
 
 
 def _is_image_name(line: str) -> bool:
